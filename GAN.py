@@ -1,0 +1,136 @@
+"""The networks of DCGAN (Radford et al. 2016) for any power-of-two image size from 16 to 256.
+
+    32x32, one channel, hidden_dim h:
+    G   z (N, latent, 1, 1) -> 4h x 4 x 4 -> 2h x 8 x 8 -> h x 16 x 16 -> image (N, 1, 32, 32)
+    D   image (N, 1, 32, 32) -> h x 16 x 16 -> 2h x 8 x 8 -> 4h x 4 x 4 -> logit (N,)
+
+Each doubling of the image adds a layer, twice as wide, at the narrow end of the picture.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGE_SIZES = (16, 32, 64, 128, 256)
+
+
+def widths(hidden_dim: int, image_size: int) -> list[int]:
+    """Channels from the largest feature map to the 4x4 one: 32 -> [h, 2h, 4h], 64 -> [.., 8h]."""
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"image_size {image_size}: wanted one of {IMAGE_SIZES}")
+    return [hidden_dim * 2**i for i in range(image_size.bit_length() - 3)]
+
+
+def up(in_channels: int, out_channels: int, *, stride: int = 2, padding: int = 1) -> nn.Sequential:
+    """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S) by default."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, out_channels, 4, stride, padding, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def down(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Strided convolution + BatchNorm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(0.2, inplace=True),
+    )
+
+
+class Generator(nn.Module):
+    """z (N, latent_dim, 1, 1) ~ N(0, I) -> image (N, C, S, S) in [-1, 1]. Radford et al. fig. 1."""
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 1,
+        latent_dim: int = 16,
+        hidden_dim: int = 16,
+        image_size: int = 32,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        wide_to_narrow = widths(hidden_dim, image_size)[::-1]
+        self.project = up(latent_dim, wide_to_narrow[0], stride=1, padding=0)  # (N, 4h,  4,  4)
+        self.ups = nn.Sequential(
+            *(up(a, b) for a, b in pairwise(wide_to_narrow))
+        )  # (N, h, S/2, S/2)
+        self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1, bias=False)
+        self.apply(init_weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.to_image(self.ups(self.project(z))))
+
+
+class Discriminator(nn.Module):
+    """image (N, C, S, S) in [-1, 1] -> probability (N,) that it is real. G's mirror."""
+
+    def __init__(
+        self, *, num_channels: int = 1, hidden_dim: int = 16, image_size: int = 32
+    ) -> None:
+        super().__init__()
+        narrow_to_wide = widths(hidden_dim, image_size)
+        self.from_image = (
+            nn.Sequential(  # no BatchNorm on the image itself (Radford et al., sec. 3)
+                nn.Conv2d(num_channels, hidden_dim, 4, 2, 1, bias=False),
+                nn.LeakyReLU(0.2, inplace=True),
+            )
+        )  # (N, h, S/2, S/2)
+        self.downs = nn.Sequential(
+            *(down(a, b) for a, b in pairwise(narrow_to_wide))
+        )  # (N, 4h, 4, 4)
+        self.to_logit = nn.Conv2d(narrow_to_wide[-1], 1, 4, bias=False)  # (N, 1, 1, 1)
+        self.apply(init_weights)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The value under the sigmoid, (N,): what every loss uses."""
+        features = self.downs(self.from_image(x))
+        # a 4x4 convolution of a 4x4 map is a linear map, and as one it is ten times faster on a CPU
+        return F.linear(features.flatten(1), self.to_logit.weight.flatten(1)).squeeze(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Conv weights ~ N(0, 0.02), BatchNorm weights ~ N(1, 0.02), biases 0 (Radford sec. 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    if getattr(module, "bias", None) is not None and isinstance(module.bias, Tensor):
+        nn.init.zeros_(module.bias)
+
+
+def get_generator(
+    num_channels: int,
+    latent_dim: int,
+    hidden_dim: int,
+    device: torch.device | str,
+    *,
+    image_size: int = 32,
+) -> Generator:
+    """A freshly initialised generator on `device`."""
+    return Generator(
+        num_channels=num_channels,
+        latent_dim=latent_dim,
+        hidden_dim=hidden_dim,
+        image_size=image_size,
+    ).to(device)
+
+
+def get_discriminator(
+    num_channels: int, hidden_dim: int, device: torch.device | str, *, image_size: int = 32
+) -> Discriminator:
+    """A freshly initialised discriminator on `device`."""
+    return Discriminator(
+        num_channels=num_channels, hidden_dim=hidden_dim, image_size=image_size
+    ).to(device)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,294 @@
+"""Settings: frozen dataclasses <-> command-line flags <-> config.json.
+
+A field says everything about itself once, in `setting(...)`: default, help text with its unit,
+group in --help, bounds, and its role:
+    defines   part of what the run is: in its name, and never changed by a resume
+    free      step counts, intervals, how it is scored: may change from one command to the next
+    once      where and how this one command runs (device, folders): not taken from a saved config
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from errors import UserError
+
+C = TypeVar("C", bound="Config")
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    group: str,
+    role: str = "defines",
+    tag: str = "",
+    choices: tuple = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field that knows its flag. `tag` ("z{}") puts its value in every run's name."""
+    metadata = {"text": text, "group": group, "role": role, "tag": tag, "choices": choices}
+    metadata |= {"at_least": at_least, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every system has. A system's own config adds its data, networks and optimisers."""
+
+    model: str = setting("dcgan", "the system to train or score", group="what to do", tag="{}")
+    do_train: bool = setting(
+        False,
+        "train to --num_training_steps, from the latest checkpoint if there is one, then score;"
+        " without it: score the latest checkpoint",
+        group="what to do",
+        role="once",
+    )
+    no_score: bool = setting(False, "skip the scoring", group="what to do", role="once")
+    dry_run: bool = setting(
+        False, "print what would be done and stop; writes nothing", group="what to do", role="once"
+    )
+    run: str = setting(
+        "",
+        "name of the run's folder; of an existing run it brings back all its settings"
+        " (default: made from the settings)",
+        group="what to do",
+        role="once",
+    )
+    seed: int = setting(
+        42, "of the weights, the order and the noise", group="training", tag="s{}", at_least=0
+    )
+    batch_size: int = setting(64, "images a step", group="training", tag="b{}", at_least=2)
+    num_training_steps: int = setting(
+        5000, "steps, counted from the start of the run", group="training", role="free", at_least=1
+    )
+    logging_steps: int = setting(
+        10, "steps between two points of a curve", group="logging", role="free", at_least=1
+    )
+    saving_steps: int = setting(
+        1000,
+        "steps between two checkpoints, and between two grids of samples",
+        group="logging",
+        role="free",
+        at_least=1,
+    )
+    keep_checkpoints: int = setting(
+        3,
+        "newest checkpoints to keep on disk; 0 keeps all",
+        group="logging",
+        role="free",
+        at_least=0,
+    )
+    fid_protocol: str = setting(
+        "homework",
+        "images compared: homework 3000 training / 3000 generated, 10k test set / 10,000,"
+        " 50k training set / 50,000, smoke 64 / 64 (tries the pipeline, no result)",
+        group="scoring",
+        role="free",
+        choices=("homework", "10k", "50k", "smoke"),
+    )
+    fid_precision: str = setting(
+        "fp32",
+        "arithmetic of the Inception network; bf16 is faster and shifts the value (see README)",
+        group="scoring",
+        role="free",
+        choices=("fp32", "bf16"),
+    )
+    inception_weights: str = setting(
+        "",
+        "file of Inception weights in place of the standard ones; its sha256 goes into the result",
+        group="scoring",
+        role="once",
+    )
+    data_dir: str = setting("data", "folder of datasets", group="machine", role="once")
+    runs_dir: str = setting("runs", "folder of runs", group="machine", role="once")
+    device: str = setting(
+        "auto",
+        "auto takes cuda, else mps, else cpu",
+        group="machine",
+        role="once",
+        choices=("auto", "cpu", "cuda", "mps"),
+    )
+    no_cuda: bool = setting(False, "never use a CUDA device", group="machine", role="once")
+    deterministic: bool = setting(
+        False,
+        "bit-identical results on CUDA too, slower (the CPU always is)",
+        group="machine",
+        role="once",
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check(field, getattr(self, field.name))
+        if self.run and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", self.run):
+            raise UserError(f"--run {self.run!r}: wanted a plain folder name, without slashes.")
+
+    @property
+    def run_name(self) -> str:
+        return self.run or name_of(self)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.runs_dir) / self.run_name
+
+
+def check(field: dataclasses.Field, value: Any) -> None:
+    """Type and bounds of one value; the error says found and wanted."""
+    rule = field.metadata
+    wanted = ""
+    types = (int, float) if field.type is float else field.type
+    if isinstance(value, bool) != (field.type is bool) or not isinstance(value, types):
+        wanted = f"a value of type {field.type.__name__}"
+    elif rule["choices"] and value not in rule["choices"]:
+        wanted = "one of " + ", ".join(map(str, rule["choices"]))
+    elif rule["at_least"] is not None and not value >= rule["at_least"]:
+        wanted = f"at least {rule['at_least']}"
+    elif rule["above"] is not None and not value > rule["above"]:
+        wanted = f"more than {rule['above']}"
+    elif rule["below"] is not None and not value < rule["below"]:
+        wanted = f"less than {rule['below']}"
+    if wanted:
+        raise UserError(f"--{field.name} {value}: wanted {wanted}.")
+
+
+def name_of(config: Config) -> str:
+    """dcgan-mnist-32px-z16-g16-d16-b64-s42, then each untagged setting that is not the default."""
+    fields = [f for f in dataclasses.fields(config) if f.metadata["role"] == "defines"]
+    tagged = sorted(
+        (f for f in fields if f.metadata["tag"]), key=lambda f: LAST_TAGS.get(f.name, 0)
+    )
+    parts = [f.metadata["tag"].format(getattr(config, f.name)) for f in tagged]
+    for field in fields:
+        value = getattr(config, field.name)
+        if not field.metadata["tag"] and value != field.default:
+            parts.append(f"{field.name}={value}")
+    return "-".join(parts)
+
+
+LAST_TAGS = {"batch_size": 1, "seed": 2}  # a name reads from the system to the seed
+
+
+def differences(config: Config, saved: dict[str, Any]) -> list[str]:
+    """The defining fields in which `saved` differs: "latent_dim is 16 there, 100 here"."""
+    return [
+        f"{f.name} is {saved[f.name]} there, {getattr(config, f.name)} here"
+        for f in dataclasses.fields(config)
+        if f.metadata["role"] == "defines"
+        and f.name in saved
+        and saved[f.name] != getattr(config, f.name)
+    ]
+
+
+def save_config(config: Config, path: Path) -> None:
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def load_saved(path: Path) -> dict[str, Any]:
+    """The settings in config.json as a dict; raises UserError if it is no JSON object."""
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as settings ({error}); delete or mend it.") from None
+    if not isinstance(saved, dict):
+        raise UserError(
+            f"{path} holds no settings: found {type(saved).__name__}, wanted an object."
+        )
+    return saved
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-sentence errors and a guess at what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[1], flags, n=1)
+            message = f"unknown flag {unknown[1]}" + (f": did you mean {near[0]}?" if near else "")
+        self.exit(2, f"error: {message.rstrip('.?')}; --help lists every flag.\n")
+
+
+def make_parser(config_class: type[Config], description: str) -> Parser:
+    """One flag a field, grouped; a flag that is not given leaves no trace in the namespace."""
+    parser = Parser(
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
+    )
+    names = dict.fromkeys(f.metadata["group"] for f in dataclasses.fields(config_class))
+    groups = {name: parser.add_argument_group(name) for name in names}
+    for field in dataclasses.fields(config_class):
+        rule = field.metadata
+        group = groups[rule["group"]]
+        if field.type is bool:
+            group.add_argument(f"--{field.name}", action="store_true", help=rule["text"])
+            continue
+        shown = "" if field.default == "" else f" (default: {field.default})"
+        choices = list(rule["choices"]) or None
+        group.add_argument(
+            f"--{field.name}",
+            type=field.type,
+            choices=choices,
+            metavar=None if choices else field.type.__name__.upper(),
+            help=rule["text"].replace("%", "%%") + shown,
+        )
+    return parser
+
+
+def parse(argv: list[str], config_classes: dict[str, type[C]], description: str) -> C:
+    """argv -> config. `--run NAME` of an existing run starts from that run's saved settings.
+
+    Raises UserError where a flag contradicts what defines that run.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--model")
+    first.add_argument("--run", default="")
+    first.add_argument("--runs_dir", default=Config.runs_dir)
+    early, _ = first.parse_known_args(argv)
+    path = Path(early.runs_dir) / early.run / "config.json"
+    saved = load_saved(path) if early.run and path.is_file() else {}
+    model = early.model or saved.get("model", Config.model)
+    if model not in config_classes:
+        raise UserError(f"--model {model}: wanted one of {', '.join(config_classes)}.")
+    given = vars(make_parser(config_classes[model], description).parse_args(argv))
+    return merge(config_classes[model], saved, {"model": model} | given, path)
+
+
+def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], path: Path) -> C:
+    """Defaults, under a run's saved settings, under the flags given."""
+    fields = {f.name: f.metadata["role"] for f in dataclasses.fields(config_class)}
+    unknown = sorted(set(saved) - set(fields))
+    if unknown:
+        raise UserError(f"{path} has unknown settings: {', '.join(unknown)}.")
+    kept = {name: value for name, value in saved.items() if fields[name] != "once"}
+    config = config_class(**(kept | given))
+    differing = differences(config, saved)
+    if differing:
+        raise UserError(
+            f"the run {path.parent} is another one: {'; '.join(differing)}."
+            " Leave the flag out to go on with it, or give another --run."
+        )
+    return config
+
+
+def describe(config: Config) -> str:
+    """The settings as aligned lines, grouped as in --help."""
+    lines: dict[str, list[str]] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        lines.setdefault(field.metadata["group"], []).append(f"{field.name}={value!s}")
+    return "\n".join(f"  {group:<11} {'  '.join(items)}" for group, items in lines.items())
+
+
+def print_error(error: UserError) -> int:
+    """One sentence on stderr; the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return 1

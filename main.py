@@ -1,0 +1,103 @@
+"""Train a system, score it, or both.
+
+    python main.py --do_train     train from the latest checkpoint (or afresh), then score by FID
+    python main.py                score the latest checkpoint
+    tensorboard --logdir runs     see it
+
+Flags -> config -> networks -> Trainer -> score; no mathematics here.
+"""
+
+import os
+import sys
+
+import torch
+
+from config import Config, describe, parse, print_error
+from errors import UserError
+from GAN import count_parameters
+from score import score
+from systems import SYSTEMS
+from trainer import Trainer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, 1 for what the user can mend, 2 for unknown flags, 130/143 if stopped."""
+    try:
+        return run(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        return print_error(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else " a file of this run"
+        return print_error(UserError(f"{where.strip()} can't be used: {error.strerror}."))
+
+
+def run(argv: list[str]) -> int:
+    config_classes = {name: system.config_class for name, system in SYSTEMS.items()}
+    config = parse(argv, config_classes, __doc__.split("\n\n")[0])
+    device = pick_device(config)
+    if config.deterministic:
+        be_deterministic()
+    trainer = SYSTEMS[config.model](config, device)
+    print(summary(trainer))
+    if config.dry_run:
+        print(plan(trainer))
+        return 0
+    if config.do_train:
+        trainer.train()
+    elif not trainer.resume():
+        print(f"no checkpoint in {trainer.checkpoint_dir}: scoring a fresh initialisation")
+    if not config.no_score:
+        score(trainer)
+    print(f"next: tensorboard --logdir {config.runs_dir}")
+    return 0
+
+
+def pick_device(config: Config) -> torch.device:
+    """The device asked for; UserError if this machine has none such."""
+    cuda = torch.cuda.is_available() and not config.no_cuda
+    mps = torch.backends.mps.is_available()
+    if config.device == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[config.device]:
+        raise UserError(f"--device {config.device}: this machine offers none; leave the flag out.")
+    return torch.device(config.device)
+
+
+def be_deterministic() -> None:
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def summary(trainer: Trainer) -> str:
+    """The settings, the networks' sizes, the machine."""
+    config = trainer.config
+    sizes = (f"{name} {count_parameters(net):,}" for name, net in trainer.networks.items())
+    return (
+        f"{config.run_name}\n{describe(config)}\n"
+        f"  parameters  {', '.join(sizes)}\n"
+        f"  running on  {trainer.device}, torch {torch.__version__}"
+    )
+
+
+def plan(trainer: Trainer) -> str:
+    """What the same command without --dry_run would do and write."""
+    config = trainer.config
+    found = trainer.resume()
+    lines = [f"a checkpoint of step {trainer.step} is there" if found else "no checkpoint is there"]
+    files = ["results.jsonl"] if not config.no_score else []
+    if config.do_train:
+        lines.append(f"would train steps {trainer.step} to {config.num_training_steps}")
+        files = ["config.json", "events.out.tfevents.*", "samples/", "checkpoints/", *files]
+    if not config.no_score:
+        lines.append(f"would score by FID, protocol {config.fid_protocol}")
+    lines.append(f"would write {', '.join(files)} in {config.run_dir}/")
+    lines.append(f"would fetch what is missing into {config.data_dir}/ and inception/")
+    return "dry run, nothing is written:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

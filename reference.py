@@ -1,0 +1,114 @@
+"""Reference moments: what generated images are compared with, and the floor of that comparison.
+
+A reference belongs to a dataset, an image size, a protocol, and to the weights and the precision of
+the extractor; its file name says all five. The one of the default protocol on MNIST is shipped in
+inception/reference/ (`python scripts/make_reference.py` makes it again); others are computed once
+and kept in <data_dir>/reference/.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset import ImageData, order
+from errors import UserError
+from fid import PROTOCOLS, fid_with_error
+from inception import InceptionV3
+from moments import Moments, features_to_groups
+from trainer import Trainer
+
+SHIPPED = Path(__file__).parent / "inception" / "reference"
+REFERENCE_SEED = 0  # of the choice of real images: the same for every run
+BATCH_SIZE = 50
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Moments of the real images; FID and standard error of other real images against them."""
+
+    moments: Moments
+    floor: float
+    floor_error: float
+
+
+def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
+    config = trainer.config
+    return (
+        f"{config.dataset}-{config.image_size}px-{config.fid_protocol}"
+        f"-{extractor.precision}-{extractor.digest[:12]}.npz"
+    )
+
+
+def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
+    """Shipped, cached, or computed now from the dataset and then cached."""
+    name = file_name(trainer, extractor)
+    cache = Path(trainer.config.data_dir) / "reference"
+    for folder in (SHIPPED, cache):
+        if (folder / name).is_file():
+            return load_reference(folder / name)
+    reference = compute_reference(trainer, extractor)
+    save_reference(reference, cache / name)
+    return reference
+
+
+def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
+    """Moments of the protocol's real images, and its floor from other real ones."""
+    protocol = PROTOCOLS[trainer.config.fid_protocol]
+    data = trainer.load_data(protocol.split)
+    n_real = min(protocol.n_real or len(data), len(data))
+    (moments,) = real_moments(data, 0, n_real, extractor, "real images", groups=1)
+    same = protocol.floor_split == protocol.split
+    others = data if same else trainer.load_data(protocol.floor_split)
+    start = n_real if same else 0
+    n_floor = min(protocol.n_floor, len(others) - start)
+    groups = real_moments(others, start, n_floor, extractor, "floor: other real images", groups=10)
+    return Reference(moments, *fid_with_error(moments, groups))
+
+
+def real_moments(
+    data: ImageData, start: int, n: int, extractor: InceptionV3, label: str, *, groups: int
+) -> list[Moments]:
+    """Moments of the images start .. start + n of the split's seeded order."""
+    chosen = order(len(data), REFERENCE_SEED, 0)[start : start + n]
+    return features_to_groups(images(data, chosen), extractor, n, groups=groups, label=label)
+
+
+def images(data: ImageData, chosen: Tensor) -> Iterator[Tensor]:
+    for indices in chosen.to(data.images.device).split(BATCH_SIZE):
+        yield data.images[indices]
+
+
+def save_reference(reference: Reference, path: Path) -> None:
+    """mu, the covariance's upper triangle, n, the floor and its error; written beside, renamed."""
+    moments = reference.moments
+    upper = torch.triu_indices(moments.dims, moments.dims)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        np.savez_compressed(
+            file,
+            mu=moments.mean.cpu().numpy(),
+            upper=moments.cov.cpu()[upper[0], upper[1]].numpy(),
+            n=np.int64(moments.n),
+            floor=np.array([reference.floor, reference.floor_error]),
+        )
+    part.replace(path)
+
+
+def load_reference(path: Path) -> Reference:
+    """Raises UserError if the file is damaged."""
+    try:
+        with np.load(path) as file:
+            mu, upper = torch.from_numpy(file["mu"]), torch.from_numpy(file["upper"]).double()
+            n, floor = int(file["n"]), file["floor"].tolist()
+    except Exception as error:  # a damaged zip raises nearly anything
+        raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
+    cov = torch.zeros(len(mu), len(mu), dtype=torch.float64)
+    rows, columns = torch.triu_indices(len(mu), len(mu))
+    cov[rows, columns] = upper
+    cov[columns, rows] = upper
+    return Reference(Moments(n, mu.double(), cov), *floor)

@@ -1,0 +1,109 @@
+"""What a run leaves behind besides checkpoints: TensorBoard events, sample PNGs, results.jsonl.
+
+A run that was killed has logged steps that its checkpoint does not know. They are cut out of the
+event files before it goes on, so that each curve has one point a step and no seam.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import save_image
+
+
+class RunLog:
+    """The TensorBoard writer of a run whose history ends at `step`; the rest is cut off."""
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        cut = cut_events(run_dir, step)
+        self.run_dir = run_dir
+        self.writer = SummaryWriter(run_dir, purge_step=step + 1 if cut else None)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, step)
+
+    def images(self, grids: dict[str, Tensor], step: int) -> None:
+        """Grids (C, H, W) in [-1, 1] to TensorBoard and to samples/<tag>-0001000.png."""
+        for tag, grid in grids.items():
+            picture = (grid.float().cpu() + 1) / 2
+            self.writer.add_image(tag, picture, step)
+            path = self.run_dir / "samples" / f"{tag.replace('/', '-')}-{step:07d}.png"
+            path.parent.mkdir(exist_ok=True)
+            save_image(picture, path)
+
+    def settings(self, values: dict[str, Any]) -> None:
+        """The settings as a table in TensorBoard's Text tab."""
+        rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
+        self.writer.add_text("settings", f"| setting | value |\n| --- | --- |\n{rows}", 0)
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def cut_events(run_dir: Path, step: int) -> int:
+    """Drop every event after `step` from the run's event files; how many were dropped.
+
+    A torn last record, as a kill leaves it, goes too.
+    """
+    dropped = 0
+    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        records = list(read_records(path))
+        kept = [r for r in records if Event.FromString(r).step <= step]
+        if len(kept) == len(records) and sum(len(r) + 16 for r in kept) == path.stat().st_size:
+            continue  # 16 bytes frame a record: length, its checksum, the payload's checksum
+        dropped += len(records) - len(kept)
+        part = path.with_name(f"part.{path.name}")
+        with open(part, "wb") as file:
+            writer = RecordWriter(file)
+            for record in kept:
+                writer.write(record)
+        part.replace(path)
+    return dropped
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """The serialized events of a file, up to its end or to the first torn one."""
+    yield from RawEventFileLoader(str(path)).Load()
+
+
+def record(run_dir: Path, result: dict[str, Any]) -> None:
+    """A result to results.jsonl, and to TensorBoard unless this very value stands there already.
+
+    Tags: "fid" for the homework protocol, "fid_10k" and so on for the others.
+    """
+    protocol = result.get("protocol", "homework")
+    tag = result["metric"] + ("" if protocol == "homework" else f"_{protocol}")
+    point = {key: result.get(key) for key in ("metric", "protocol", "step", "precision")}
+    if not any(point.items() <= line.items() for line in read_results(run_dir)):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with SummaryWriter(run_dir) as writer:
+            writer.add_scalar(tag, result["value"], result["step"])
+    append_result(run_dir, result)
+
+
+def read_results(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of results.jsonl, oldest first; a line that a kill tore is passed over."""
+    path = run_dir / "results.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def append_result(run_dir: Path, result: dict[str, Any]) -> None:
+    """One dated line. A NaN, as of an error that is unknown, is written as null."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    with open(run_dir / "results.jsonl", "a") as file:
+        file.write(json.dumps(plain | {"date": now}) + "\n")

@@ -1,0 +1,88 @@
+"""Feature parity with pytorch-fid's own network, given the same weights.
+
+    pip install pytorch-fid
+    python scripts/compare_inception.py --images 32
+
+Prints the largest absolute difference of the 2048 features over uniform noise and over sparse grey
+strokes, which like MNIST's are mostly black, and exits with status 1 if it reaches 1e-4.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from errors import UserError
+from inception import WEIGHTS_DIGEST, InceptionV3, load_inception
+from inception.weights import State, find_weights
+
+LIMIT = 1e-4
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        theirs = pytorch_fid_network(find_weights(args.weights)).to(args.device)
+        ours = load_inception(args.device, weights=args.weights)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    known = "the published values" if ours.digest == WEIGHTS_DIGEST else "not the published values"
+    print(f"weights {ours.digest} ({known})")
+    worst = max(
+        compare(name, images, ours, theirs) for name, images in image_sets(args.images).items()
+    )
+    print(f"largest difference {worst:.2e}, wanted below {LIMIT:g}")
+    return 0 if worst < LIMIT else 1
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=32, help="images of each kind (default 32)")
+    parser.add_argument("--weights", help="state dict to use instead of the published weights")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
+    return parser.parse_args()
+
+
+def pytorch_fid_network(state: State) -> nn.Module:
+    """pytorch_fid.inception.InceptionV3 up to pool3, its weights strictly from state."""
+    try:
+        from pytorch_fid import inception
+    except ImportError:
+        raise UserError("pytorch-fid is not installed: pip install pytorch-fid") from None
+    classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    # its constructor downloads; here the download is ours
+    with mock.patch.object(
+        inception, "load_state_dict_from_url", lambda *_, **__: state | classifier
+    ):
+        return inception.InceptionV3([3]).eval()
+
+
+def image_sets(n: int) -> dict[str, Tensor]:
+    """uint8 (n, 3 or 1, 32, 32), the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    grey = torch.randint(0, 256, (n, 1, 32, 32), generator=generator, dtype=torch.uint8)
+    strokes = grey * (torch.rand(n, 1, 32, 32, generator=generator) < 0.2)
+    return {"noise, colour": noise, "strokes, grey": strokes}
+
+
+@torch.no_grad()
+def compare(name: str, images: Tensor, ours: InceptionV3, theirs: nn.Module) -> float:
+    """Largest absolute difference of the features over all images, in batches of 8."""
+    device = ours.Conv2d_1a_3x3.weight.device
+    worst = 0.0
+    for batch in images.split(8):
+        wanted = theirs((batch.float() / 255).expand(-1, 3, -1, -1).to(device))[0].flatten(1)
+        worst = max(worst, (ours(batch) - wanted).abs().max().item())
+    print(f"{name:14s} {len(images)} images: max abs difference {worst:.2e}")
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

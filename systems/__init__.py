@@ -1,0 +1,8 @@
+"""The systems by the name that --model takes; one file each."""
+
+from systems.dcgan import DCGAN
+from trainer import Trainer
+
+SYSTEMS: dict[str, type[Trainer]] = {
+    "dcgan": DCGAN,
+}

@@ -1,0 +1,51 @@
+"""DCGAN (Radford et al. 2016) on MNIST at 32x32 with the BCE loss: the main job. docs/dcgan.md."""
+
+from dataclasses import dataclass
+
+import torch
+
+from config import Config, setting
+from dataset import DATASETS
+from GAN import IMAGE_SIZES, get_discriminator, get_generator
+from losses import BCE
+from seeding import global_stream
+from trainer import GANTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCGANConfig(Config):
+    dataset: str = setting(
+        "mnist", "images to learn from", group="data", tag="{}", choices=tuple(DATASETS)
+    )
+    image_size: int = setting(
+        32, "side of an image in pixels", group="data", tag="{}px", choices=IMAGE_SIZES
+    )
+    latent_dim: int = setting(16, "size of z", group="networks", tag="z{}", at_least=1)
+    generator_hidden_dim: int = setting(
+        16, "channels of G's largest feature map", group="networks", tag="g{}", at_least=1
+    )
+    discriminator_hidden_dim: int = setting(
+        16, "channels of D's largest feature map", group="networks", tag="d{}", at_least=1
+    )
+    learning_rate: float = setting(2e-4, "of Adam, both networks", group="training", above=0)
+    beta1: float = setting(
+        0.5, "of Adam: memory of the gradient", group="training", at_least=0, below=1
+    )
+
+
+class DCGAN(GANTrainer):
+    config_class = DCGANConfig
+
+    def __init__(self, config: DCGANConfig, device: torch.device) -> None:
+        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
+            G = get_generator(
+                1,
+                config.latent_dim,
+                config.generator_hidden_dim,
+                device,
+                image_size=config.image_size,
+            )
+            D = get_discriminator(
+                1, config.discriminator_hidden_dim, device, image_size=config.image_size
+            )
+        super().__init__(config, device, G=G, D=D, loss=BCE)

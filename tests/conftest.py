@@ -1,0 +1,79 @@
+"""What several test files share: a tiny dataset, tiny settings, a stand-in for Inception."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from config import Config
+from systems import SYSTEMS
+
+torch.set_num_threads(2)
+
+TINY = {
+    "dataset": "fashion",  # whose unpacked files have no published md5: a test can make them
+    "batch_size": 4,
+    "num_training_steps": 6,
+    "logging_steps": 2,
+    "saving_steps": 4,
+    "latent_dim": 5,
+    "generator_hidden_dim": 4,
+    "discriminator_hidden_dim": 4,
+}
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """FashionMNIST's four files with 150 / 140 made-up images: bright squares on noise."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for prefix, n in (("train", 150), ("t10k", 140)):
+        images = rng.integers(0, 60, (n, 28, 28))
+        labels = np.arange(n) % 10
+        for image, label in zip(images, labels, strict=True):
+            image[4 + label : 14 + label, 8:20] = 230
+        raw = folder / "FashionMNIST" / "raw"
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(data_dir, tmp_path):
+    """tiny_config(model="dcgan", seed=1, ...) -> a config that trains in moments."""
+
+    def make(model: str = "dcgan", **changes) -> Config:
+        config_class = SYSTEMS[model].config_class
+        names = {field.name for field in dataclasses.fields(config_class)}
+        tiny = {name: value for name, value in TINY.items() if name in names}
+        folders = {"data_dir": str(data_dir), "runs_dir": str(tmp_path / "runs")}
+        return config_class(**(tiny | folders | {"model": model} | changes))
+
+    return make
+
+
+class PixelMeans(nn.Module):
+    """Stands in for Inception: 16 means over quarters of rows and columns, in [0, 1]."""
+
+    name, precision, digest, dims = "pixel-means", "fp32", "0" * 64, 16
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+        return nn.functional.adaptive_avg_pool2d(pixels.mean(1, keepdim=True), 4).flatten(1)
+
+
+@pytest.fixture
+def pixel_means(monkeypatch) -> PixelMeans:
+    """Scoring with PixelMeans in place of Inception."""
+    extractor = PixelMeans()
+    monkeypatch.setattr("score.load_inception", lambda *_: extractor)
+    return extractor

@@ -1,0 +1,148 @@
+"""Settings: flags, names, saved files, and what they refuse."""
+
+import dataclasses
+import json
+
+import pytest
+
+from config import differences, load_saved, make_parser, name_of, parse, save_config
+from errors import UserError
+from fid import PROTOCOLS
+from systems import SYSTEMS
+from systems.dcgan import DCGANConfig
+
+CLASSES = {name: system.config_class for name, system in SYSTEMS.items()}
+
+
+def read(*argv: str):
+    return parse(list(argv), CLASSES, "")
+
+
+def test_the_flags_of_row_1_and_their_defaults():
+    config = read()
+    expected = {
+        "do_train": False,
+        "no_cuda": False,
+        "latent_dim": 16,
+        "generator_hidden_dim": 16,
+        "discriminator_hidden_dim": 16,
+        "batch_size": 64,
+        "num_training_steps": 5000,
+        "logging_steps": 10,
+        "saving_steps": 1000,
+        "learning_rate": 2e-4,
+        "beta1": 0.5,
+        "data_dir": "data",
+        "seed": 42,
+        "model": "dcgan",
+        "device": "auto",
+        "runs_dir": "runs",
+        "fid_protocol": "homework",
+    }
+    assert expected.items() <= dataclasses.asdict(config).items()
+
+
+def test_flags_become_fields():
+    config = read("--do_train", "--latent_dim", "100", "--learning_rate", "1e-3")
+    assert (config.do_train, config.latent_dim, config.learning_rate) == (True, 100, 1e-3)
+
+
+def test_the_name_says_what_defines_the_run_and_nothing_else():
+    assert name_of(DCGANConfig()) == "dcgan-mnist-32px-z16-g16-d16-b64-s42"
+    assert name_of(DCGANConfig(num_training_steps=9, logging_steps=3)) == name_of(DCGANConfig())
+    assert name_of(DCGANConfig(beta1=0.9)).endswith("-s42-beta1=0.9")
+    assert name_of(DCGANConfig(seed=1)) != name_of(DCGANConfig())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--latent_dim", "0"], "--latent_dim 0: wanted at least 1"),
+        (["--batch_size", "1"], "wanted at least 2"),
+        (["--learning_rate", "0"], "wanted more than 0"),
+        (["--learning_rate", "nan"], "wanted more than 0"),
+        (["--beta1", "1"], "wanted less than 1"),
+        (["--model", "dcgen"], "wanted one of dcgan"),
+        (["--run", "../elsewhere"], "without slashes"),
+        (["--run", ".."], "without slashes"),
+    ],
+)
+def test_bad_values_are_refused_in_a_sentence(argv, words):
+    with pytest.raises(UserError, match=words):
+        read(*argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--latnt_dim", "3"], "did you mean --latent_dim"),
+        (["--latent", "3"], "unknown flag --latent"),
+        (["--fid_protocol", "20k"], "choose from"),
+        (["--latent_dim", "many"], "invalid int value"),
+    ],
+)
+def test_bad_flags_are_refused_with_status_2(argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        read(*argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_wrong_types_are_refused_in_code_too():
+    with pytest.raises(UserError, match="latent_dim"):
+        DCGANConfig(latent_dim=1.5)
+    with pytest.raises(UserError, match="do_train"):
+        DCGANConfig(do_train=1)
+
+
+def test_config_json_gives_the_config_back(tmp_path):
+    config = DCGANConfig(latent_dim=100, learning_rate=1.0)
+    save_config(config, tmp_path / "config.json")
+    assert DCGANConfig(**load_saved(tmp_path / "config.json")) == config
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_broken_config_json_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_saved(tmp_path / "config.json")
+
+
+def test_run_brings_back_the_settings_of_that_run(tmp_path):
+    where = ["--runs_dir", str(tmp_path), "--run", "mine"]
+    saved = DCGANConfig(latent_dim=100, num_training_steps=7, do_train=True, seed=3)
+    (tmp_path / "mine").mkdir()
+    save_config(saved, tmp_path / "mine" / "config.json")
+    config = read(*where)
+    assert (config.latent_dim, config.num_training_steps, config.seed) == (100, 7, 3)
+    assert not config.do_train
+    assert read(*where, "--num_training_steps", "9").num_training_steps == 9
+    with pytest.raises(UserError, match="latent_dim is 100 there, 16 here"):
+        read(*where, "--latent_dim", "16")
+
+
+def test_unknown_settings_in_a_saved_config_are_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"latent_dimm": 3}))
+    with pytest.raises(UserError, match="latent_dimm"):
+        read("--runs_dir", str(tmp_path.parent), "--run", tmp_path.name)
+
+
+def test_differences_name_defining_fields_only():
+    saved = dataclasses.asdict(DCGANConfig(generator_hidden_dim=100, num_training_steps=3))
+    assert differences(DCGANConfig(), saved) == ["generator_hidden_dim is 100 there, 16 here"]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_flag_is_in_the_help_with_its_text(name):
+    text = make_parser(CLASSES[name], "").format_help()
+    for field in dataclasses.fields(CLASSES[name]):
+        assert f"--{field.name}" in text
+        assert field.metadata["text"]
+        if field.default not in ("", False):
+            assert f"(default: {field.default})" in " ".join(text.split())
+
+
+def test_the_protocols_offered_are_the_protocols_there_are():
+    assert DCGANConfig.__dataclass_fields__["fid_protocol"].metadata["choices"] == tuple(PROTOCOLS)

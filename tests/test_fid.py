@@ -1,0 +1,440 @@
+"""FID on closed forms, with stand-ins for Inception: no weights, no network."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from PIL import Image
+
+import fid
+import image_folder
+from errors import UserError
+from fid import PROTOCOLS, covariance_factor, fid_with_error, frechet_distance
+from image_folder import image_batches, image_paths
+from moments import Moments, features_to_groups
+
+approx = pytest.approx
+
+
+class PixelMean:
+    """Stands in for Inception: uint8 or [0, 1] images (N, 3, H, W) -> their mean colour (N, 3)."""
+
+    name, digest, precision, dims = "pixel-mean", "0" * 64, "fp32", 3
+
+    def __call__(self, images):
+        scale = 255 if images.dtype == torch.uint8 else 1
+        return images.float().mean((2, 3)) / scale
+
+
+def normal(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moments_of(features):
+    moments = Moments.empty(features.shape[1])
+    moments.update(features)
+    return moments
+
+
+def random_cov(d, rank, seed):
+    A = normal(d, rank, seed)
+    return A @ A.T / rank
+
+
+def root_trace(cov1, cov2):
+    """tr sqrt(C1 C2) from the eigenvalues of the product, which is not symmetric."""
+    return np.sqrt(np.linalg.eigvals((cov1 @ cov2).numpy()).real.clip(0)).sum()
+
+
+def sqrtm(matrix):
+    root = scipy.linalg.sqrtm(matrix)
+    return np.real(root[0] if isinstance(root, tuple) else root)
+
+
+def write_images(folder, n, size=(8, 6), seed=0, mode="RGB", suffix=".png"):
+    """n random images of size (W, H), each around a colour of its own."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        pixels = (rng.random((size[1], size[0], 3)) * 100 + rng.random(3) * 150).astype(np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{i:03}{suffix}")
+    return folder
+
+
+def run(capsys, *argv, extractor=None):
+    """stdout and stderr of the command."""
+    fid.main([str(arg) for arg in argv], extractor or PixelMean())
+    return capsys.readouterr()
+
+
+def printed(capsys, *argv):
+    return float(run(capsys, *argv).out.removeprefix("FID:  "))
+
+
+def refusal(*argv, extractor=None):
+    """The sentence with which the command exits: a str is printed to stderr, with status 1."""
+    with pytest.raises(SystemExit) as stopped:
+        fid.main([str(arg) for arg in argv], extractor or PixelMean())
+    assert isinstance(stopped.value.code, str)
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+# The distance
+
+
+def test_diagonal_gaussians_have_a_closed_form():
+    # The sum of (1 - 2)^2, (2 - 2)^2, (3 - 1)^2.
+    zero = torch.zeros(3)
+    cov1, cov2 = torch.diag(torch.tensor([1.0, 4, 9])), torch.diag(torch.tensor([4.0, 4, 1]))
+    assert frechet_distance(zero, cov1, zero, cov2) == approx(5, abs=1e-12)
+    assert frechet_distance(*(x.numpy() for x in (zero, cov1, zero, cov2))) == approx(5, abs=1e-12)
+
+
+def test_equal_covariances_leave_the_shift_of_the_mean():
+    cov = random_cov(16, 40, seed=1)
+    shift = normal(1, 16)[0]
+    distance = frechet_distance(torch.zeros(16), cov, shift, cov)
+    assert distance == approx(shift.square().sum().item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("rank", [40, 16, 5, 1])
+def test_a_set_with_itself_is_at_zero(rank):
+    mu, cov = normal(1, 16)[0], random_cov(16, rank, seed=2)
+    assert frechet_distance(mu, cov, mu, cov) == approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("ranks", [(40, 40), (40, 5), (5, 40), (7, 5)])
+def test_symmetric_and_right_at_every_rank(ranks):
+    mu1, mu2 = normal(2, 16)
+    cov1, cov2 = (random_cov(16, rank, seed) for seed, rank in enumerate(ranks))
+    distance = frechet_distance(mu1, cov1, mu2, cov2)
+    wanted = (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root_trace(cov1, cov2)
+    assert distance == approx(wanted.item(), abs=1e-6)
+    assert distance == approx(frechet_distance(mu2, cov2, mu1, cov1), abs=1e-6)
+
+
+def test_agrees_with_sqrtm_at_full_rank():
+    d = 64  # small enough for one thread, beside whatever else runs
+    cov1, cov2 = random_cov(d, 3 * d, seed=1), random_cov(d, 3 * d, seed=2)
+    zero = torch.zeros(d)
+    wanted = (cov1.trace() + cov2.trace()).item() - 2 * np.trace(sqrtm((cov1 @ cov2).numpy()))
+    assert frechet_distance(zero, cov1, zero, cov2) == approx(wanted, rel=1e-9)
+
+
+def test_covariance_factor_has_as_many_columns_as_the_rank():
+    for rank, columns in [(40, 16), (5, 5), (0, 0)]:
+        cov = random_cov(16, rank, seed=1) if rank else torch.zeros(16, 16, dtype=torch.float64)
+        factor = covariance_factor(cov)
+        assert factor.shape == (16, columns)
+        assert torch.allclose(factor @ factor.T, cov, atol=1e-12)
+
+
+def test_a_factor_given_is_used():
+    cov1, cov2 = random_cov(8, 20, seed=1), random_cov(8, 20, seed=2)
+    zero = torch.zeros(8)
+    given = frechet_distance(zero, cov1, zero, cov2, factor1=covariance_factor(cov1))
+    assert given == frechet_distance(zero, cov1, zero, cov2)
+
+
+def test_constant_sets_are_compared_by_their_means():
+    zero = torch.zeros(3, 3)
+    assert frechet_distance(torch.zeros(3), zero, torch.ones(3), zero) == approx(3, abs=1e-12)
+
+
+def test_other_dimensions_and_nan_are_refused():
+    zero, cov = torch.zeros(3), torch.eye(3)
+    with pytest.raises(UserError, match="3 and of 2 features"):
+        frechet_distance(zero, cov, torch.zeros(2), torch.eye(2))
+    for mu1, cov1 in [(zero * math.nan, cov), (zero, cov * math.nan)]:
+        for order in [(mu1, cov1, zero, cov), (zero, cov, mu1, cov1)]:
+            with pytest.raises(UserError, match="NaN"):
+                frechet_distance(*order)
+
+
+# Moments
+
+
+def check_moments(moments, features):
+    assert moments.n == len(features)
+    assert np.allclose(moments.mean, features.mean(0), rtol=1e-12, atol=0)
+    assert np.allclose(moments.cov, np.cov(features.numpy(), rowvar=False), rtol=1e-9, atol=1e-12)
+
+
+def test_moments_in_pieces_are_np_cov():
+    features = normal(100, 5) + 1e4  # far from zero, where a sum of squares loses its digits
+    pieces = Moments.empty(5)
+    for piece in features.split([1, 0, 30, 69]):
+        pieces.update(piece)
+    check_moments(pieces, features)
+
+
+def test_merging_and_taking_out_undo_each_other():
+    features = normal(100, 5) + 1e3
+    left, right = moments_of(features[:1]), moments_of(features[1:])
+    both = left + right
+    check_moments(both, features)
+    check_moments(both.without(left), features[1:])
+    assert (both.without(right).n, left.n, right.n) == (1, 1, 99)
+
+
+def test_saved_moments_come_back_bit_for_bit(tmp_path):
+    moments = moments_of(normal(10, 4))
+    moments.save(tmp_path / "a.npz")
+    loaded = Moments.load(tmp_path / "a.npz")
+    assert loaded.n == 10
+    assert torch.equal(loaded.mean, moments.mean)
+    assert torch.equal(loaded.cov, moments.cov)
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["mu"].shape == (4,)
+        assert file["sigma"].dtype == np.float64
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
+    features = normal(10, 4).numpy()
+    sigma = np.cov(features, rowvar=False)
+    np.savez_compressed(tmp_path / "a.npz", mu=features.mean(0), sigma=sigma)
+    loaded = Moments.load(tmp_path / "a.npz")
+    assert loaded.n is None
+    assert np.array_equal(loaded.cov, sigma)
+    value, error = fid_with_error(loaded, [loaded])
+    assert value == approx(0, abs=1e-8)
+    assert math.isnan(error)
+    with pytest.raises(ValueError, match="without their n"):
+        loaded + loaded
+
+
+def test_save_to_nowhere_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        moments_of(normal(10, 4)).save(tmp_path / "missing" / "a.npz")
+
+
+# From images to groups
+
+
+def test_neither_batch_size_nor_surplus_changes_the_groups():
+    images = torch.randint(256, (2345, 3, 2, 2), dtype=torch.uint8)
+    features = PixelMean()(images[:2300])
+    for batch_size in (1, 64, 2345):
+        groups = features_to_groups(images.split(batch_size), PixelMean(), 2300, groups=7)
+        for g, group in enumerate(groups):
+            check_moments(group, features[g::7].double())
+        if batch_size == 1:
+            first = groups
+        assert all(torch.equal(a.cov, b.cov) for a, b in zip(first, groups, strict=True))
+
+
+def test_a_stream_that_ends_early_is_an_error():
+    images = torch.zeros(10, 3, 2, 2, dtype=torch.uint8)
+    with pytest.raises(UserError, match="10 images came and 11 were promised"):
+        features_to_groups([images], PixelMean(), 11)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_an_error(bad):
+    images = torch.zeros(1200, 3, 2, 2)
+    images[1100, 0, 0, 0] = bad
+    with pytest.raises(UserError, match="image 1100 are not finite"):
+        features_to_groups(images.split(50), PixelMean(), 1200)
+
+
+# The error
+
+
+def jackknife_1d(n, groups, seed, mean=3.0, std=1.5):
+    """FID and error of n draws of N(mean, std^2) against N(0, 1) exactly."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    real = Moments(10**9, torch.zeros(1, dtype=torch.float64), one)
+    x = mean + std * normal(n, 1, seed)
+    return fid_with_error(real, [moments_of(part) for part in x.split(n // groups)])
+
+
+def delta_method(n, mean=3.0, std=1.5):
+    """Of FID = m^2 + (s - 1)^2, where var m = std^2 / n and var s = std^2 / 2n."""
+    return math.sqrt((4 * mean**2 + 2 * (std - 1) ** 2) * std**2 / n)
+
+
+def test_error_of_one_dimension_is_the_delta_method():
+    value, error = jackknife_1d(20_000, groups=200, seed=0)
+    assert value == approx(3**2 + 0.5**2, abs=4 * delta_method(20_000))
+    assert error == approx(delta_method(20_000), rel=0.15)  # the spread at 200 groups is 5%
+
+
+def test_error_shrinks_as_the_root_of_n():
+    large, small = (jackknife_1d(n, groups=200, seed=1)[1] for n in (2000, 32_000))
+    assert large / small == approx(4, rel=0.2)
+
+
+def test_ten_groups_are_right_on_average():
+    errors = np.array([jackknife_1d(500, groups=10, seed=seed)[1] for seed in range(200)])
+    assert math.sqrt((errors**2).mean()) == approx(delta_method(500), rel=0.1)
+
+
+def test_the_error_in_many_dimensions_is_the_spread_over_repetitions():
+    real = moments_of(normal(5000, 4, seed=10**6))
+    runs = [normal(400, 4, seed) + 0.5 for seed in range(100)]
+    results = [fid_with_error(real, [moments_of(x[g::10]) for g in range(10)]) for x in runs]
+    values, errors = np.array(results).T
+    assert math.sqrt((errors**2).mean()) == approx(values.std(ddof=1), rel=0.2)
+
+
+def test_an_error_needs_two_images_in_every_remainder():
+    real = moments_of(normal(10, 1))
+    one, empty = moments_of(normal(1, 1)), Moments.empty(1)
+    other = moments_of(normal(1, 1, seed=1))
+    value, error = fid_with_error(real, [one, other, empty])
+    assert math.isfinite(value)
+    assert math.isnan(error)
+    with pytest.raises(UserError, match="at least two"):
+        fid_with_error(real, [one])
+
+
+def test_fewer_images_than_features_warn_and_compute():
+    few, many = moments_of(normal(6, 6)), moments_of(normal(7, 6))
+    with pytest.warns(UserWarning, match="6 images for 6 features.*biased upward; use >= 7"):
+        value, _ = fid_with_error(many, [few])
+    assert value == approx(frechet_distance(many.mean, many.cov, few.mean, few.cov))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fid_with_error(many, [many])
+
+
+def test_protocols():
+    assert set(PROTOCOLS) == {"homework", "10k", "50k", "smoke"}
+    homework = PROTOCOLS["homework"]
+    assert (homework.split, homework.n_real, homework.n_fake) == ("train", 3000, 3000)
+    assert (homework.floor_split, homework.n_floor) == ("train", 3000)
+    assert PROTOCOLS["10k"].n_real is PROTOCOLS["50k"].n_real is None
+
+
+# Folders
+
+
+def test_folder_is_sorted_flat_and_rgb(tmp_path):
+    write_images(tmp_path, 3, mode="L")
+    write_images(tmp_path / "deeper.png", 2)
+    write_images(tmp_path, 4, suffix=".JPG")
+    (tmp_path / "notes.txt").write_text("not an image")
+    paths = image_paths(tmp_path)
+    names = [path.name for path in paths]
+    assert names == sorted(names)
+    assert len(names) == 7
+    assert names[:2] == ["000.JPG", "000.png"]
+    (images,) = image_batches(paths, 10)
+    assert images.shape == (7, 3, 6, 8)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images[1, 0], images[1, 2])  # grey
+
+
+def test_images_of_several_sizes_meet_at_the_extractors_size(tmp_path):
+    write_images(tmp_path, 3)
+    Image.new("RGB", (20, 10), (255, 0, 51)).save(tmp_path / "003.png")
+    (mixed,) = image_batches(image_paths(tmp_path), 4)
+    assert mixed.shape == (4, 3, 299, 299)
+    assert mixed[3].mean((1, 2)).tolist() == approx([1, 0, 0.2], abs=1e-6)
+
+
+def test_only_three_batches_are_decoded_ahead(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(image_folder, "read_rgb", lambda p: read.append(p) or torch.zeros(3, 1, 1))
+    stream = image_batches(image_paths(write_images(tmp_path, 40)), 2, threads=2)
+    next(stream)
+    stream.close()
+    assert len(read) <= 6
+
+
+# The command
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return write_images(tmp_path / "a", 30), write_images(tmp_path / "b", 25, seed=1)
+
+
+def test_command_prints_the_fid_of_two_folders(folders, capsys):
+    a, b = (PixelMean()(next(image_batches(image_paths(f), 99))).double() for f in folders)
+    wanted = frechet_distance(a.mean(0), np.cov(a.T.numpy()), b.mean(0), np.cov(b.T.numpy()))
+    result = run(capsys, *folders)
+    assert result.out.startswith("FID:  ")
+    assert float(result.out.removeprefix("FID:  ")) == approx(wanted, rel=1e-9)
+    assert "error: " in result.err
+    assert "images: 30, 25" in result.err
+    for flags in (["--batch-size", 4], ["--batch-size", 100, "--num-workers", 0]):
+        assert printed(capsys, *flags, *folders) == approx(wanted, rel=1e-9)
+
+
+def test_command_reads_and_writes_moments(folders, capsys, tmp_path):
+    value = printed(capsys, *folders)
+    for folder, name in zip(folders, ("a.npz", "b"), strict=True):
+        run(capsys, "--save-stats", folder, tmp_path / f"stats_{name}")
+    a, b = tmp_path / "stats_a.npz", tmp_path / "stats_b.npz"
+    assert Moments.load(b).n == 25
+    for pair in [(a, b), (a, folders[1]), (folders[0], b)]:
+        assert printed(capsys, *pair) == approx(value, rel=1e-9)
+    assert "exists" in refusal("--save-stats", folders[0], a)
+    assert "wants a folder" in refusal("--save-stats", a, tmp_path / "c.npz")
+
+
+def test_command_takes_a_file_of_pytorch_fid(folders, capsys, tmp_path):
+    run(capsys, "--save-stats", folders[0], tmp_path / "ours.npz")
+    with np.load(tmp_path / "ours.npz") as file:
+        np.savez(tmp_path / "theirs.npz", mu=file["mu"], sigma=file["sigma"])
+    result = run(capsys, tmp_path / "theirs.npz", tmp_path / "ours.npz")
+    assert float(result.out.split()[1]) == approx(0, abs=1e-6)
+    assert "images: unknown, 30" in result.err
+    assert "error" not in result.err
+
+
+def test_command_warns_of_too_few_images(folders, capsys, tmp_path):
+    few = write_images(tmp_path / "few", 3)
+    with pytest.warns(UserWarning, match="3 images for 3 features"):
+        assert math.isfinite(printed(capsys, folders[0], few))
+
+
+def test_command_refuses_bad_paths(folders, tmp_path):
+    a, _ = folders
+    assert "does not exist" in refusal(a, tmp_path / "nowhere")
+    assert "does not exist" in refusal(tmp_path / "nowhere", tmp_path / "nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no images" in refusal(a, empty)
+    assert "one image" in refusal(write_images(tmp_path / "one", 1), a)
+
+
+def test_command_names_a_broken_image(folders):
+    a, b = folders
+    (a / "007.png").write_bytes((a / "007.png").read_bytes()[:60])
+    assert "007.png cannot be read as an image" in refusal(a, b)
+    (a / "007.png").write_text("no image at all")
+    assert "007.png cannot be read as an image" in refusal(a, b)
+
+
+def test_command_refuses_bad_moments(folders, tmp_path):
+    path = tmp_path / "bad.npz"
+    eye = np.eye(3)
+    np.savez(path, mu=eye[0])
+    assert "no array named mu or sigma" in refusal(path, folders[0])
+    np.savez(path, mu=eye[0], sigma=np.eye(4))
+    assert "wanted (d,) and (d, d)" in refusal(path, folders[0])
+    np.savez(path, mu=eye[0] * math.nan, sigma=eye)
+    assert "NaN" in refusal(path, folders[0])
+    np.savez(path, mu=np.ones(4), sigma=np.eye(4))
+    assert "4 features: wanted 3" in refusal(path, folders[0])
+    np.savez(tmp_path / "other.npz", mu=eye[0], sigma=eye)
+    assert "4 and of 3 features" in refusal(path, tmp_path / "other.npz")
+    for content in (b"", b"garbage", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        assert "cannot be read as .npz moments" in refusal(path, folders[0])
+
+
+def test_command_refuses_bad_flags(folders):
+    assert "only the 2048" in refusal("--dims", 64, *folders)
+    assert "wanted 1 or more" in refusal("--batch-size", 0, *folders)
+    assert "cannot be used here" in refusal("--device", "abacus", *folders)
+    with pytest.raises(SystemExit) as stopped:
+        fid.main(["--fid_precision", "fp8", "a", "b"])
+    assert stopped.value.code == 2

@@ -1,0 +1,88 @@
+"""The networks: shapes, parameter counts, initialisation."""
+
+import pytest
+import torch
+
+from GAN import (
+    IMAGE_SIZES,
+    Discriminator,
+    Generator,
+    count_parameters,
+    get_discriminator,
+    get_generator,
+)
+
+
+def test_parameter_counts_of_the_homework():
+    assert count_parameters(get_generator(1, 16, 16, "cpu")) == 57_824
+    assert count_parameters(get_discriminator(1, 16, "cpu")) == 42_432
+
+
+@pytest.mark.parametrize(("latent", "hidden", "G", "D"), [(100, 16, 143_840, 42_432)])
+def test_parameter_counts_follow_the_formula(latent, hidden, G, D):
+    assert count_parameters(get_generator(1, latent, hidden, "cpu")) == G
+    assert count_parameters(get_discriminator(1, hidden, "cpu")) == D
+
+
+@pytest.mark.parametrize("image_size", IMAGE_SIZES)
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_shapes_and_ranges(image_size, num_channels):
+    G = Generator(num_channels=num_channels, latent_dim=7, hidden_dim=2, image_size=image_size)
+    D = Discriminator(num_channels=num_channels, hidden_dim=2, image_size=image_size)
+    image = G(torch.randn(3, 7, 1, 1))
+    assert image.shape == (3, num_channels, image_size, image_size)
+    assert image.abs().max() <= 1
+    assert D(image).shape == D.logits(image).shape == (3,)
+
+
+def test_feature_maps_of_row_1():
+    G, D = get_generator(1, 16, 16, "cpu"), get_discriminator(1, 16, "cpu")
+    z = G.project(torch.randn(2, 16, 1, 1))
+    assert z.shape == (2, 64, 4, 4)
+    assert G.ups[0](z).shape == (2, 32, 8, 8)
+    assert G.ups(z).shape == (2, 16, 16, 16)
+    x = D.from_image(torch.randn(2, 1, 32, 32))
+    assert x.shape == (2, 16, 16, 16)
+    assert D.downs[0](x).shape == (2, 32, 8, 8)
+    assert D.downs(x).shape == (2, 64, 4, 4)
+
+
+def test_no_conv_has_a_bias_and_only_the_middle_of_each_network_has_batchnorm():
+    networks = {get_generator(1, 16, 16, "cpu"): 3, get_discriminator(1, 16, "cpu"): 2}
+    for network, norms in networks.items():
+        convs = [m for m in network.modules() if hasattr(m, "stride")]
+        assert len(convs) == 4
+        assert all(conv.bias is None for conv in convs)
+        assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == norms
+
+
+def test_probability_is_sigmoid_of_logits():
+    D = get_discriminator(1, 8, "cpu").eval()
+    x = torch.randn(5, 1, 32, 32)
+    torch.testing.assert_close(D(x), torch.sigmoid(D.logits(x)))
+
+
+def test_the_logit_is_the_4x4_convolution():
+    D = get_discriminator(1, 8, "cpu").eval()
+    x = torch.randn(5, 1, 32, 32)
+    by_convolution = D.to_logit(D.downs(D.from_image(x))).flatten()
+    torch.testing.assert_close(D.logits(x), by_convolution, rtol=1e-5, atol=1e-6)
+
+
+def test_init_statistics():
+    torch.manual_seed(0)
+    G = get_generator(1, 100, 64, "cpu")
+    conv = G.project[0].weight  # 100 x 256 x 16 values
+    assert conv.mean().item() == pytest.approx(0, abs=2e-4)
+    assert conv.std().item() == pytest.approx(0.02, rel=0.01)
+    norm = G.project[1]
+    assert norm.weight.mean().item() == pytest.approx(1, abs=5e-3)
+    assert norm.weight.std().item() == pytest.approx(0.02, rel=0.15)
+    assert not norm.bias.any()
+
+
+def test_construction_is_keyword_only_and_refuses_odd_sizes():
+    with pytest.raises(TypeError):
+        Generator(1, 16, 16)
+    with pytest.raises(ValueError, match="48"):
+        Generator(image_size=48)

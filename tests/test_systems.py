@@ -1,0 +1,97 @@
+"""What every system owes the trainer: run over SYSTEMS, so a new one is tested by being listed."""
+
+import math
+
+import pytest
+import torch
+
+from errors import UserError
+from systems import SYSTEMS
+
+SINGLE_CHANNEL_TAGS = {
+    "dcgan": {"discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))"}
+}
+
+each_system = pytest.mark.parametrize("name", SYSTEMS)
+
+
+@pytest.fixture
+def build(tiny_config):
+    def make(name: str, **changes):
+        return SYSTEMS[name](tiny_config(model=name, **changes), torch.device("cpu"))
+
+    return make
+
+
+def copy(trainer):
+    return {
+        name: {key: value.clone() for key, value in network.state_dict().items()}
+        for name, network in trainer.networks.items()
+    }
+
+
+@each_system
+def test_one_step_changes_every_network_and_gives_finite_tags(name, build):
+    trainer = build(name)
+    before = copy(trainer)
+    scalars = trainer.train_step(trainer.batches()(0))
+    assert all(math.isfinite(float(value)) for value in scalars.values())
+    assert not any(value.requires_grad for value in scalars.values())
+    assert set(trainer.bar_tags) <= set(scalars)
+    assert SINGLE_CHANNEL_TAGS.get(name, set(scalars)) == set(scalars)
+    for network, state in before.items():
+        changed = trainer.networks[network].state_dict()
+        for key, value in trainer.networks[network].named_parameters():
+            if value.requires_grad:
+                assert not torch.equal(state[key], changed[key]), f"{network}.{key}"
+
+
+@each_system
+def test_samples_are_grids_in_range_and_leave_the_networks_alone(name, build):
+    trainer = build(name)
+    before = copy(trainer)
+    for grid in trainer.sample_images().values():
+        assert grid.ndim == 3
+        assert grid.abs().max() <= 1
+    for network, state in before.items():
+        for key, value in trainer.networks[network].state_dict().items():
+            assert torch.equal(state[key], value)
+        assert trainer.networks[network].training
+
+
+@each_system
+def test_generated_images_are_bytes(name, build):
+    config = build(name).config
+    images = torch.cat(list(build(name).generate(7, seed=0)))
+    assert images.dtype == torch.uint8
+    assert images.shape[0] == 7
+    assert images.shape[-2:] == (config.image_size, config.image_size)
+
+
+@each_system
+def test_a_run_resumes_bit_for_bit(name, build):
+    whole = build(name, run="whole")
+    whole.train()
+    build(name, run="parts", num_training_steps=3).train()
+    parts = build(name, run="parts")
+    parts.train()
+    for network, state in copy(whole).items():
+        for key, value in parts.networks[network].state_dict().items():
+            assert torch.equal(state[key], value), f"{network}.{key}"
+
+
+@each_system
+def test_the_weights_are_a_function_of_the_seed(name, build):
+    a, b, other = build(name), build(name), build(name, seed=1)
+    for network in a.networks:
+        pairs = list(zip(*(t.networks[network].parameters() for t in (a, b, other)), strict=True))
+        assert all(torch.equal(x, y) for x, y, _ in pairs)
+        assert any(not torch.equal(x, z) for x, _, z in pairs)
+
+
+@each_system
+def test_an_unknown_setting_is_refused(name, tiny_config):
+    with pytest.raises(UserError, match="batch_size"):
+        tiny_config(model=name, batch_size=-1)
+    with pytest.raises(TypeError, match="no_such_setting"):
+        tiny_config(model=name, no_such_setting=1)

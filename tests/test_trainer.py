@@ -1,0 +1,345 @@
+"""The loop: resume bit for bit, signals, NaN, checkpoints that a kill or a full disk can't harm."""
+
+import math
+import os
+import signal
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import nn
+
+import checkpoint
+import runlog
+from config import Config, setting
+from dataset import Batches, ImageData
+from errors import UserError
+from losses import BCE
+from seeding import global_stream
+from trainer import GANTrainer, frozen, sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(Config):
+    latent_dim: int = setting(3, "size of z", group="networks", tag="z{}", at_least=1)
+    learning_rate: float = setting(1e-2, "of Adam", group="training", above=0)
+    beta1: float = setting(0.5, "of Adam", group="training", at_least=0, below=1)
+
+
+class ToyG(nn.Module):
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(latent_dim, 16)
+
+    def forward(self, z):
+        return self.linear(z.flatten(1)).tanh().view(-1, 1, 4, 4)
+
+
+class ToyD(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 1)
+
+    def logits(self, x):
+        return self.linear(x.flatten(1)).squeeze(1)
+
+
+class Toy(GANTrainer):
+    """Two linear layers on 37 images of 4x4."""
+
+    config_class = ToyConfig
+
+    def __init__(self, config: ToyConfig, device="cpu") -> None:
+        with global_stream("weights", config.seed):
+            G, D = ToyG(config.latent_dim), ToyD()
+        super().__init__(config, torch.device(device), G=G, D=D, loss=BCE)
+
+    def batches(self) -> Batches:
+        images = torch.arange(37 * 16, dtype=torch.int64).mul(7).remainder(256).to(torch.uint8)
+        data = ImageData(images.view(37, 1, 4, 4), torch.zeros(37, dtype=torch.int64))
+        return Batches(data, batch_size=self.config.batch_size, seed=self.config.seed)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """toy(run="a", ...) -> a fresh trainer of 23 steps, checkpoints at 8 and 16, curves each 3."""
+
+    def make(run: str = "toy", **changes) -> Toy:
+        steps = {"num_training_steps": 23, "saving_steps": 8, "logging_steps": 3, "batch_size": 5}
+        return Toy(ToyConfig(run=run, runs_dir=str(tmp_path), **(steps | changes)))
+
+    return make
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the product catches it."""
+
+
+def die_at(trainer: Toy, step: int, action) -> None:
+    """Run `action` in place of the step after `step` steps."""
+    real_step = trainer.train_step
+
+    def train_step(batch):
+        if trainer.step == step:
+            action()
+        return real_step(batch)
+
+    trainer.train_step = train_step
+
+
+def kill() -> None:
+    raise Killed
+
+
+def final_state(trainer: Toy):
+    folder = trainer.checkpoint_dir
+    return checkpoint.load_newest(folder, model=trainer.config.model)
+
+
+def assert_same(a, b) -> None:
+    """Bit for bit, through nested dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+def curves(run_dir) -> Counter:
+    """(tag, step, value) of every scalar in the event files, with how often it stands there."""
+    found = Counter()
+    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    found[value.tag, event.step, value.tensor.float_val[0]] += 1
+    return found
+
+
+@pytest.mark.parametrize("step", [1, 8, 9, 13, 16, 22])
+def test_a_killed_run_ends_as_an_uninterrupted_one(toy, step):
+    whole = toy("whole")
+    whole.train()
+    first = toy("killed")
+    die_at(first, step, kill)
+    with pytest.raises(Killed):
+        first.train()
+    second = toy("killed")
+    second.train()
+    a, b = final_state(whole), final_state(second)
+    assert_same(a["networks"], b["networks"])
+    assert_same(a["optimizers"], b["optimizers"])
+    expected = curves(whole.config.run_dir)
+    assert len(expected) == 5 * 7  # five tags at steps 3, 6, ..., 21
+    assert curves(second.config.run_dir) == expected
+    assert set(expected.values()) == {1}
+
+
+def test_the_step_count_may_grow_and_the_result_is_that_of_one_run(toy):
+    whole = toy("whole")
+    whole.train()
+    toy("grown", num_training_steps=11).train()
+    grown = toy("grown")
+    grown.train()
+    assert_same(final_state(whole)["networks"], final_state(grown)["networks"])
+    assert curves(whole.config.run_dir) == curves(grown.config.run_dir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_its_status(toy, number):
+    trainer = toy()
+    die_at(trainer, 10, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as stop:
+        trainer.train()
+    assert stop.value.code == 128 + number
+    assert final_state(trainer)["step"] == 11
+    whole, resumed = toy("whole"), toy()
+    whole.train()
+    resumed.train()
+    assert_same(final_state(whole)["networks"], final_state(resumed)["networks"])
+    assert curves(whole.config.run_dir) == curves(resumed.config.run_dir)
+
+
+def test_nan_stops_the_run_naming_tag_and_step_and_saves_nothing(toy):
+    trainer = toy()
+
+    def poison():
+        with torch.no_grad():
+            trainer.G.linear.weight.fill_(math.nan)
+
+    die_at(trainer, 10, poison)
+    with pytest.raises(UserError, match=r"generator_loss is nan.*at step 12"):
+        trainer.train()
+    assert final_state(trainer)["step"] == 8
+
+
+def test_changed_settings_are_refused_by_name(toy):
+    toy(num_training_steps=4).train()
+    with pytest.raises(UserError, match=r"learning_rate is 0\.01 there, 0\.5 here"):
+        toy(learning_rate=0.5).train()
+
+
+def test_nothing_left_to_train_changes_nothing(toy, capsys):
+    toy().train()
+    before = {p: p.read_bytes() for p in toy().config.run_dir.rglob("*") if p.is_file()}
+    toy().train()
+    assert "nothing to train" in capsys.readouterr().out
+    assert before == {p: p.read_bytes() for p in toy().config.run_dir.rglob("*") if p.is_file()}
+
+
+def toy_weights(path) -> bytes:
+    state = torch.load(path, weights_only=True)
+    return state["networks"]["G"]["linear.weight"].numpy().tobytes()
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "foreign", "empty", "pickle"])
+def test_a_bad_newest_checkpoint_is_named_and_the_one_before_is_used(toy, damage, capsys):
+    toy().train()
+    path = checkpoint.paths(toy().checkpoint_dir)[-1]
+    whole = path.read_bytes()
+    if damage == "torn":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        start = whole.index(toy_weights(path))
+        path.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
+    elif damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, path)
+    elif damage == "pickle":
+        torch.save({"code": Killed}, path)
+    else:
+        path.write_bytes(b"")
+    trainer = toy()
+    assert trainer.resume()
+    assert trainer.step == 16
+    assert path.name in capsys.readouterr().out
+
+
+def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(toy):
+    toy().train()
+    for path in checkpoint.paths(toy().checkpoint_dir):
+        path.write_bytes(b"torn")
+    with pytest.raises(UserError, match="none of the 3 files"):
+        toy().train()
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [23]), (2, [16, 23]), (0, [8, 16, 23])])
+def test_keep_checkpoints_bounds_the_disk(toy, keep, left):
+    trainer = toy(keep_checkpoints=keep)
+    trainer.train()
+    assert [int(p.stem) for p in checkpoint.paths(trainer.checkpoint_dir)] == left
+    assert not list(trainer.checkpoint_dir.glob("*.part"))
+
+
+def test_a_full_disk_costs_no_checkpoint(toy, monkeypatch):
+    trainer = toy()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    die_at(trainer, 9, lambda: monkeypatch.setattr(os, "fsync", full))
+    with pytest.raises(UserError, match=r"0000016\.pt.*No space left.*0000008\.pt"):
+        trainer.train()
+    assert [p.name for p in trainer.checkpoint_dir.iterdir()] == ["0000008.pt"]
+
+
+def test_a_torn_event_file_is_cut_at_its_last_whole_record(toy):
+    toy(num_training_steps=9, saving_steps=4).train()
+    (path,) = toy().config.run_dir.glob("events.out.tfevents.*")
+    path.write_bytes(path.read_bytes()[:-5])
+    runlog.cut_events(path.parent, 8)
+    assert {step for _, step, _ in curves(path.parent)} == {3, 6}
+
+
+def test_part_2_leaves_the_discriminator_without_gradient(toy):
+    trainer = toy()
+    batches = trainer.batches()
+    gradients = []
+    step = trainer.optimizers["D"].step
+
+    def note(*args, **kwargs):
+        gradients.append([p.grad.clone() for p in trainer.D.parameters()])
+        return step(*args, **kwargs)
+
+    trainer.optimizers["D"].step = note
+    trainer.train_step(batches(0))
+    after = [p.grad for p in trainer.D.parameters()]
+    assert_same(gradients[0], after)
+    assert all(p.requires_grad for p in trainer.D.parameters())
+
+
+def test_the_step_is_the_two_part_algorithm(toy):
+    """Against the same step written out with binary cross-entropy on probabilities."""
+    ours, plain = toy(), toy()
+    batches = ours.batches()
+    bce = nn.functional.binary_cross_entropy
+    for i in range(3):
+        ours.train_step(batches(i))
+        ours.step += 1
+        x, z = batches(i).x, plain.noise(5, "noise", i)
+        G, D, ones, zeros = plain.G, plain.D, torch.ones(5), torch.zeros(5)
+        fake = G(z)
+        D.zero_grad()
+        d_loss = bce(D.logits(x).sigmoid(), ones) + bce(D.logits(fake.detach()).sigmoid(), zeros)
+        d_loss.backward()
+        plain.optimizers["D"].step()
+        G.zero_grad()
+        bce(D.logits(fake).sigmoid(), ones).backward()
+        plain.optimizers["G"].step()
+    for name in ("G", "D"):
+        for a, b in zip(
+            ours.networks[name].parameters(), plain.networks[name].parameters(), strict=True
+        ):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_sampling_restores_the_mode_it_found(mode):
+    layer = nn.BatchNorm1d(3).train(mode)
+    with suppress(Killed), sampling(layer):
+        assert not layer.training
+        assert not torch.is_grad_enabled()
+        raise Killed
+    assert layer.training is mode
+    assert torch.is_grad_enabled()
+
+
+def test_frozen_is_undone_whatever_happens():
+    layer = nn.BatchNorm1d(3)
+    with suppress(Killed), frozen(layer):
+        assert not layer.weight.requires_grad
+        raise Killed
+    assert layer.weight.requires_grad
+
+
+def test_noise_is_a_function_of_seed_purpose_and_step(toy):
+    trainer = toy()
+    first = trainer.noise(5, "noise", 7)
+    torch.randn(3)
+    assert torch.equal(first, trainer.noise(5, "noise", 7))
+    assert not torch.equal(first, trainer.noise(5, "noise", 8))
+    assert not torch.equal(first, toy(seed=1).noise(5, "noise", 7))
+
+
+def test_generate_leaves_gradients_on_for_its_consumer(toy):
+    images = toy().generate(300, seed=5)
+    next(images)
+    assert torch.is_grad_enabled()
+
+
+def test_generate_gives_n_bytes_images_whatever_the_global_stream(toy):
+    trainer = toy()
+    images = torch.cat(list(trainer.generate(123, seed=5)))
+    torch.randn(3)
+    assert images.shape == (123, 1, 4, 4)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images, torch.cat(list(trainer.generate(123, seed=5))))
+    assert not torch.equal(images, torch.cat(list(trainer.generate(123, seed=6))))

@@ -1,0 +1,306 @@
+"""The training loop, and the two-part adversarial step.
+
+`Trainer` knows no generator, no discriminator and no loss: it runs steps, logs, saves, resumes.
+`GANTrainer` is the algorithm of Goodfellow et al. 2014 with the log-D trick.
+"""
+
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+import checkpoint
+import dataset
+from config import Config, differences, save_config
+from dataset import Batch, Batches, ImageData
+from errors import UserError
+from losses import AdversarialLoss
+from runlog import RunLog
+from seeding import generator
+
+
+class Trainer:
+    """Runs a system to --num_training_steps; whatever must survive a resume is in two dicts.
+
+    A subclass fills `networks` and `optimizers` in its constructor and gives the four methods
+    at the end of this class.
+    """
+
+    config_class: type[Config]
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.step = 0  # steps done
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.config.run_dir / "checkpoints"
+
+    def train(self) -> None:
+        """From the latest checkpoint to the last step. SIGINT and SIGTERM save and exit."""
+        self.resume()
+        last = self.config.num_training_steps
+        if self.step >= last:
+            print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
+            return
+        batches = self.batches()
+        self.config.run_dir.mkdir(parents=True, exist_ok=True)
+        save_config(self.config, self.config.run_dir / "config.json")
+        log = RunLog(self.config.run_dir, self.step)
+        if self.step == 0:
+            log.settings(asdict(self.config))
+        try:
+            with stop_signals() as received, progress_bar(self.step, last) as bar:
+                while self.step < last:
+                    self.one_step(batches, log, bar, received)
+        finally:
+            log.close()
+
+    def one_step(self, batches: Batches, log: RunLog, bar: tqdm, received: list[int]) -> None:
+        """A step of the algorithm, then what is due after it: curves, samples, a checkpoint."""
+        scalars = self.train_step(batches(self.step))
+        self.step += 1
+        bar.update()
+        config, last = self.config, self.step == self.config.num_training_steps
+        logs = self.step % config.logging_steps == 0
+        saves = self.step % config.saving_steps == 0 or last
+        if logs or saves or received:
+            values = {tag: float(value) for tag, value in scalars.items()}
+            refuse_nan(values, self.step)
+            bar.set_postfix({tag: f"{values[tag]:.3f}" for tag in self.bar_tags}, refresh=False)
+        if logs:
+            log.scalars(values, self.step)
+        if saves:
+            log.images(self.sample_images(), self.step)
+        if saves or received:
+            log.flush()  # the curves reach the disk before the checkpoint that continues them
+            self.save()
+        if received and not last:
+            bar.close()
+            name = signal.Signals(received[0]).name
+            print(f"{name}: saved step {self.step}; the same command goes on from there")
+            sys.exit(128 + received[0])
+
+    def save(self) -> None:
+        state = {
+            "model": self.config.model,
+            "config": asdict(self.config),
+            "step": self.step,
+            "networks": {name: net.state_dict() for name, net in self.networks.items()},
+            "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
+        }
+        checkpoint.save(self.checkpoint_dir, state, keep=self.config.keep_checkpoints)
+
+    def resume(self) -> bool:
+        """Load the newest whole checkpoint; False if there is none, and the weights are fresh.
+
+        Raises UserError naming the fields if the checkpoint is of another configuration.
+        """
+        state = checkpoint.load_newest(self.checkpoint_dir, model=self.config.model)
+        if state is None:
+            return False
+        differing = differences(self.config, state["config"])
+        if differing:
+            raise UserError(
+                f"the checkpoint in {self.checkpoint_dir} is of another configuration:"
+                f" {'; '.join(differing)}. Match it, or give another --run."
+            )
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.step = state["step"]
+        return True
+
+    def batches(self) -> Batches:
+        """batches(step) -> Batch, of the training split."""
+        return Batches(
+            self.load_data("train"), batch_size=self.config.batch_size, seed=self.config.seed
+        )
+
+    def load_data(self, split: str) -> ImageData:
+        """A split of the config's dataset on the device."""
+        config = self.config
+        return dataset.load(
+            config.dataset,
+            split,
+            image_size=config.image_size,
+            data_dir=config.data_dir,
+            device=self.device,
+        )
+
+    bar_tags: tuple[str, ...] = ()  # the scalars shown beside the progress bar
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of every network; detached scalars by TensorBoard tag."""
+        raise NotImplementedError
+
+    def sample_images(self) -> dict[str, Tensor]:
+        """Grids (C, H, W) in [-1, 1] by tag."""
+        raise NotImplementedError
+
+    def generate(self, n: int, seed: int) -> Iterator[Tensor]:
+        """n images in batches (B, C, S, S) of uint8: what is scored is what would be saved."""
+        raise NotImplementedError
+
+    def sampling_mode(self) -> dict[str, str | bool]:
+        """How `generate` runs the model: part of every result."""
+        return {"ema": False, "batchnorm": "running statistics"}
+
+    def evaluate(self) -> dict[str, float]:
+        """The system's own scores, by metric; FID is not among them."""
+        return {}
+
+
+class GANTrainer(Trainer):
+    """The two-part step: D on a real and a fake batch, then G on the same fake batch."""
+
+    bar_tags = ("discriminator_loss", "generator_loss")
+
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        *,
+        G: nn.Module,
+        D: nn.Module,
+        loss: AdversarialLoss,
+    ) -> None:
+        super().__init__(config, device)
+        self.G = G.to(device, memory_format=torch.channels_last)
+        self.D = D.to(device, memory_format=torch.channels_last)
+        self.loss = loss
+        adam = {"lr": config.learning_rate, "betas": (config.beta1, 0.999), "fused": True}
+        self.networks = {"G": self.G, "D": self.D}
+        self.optimizers = {
+            name: Adam(net.parameters(), **adam) for name, net in self.networks.items()
+        }
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Goodfellow et al. 2014, algorithm 1, one D step a G step; losses on logits."""
+        G, D = self.G, self.D
+        x, z = batch.x, self.noise(len(batch.x), "noise", self.step)
+
+        # Part 1: D ascends log D(x) + log(1 - D(G(z))); the two backward passes accumulate
+        self.optimizers["D"].zero_grad()
+        real_logits = D.logits(x)
+        real_loss = self.loss.real(real_logits)
+        real_loss.backward()
+        fake = G(z)
+        fake_logits = D.logits(fake.detach())
+        fake_loss = self.loss.fake(fake_logits)
+        fake_loss.backward()
+        self.optimizers["D"].step()
+
+        # Part 2: G ascends log D(G(z)) on the same fakes, seen by the D just updated
+        self.optimizers["G"].zero_grad()
+        with frozen(D):
+            updated_logits = D.logits(fake)
+            generator_loss = self.loss.generator(updated_logits)
+            generator_loss.backward()
+        self.optimizers["G"].step()
+
+        return {
+            "discriminator_loss": (real_loss + fake_loss).detach(),
+            "generator_loss": generator_loss.detach(),
+            "D(x)": mean_probability(real_logits),
+            "D(G(z1))": mean_probability(fake_logits),
+            "D(G(z2))": mean_probability(updated_logits),
+        }
+
+    def noise(self, n: int, purpose: str, index: int, *, device: str | None = None) -> Tensor:
+        """z (n, latent_dim, 1, 1) ~ N(0, I), a function of (seed, purpose, index)."""
+        device = device or self.device
+        stream = generator(device, purpose, self.config.seed, index)
+        return torch.randn(n, self.config.latent_dim, 1, 1, generator=stream, device=device)
+
+    def sample_images(self) -> dict[str, Tensor]:
+        """An 8x8 grid from 64 noise vectors that never change."""
+        z = self.noise(64, "fixed noise", 0, device="cpu").to(self.device)
+        with sampling(self.G):
+            return {"samples": make_grid(self.G(z), nrow=8, padding=2, pad_value=-1.0)}
+
+    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        """n images from noise that depends on the seed alone, G in eval mode."""
+        stream = generator("cpu", "generate", seed)
+        for start in range(0, n, batch_size):
+            size = (min(batch_size, n - start), self.config.latent_dim, 1, 1)
+            z = torch.randn(size, generator=stream).to(self.device)
+            with sampling(self.G):
+                images = dataset.to_bytes(self.G(z))
+            yield images  # outside the block, which would else hold for the consumer too
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """The network passes gradients through but gathers none of its own."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+@contextmanager
+def sampling(network: nn.Module) -> Iterator[None]:
+    """No gradients and eval mode (BatchNorm's running statistics); the mode found is restored."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def mean_probability(logits: Tensor) -> Tensor:
+    """E D(.), in [0, 1]."""
+    return logits.detach().sigmoid().mean()
+
+
+def refuse_nan(values: dict[str, float], step: int) -> None:
+    """Raises UserError naming the tags that are no longer numbers."""
+    bad = [f"{tag} is {value}" for tag, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"training broke down: {', '.join(bad)} at step {step}. Nothing was saved from there;"
+            " try a lower --learning_rate (the last checkpoint still holds finite weights)."
+        )
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM for the loop to act on; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def progress_bar(done: int, total: int) -> Any:
+    """Steps a second and the time left; a line now and then where nobody watches."""
+    seconds = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm(initial=done, total=total, unit="step", mininterval=seconds, dynamic_ncols=True)
