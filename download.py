@@ -71,7 +71,7 @@ def npm_pack(spec: str, folder: Path) -> Path:
     """`npm pack NAME@VERSION` into folder; the path of the .tgz."""
     if not (npm := shutil.which("npm")):
         raise UserError("npm is not installed")
-    return _fetched_by([npm, "pack", spec], Path(folder))
+    return _fetched_by([npm, "pack", "--fetch-retries=1", spec], Path(folder))
 
 
 def pip_download(spec: str, folder: Path) -> Path:
@@ -91,7 +91,7 @@ def first_that_answers(what: str, sources: dict[str, Callable[[], T]], advice: s
             return source()
         except UserError as error:
             reasons.append(f"{name}: {error}")
-            print(f"{what}: {reasons[-1]}", file=sys.stderr)
+            print(f"no {what} from {reasons[-1]}", file=sys.stderr)
     raise UserError(f"found no {what} ({'; '.join(reasons)}). {advice}")
 
 
@@ -160,5 +160,8 @@ def _run(command: list[str], folder: str) -> None:
 
 
 def _one_line(reason: object) -> str:
+    """A reason as one short line; an exception without words gives its name."""
+    if type(reason) is urllib.error.URLError:  # only a wrapper, unlike its subclass HTTPError
+        reason = reason.reason
     line = " ".join(str(reason).split()) or type(reason).__name__
     return line if len(line) <= 160 else line[:157] + "..."

@@ -150,12 +150,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_flag = parser.add_argument
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     add_flag("path", nargs=2, type=Path, help="the real set, then the generated one")
     add_flag("--batch-size", type=int, default=50, help="images through Inception at once")
     add_flag("--num-workers", type=int, default=min(8, os.cpu_count() or 1), help="decode threads")
-    add_flag(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of Inception"
-    )
+    add_flag("--device", default=device, help="of Inception: cpu, cuda, cuda:1, mps")
     add_flag("--dims", type=int, default=DIMS, help="features; no other number is offered")
     add_flag("--save-stats", action="store_true", help="write moments of path 1 to path 2, a .npz")
     add_flag("--fid_precision", choices=["fp32", "bf16"], default="fp32", help="of Inception")
@@ -187,9 +186,8 @@ def load_extractor(args: argparse.Namespace):
     from inception import load_inception  # two files of moments need neither network nor weights
 
     extractor = load_inception(args.device, args.fid_precision, args.inception_weights)
-    print(
-        f"{extractor.name} {extractor.precision}, weights {extractor.digest[:12]}", file=sys.stderr
-    )
+    name, weights = extractor.name, extractor.digest[:12]
+    print(f"{name}, {extractor.precision}, weights {weights}", file=sys.stderr)
     return extractor
 
 
@@ -209,6 +207,8 @@ def save_stats(args: argparse.Namespace, extractor) -> None:
         target = target.with_name(target.name + ".npz")
     if target.exists():
         raise UserError(f"{target} exists: remove it or name another file")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent} is no folder: make it, then write {target.name} there")
     source = find(folder)
     if isinstance(source, Moments):
         raise UserError(f"{folder} is a file: --save-stats wants a folder of images first")
@@ -231,7 +231,7 @@ def score(args: argparse.Namespace, extractor) -> None:
     value, error = fid_with_error(real, fakes)
     print("FID: ", value)
     if not math.isnan(error):
-        print(f"error: {error:.3g}, one standard error of the second path's", file=sys.stderr)
+        print(f"error: {error:.4g} (standard error, by the second path's images)", file=sys.stderr)
     n_fake = None if fakes[0].n is None else sum(group.n for group in fakes)
     print(f"images: {real.n or 'unknown'}, {n_fake or 'unknown'}", file=sys.stderr)
 

@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from errors import UserError
 
+# What numpy raises on a file that is no .npz, or a torn one.
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile)
+
 
 def as_float64(x: Tensor | np.ndarray) -> Tensor:
     """x in float64 on its own device, or on the CPU where the device (MPS) has no float64."""
@@ -104,14 +107,7 @@ class Moments:
                 n = int(file["n"]) if "n" in file else None
         except KeyError as problem:
             raise UserError(f"{path} has no array named mu or sigma: wanted moments") from problem
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            EOFError,
-            zlib.error,
-            zipfile.BadZipFile,
-        ) as problem:
+        except UNREADABLE as problem:
             raise UserError(f"{path} cannot be read as .npz moments ({problem})") from problem
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
             found = f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}"

@@ -28,11 +28,16 @@ BATCH_SIZE = 50
 
 @dataclass(frozen=True)
 class Reference:
-    """Moments of the real images; FID and standard error of other real images against them."""
+    """Moments of the real images; FID and standard error of other real images against them.
+
+    sample: features (4, d) of the first four real images, by which one sees that a reference, an
+    extractor and a dataset belong together without computing it all again.
+    """
 
     moments: Moments
     floor: float
     floor_error: float
+    sample: Tensor
 
 
 def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
@@ -50,9 +55,8 @@ def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     for folder in (SHIPPED, cache):
         if (folder / name).is_file():
             return load_reference(folder / name)
-    reference = compute_reference(trainer, extractor)
-    save_reference(reference, cache / name)
-    return reference
+    save_reference(compute_reference(trainer, extractor), cache / name)
+    return load_reference(cache / name)
 
 
 def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
@@ -66,7 +70,8 @@ def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     start = n_real if same else 0
     n_floor = min(protocol.n_floor, len(others) - start)
     groups = real_moments(others, start, n_floor, extractor, "floor: other real images", groups=10)
-    return Reference(moments, *fid_with_error(moments, groups))
+    (sample,) = images(data, order(len(data), REFERENCE_SEED, 0)[:4])
+    return Reference(moments, *fid_with_error(moments, groups), extractor(sample).cpu())
 
 
 def real_moments(
@@ -83,7 +88,10 @@ def images(data: ImageData, chosen: Tensor) -> Iterator[Tensor]:
 
 
 def save_reference(reference: Reference, path: Path) -> None:
-    """mu, the covariance's upper triangle, n, the floor and its error; written beside, renamed."""
+    """A .npz, written beside and renamed. The covariance is kept as the upper triangle in float32,
+
+    half the size of float64: on MNIST that moves a FID by 1e-8.
+    """
     moments = reference.moments
     upper = torch.triu_indices(moments.dims, moments.dims)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +100,9 @@ def save_reference(reference: Reference, path: Path) -> None:
         np.savez_compressed(
             file,
             mu=moments.mean.cpu().numpy(),
-            upper=moments.cov.cpu()[upper[0], upper[1]].numpy(),
+            upper=moments.cov.cpu()[upper[0], upper[1]].float().numpy(),
             n=np.int64(moments.n),
+            sample=reference.sample.numpy(),
             floor=np.array([reference.floor, reference.floor_error]),
         )
     part.replace(path)
@@ -104,11 +113,11 @@ def load_reference(path: Path) -> Reference:
     try:
         with np.load(path) as file:
             mu, upper = torch.from_numpy(file["mu"]), torch.from_numpy(file["upper"]).double()
-            n, floor = int(file["n"]), file["floor"].tolist()
+            n, floor, sample = int(file["n"]), file["floor"].tolist(), file["sample"]
     except Exception as error:  # a damaged zip raises nearly anything
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
     cov = torch.zeros(len(mu), len(mu), dtype=torch.float64)
     rows, columns = torch.triu_indices(len(mu), len(mu))
     cov[rows, columns] = upper
     cov[columns, rows] = upper
-    return Reference(Moments(n, mu.double(), cov), *floor)
+    return Reference(Moments(n, mu.double(), cov), *floor, torch.from_numpy(sample))

@@ -56,10 +56,8 @@ def pytorch_fid_network(state: State) -> nn.Module:
     except ImportError:
         raise UserError("pytorch-fid is not installed: pip install pytorch-fid") from None
     classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    # its constructor downloads; here the download is ours
-    with mock.patch.object(
-        inception, "load_state_dict_from_url", lambda *_, **__: state | classifier
-    ):
+    weights = state | classifier  # which its constructor would download
+    with mock.patch.object(inception, "load_state_dict_from_url", return_value=weights):
         return inception.InceptionV3([3]).eval()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from config import Config
 from systems import SYSTEMS
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny work, and a busy machine makes threads wait for each other
 
 TINY = {
     "dataset": "fashion",  # whose unpacked files have no published md5: a test can make them

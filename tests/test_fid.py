@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 import fid
-import image_folder
 from errors import UserError
 from fid import PROTOCOLS, covariance_factor, fid_with_error, frechet_distance
 from image_folder import image_batches, image_paths
-from moments import Moments, features_to_groups
+from moments import Moments
 
 approx = pytest.approx
 
@@ -54,13 +53,13 @@ def sqrtm(matrix):
     return np.real(root[0] if isinstance(root, tuple) else root)
 
 
-def write_images(folder, n, size=(8, 6), seed=0, mode="RGB", suffix=".png"):
-    """n random images of size (W, H), each around a colour of its own."""
+def write_images(folder, n, seed=0):
+    """n images of 8x6 (W, H) noise, each around a colour of its own."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     for i in range(n):
-        pixels = (rng.random((size[1], size[0], 3)) * 100 + rng.random(3) * 150).astype(np.uint8)
-        Image.fromarray(pixels).convert(mode).save(folder / f"{i:03}{suffix}")
+        pixels = (rng.random((6, 8, 3)) * 100 + rng.random(3) * 150).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
     return folder
 
 
@@ -155,93 +154,6 @@ def test_other_dimensions_and_nan_are_refused():
                 frechet_distance(*order)
 
 
-# Moments
-
-
-def check_moments(moments, features):
-    assert moments.n == len(features)
-    assert np.allclose(moments.mean, features.mean(0), rtol=1e-12, atol=0)
-    assert np.allclose(moments.cov, np.cov(features.numpy(), rowvar=False), rtol=1e-9, atol=1e-12)
-
-
-def test_moments_in_pieces_are_np_cov():
-    features = normal(100, 5) + 1e4  # far from zero, where a sum of squares loses its digits
-    pieces = Moments.empty(5)
-    for piece in features.split([1, 0, 30, 69]):
-        pieces.update(piece)
-    check_moments(pieces, features)
-
-
-def test_merging_and_taking_out_undo_each_other():
-    features = normal(100, 5) + 1e3
-    left, right = moments_of(features[:1]), moments_of(features[1:])
-    both = left + right
-    check_moments(both, features)
-    check_moments(both.without(left), features[1:])
-    assert (both.without(right).n, left.n, right.n) == (1, 1, 99)
-
-
-def test_saved_moments_come_back_bit_for_bit(tmp_path):
-    moments = moments_of(normal(10, 4))
-    moments.save(tmp_path / "a.npz")
-    loaded = Moments.load(tmp_path / "a.npz")
-    assert loaded.n == 10
-    assert torch.equal(loaded.mean, moments.mean)
-    assert torch.equal(loaded.cov, moments.cov)
-    with np.load(tmp_path / "a.npz") as file:
-        assert file["mu"].shape == (4,)
-        assert file["sigma"].dtype == np.float64
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
-    features = normal(10, 4).numpy()
-    sigma = np.cov(features, rowvar=False)
-    np.savez_compressed(tmp_path / "a.npz", mu=features.mean(0), sigma=sigma)
-    loaded = Moments.load(tmp_path / "a.npz")
-    assert loaded.n is None
-    assert np.array_equal(loaded.cov, sigma)
-    value, error = fid_with_error(loaded, [loaded])
-    assert value == approx(0, abs=1e-8)
-    assert math.isnan(error)
-    with pytest.raises(ValueError, match="without their n"):
-        loaded + loaded
-
-
-def test_save_to_nowhere_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be written"):
-        moments_of(normal(10, 4)).save(tmp_path / "missing" / "a.npz")
-
-
-# From images to groups
-
-
-def test_neither_batch_size_nor_surplus_changes_the_groups():
-    images = torch.randint(256, (2345, 3, 2, 2), dtype=torch.uint8)
-    features = PixelMean()(images[:2300])
-    for batch_size in (1, 64, 2345):
-        groups = features_to_groups(images.split(batch_size), PixelMean(), 2300, groups=7)
-        for g, group in enumerate(groups):
-            check_moments(group, features[g::7].double())
-        if batch_size == 1:
-            first = groups
-        assert all(torch.equal(a.cov, b.cov) for a, b in zip(first, groups, strict=True))
-
-
-def test_a_stream_that_ends_early_is_an_error():
-    images = torch.zeros(10, 3, 2, 2, dtype=torch.uint8)
-    with pytest.raises(UserError, match="10 images came and 11 were promised"):
-        features_to_groups([images], PixelMean(), 11)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_features_that_are_not_finite_are_an_error(bad):
-    images = torch.zeros(1200, 3, 2, 2)
-    images[1100, 0, 0, 0] = bad
-    with pytest.raises(UserError, match="image 1100 are not finite"):
-        features_to_groups(images.split(50), PixelMean(), 1200)
-
-
 # The error
 
 
@@ -270,16 +182,16 @@ def test_error_shrinks_as_the_root_of_n():
 
 
 def test_ten_groups_are_right_on_average():
-    errors = np.array([jackknife_1d(500, groups=10, seed=seed)[1] for seed in range(200)])
+    errors = np.array([jackknife_1d(500, groups=10, seed=seed)[1] for seed in range(100)])
     assert math.sqrt((errors**2).mean()) == approx(delta_method(500), rel=0.1)
 
 
 def test_the_error_in_many_dimensions_is_the_spread_over_repetitions():
     real = moments_of(normal(5000, 4, seed=10**6))
-    runs = [normal(400, 4, seed) + 0.5 for seed in range(100)]
+    runs = [normal(400, 4, seed) + 0.5 for seed in range(60)]
     results = [fid_with_error(real, [moments_of(x[g::10]) for g in range(10)]) for x in runs]
     values, errors = np.array(results).T
-    assert math.sqrt((errors**2).mean()) == approx(values.std(ddof=1), rel=0.2)
+    assert math.sqrt((errors**2).mean()) == approx(values.std(ddof=1), rel=0.25)
 
 
 def test_an_error_needs_two_images_in_every_remainder():
@@ -311,42 +223,6 @@ def test_protocols():
     assert PROTOCOLS["10k"].n_real is PROTOCOLS["50k"].n_real is None
 
 
-# Folders
-
-
-def test_folder_is_sorted_flat_and_rgb(tmp_path):
-    write_images(tmp_path, 3, mode="L")
-    write_images(tmp_path / "deeper.png", 2)
-    write_images(tmp_path, 4, suffix=".JPG")
-    (tmp_path / "notes.txt").write_text("not an image")
-    paths = image_paths(tmp_path)
-    names = [path.name for path in paths]
-    assert names == sorted(names)
-    assert len(names) == 7
-    assert names[:2] == ["000.JPG", "000.png"]
-    (images,) = image_batches(paths, 10)
-    assert images.shape == (7, 3, 6, 8)
-    assert images.dtype == torch.uint8
-    assert torch.equal(images[1, 0], images[1, 2])  # grey
-
-
-def test_images_of_several_sizes_meet_at_the_extractors_size(tmp_path):
-    write_images(tmp_path, 3)
-    Image.new("RGB", (20, 10), (255, 0, 51)).save(tmp_path / "003.png")
-    (mixed,) = image_batches(image_paths(tmp_path), 4)
-    assert mixed.shape == (4, 3, 299, 299)
-    assert mixed[3].mean((1, 2)).tolist() == approx([1, 0, 0.2], abs=1e-6)
-
-
-def test_only_three_batches_are_decoded_ahead(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(image_folder, "read_rgb", lambda p: read.append(p) or torch.zeros(3, 1, 1))
-    stream = image_batches(image_paths(write_images(tmp_path, 40)), 2, threads=2)
-    next(stream)
-    stream.close()
-    assert len(read) <= 6
-
-
 # The command
 
 
@@ -376,6 +252,7 @@ def test_command_reads_and_writes_moments(folders, capsys, tmp_path):
     for pair in [(a, b), (a, folders[1]), (folders[0], b)]:
         assert printed(capsys, *pair) == approx(value, rel=1e-9)
     assert "exists" in refusal("--save-stats", folders[0], a)
+    assert "is no folder" in refusal("--save-stats", folders[0], tmp_path / "none" / "c.npz")
     assert "wants a folder" in refusal("--save-stats", a, tmp_path / "c.npz")
 
 

@@ -15,6 +15,7 @@ from download import file_digest
 from errors import UserError
 from inception import load_inception, weights
 from inception.network import (
+    TRAINED_PARTS,
     BlockA,
     BlockC,
     BlockE,
@@ -66,16 +67,14 @@ def randomize(network, seed=0):
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """torchvision's whole network with random weights, unfolded, and torchvision's pooling."""
+def reference():
+    """torchvision's whole network, unfolded, with random weights and its own pooling."""
     return randomize(tv.Inception3(num_classes=1, aux_logits=False, init_weights=False))
 
 
 @pytest.fixture(scope="module")
-def ours(trained):
-    network = InceptionV3()
-    network.load_trained(trained.state_dict())
-    return network
+def trained(reference):
+    return {name: value.clone() for name, value in reference.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +82,21 @@ def images():
     return torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(1)).byte()
 
 
+@pytest.fixture(scope="module")
+def features(trained, images):
+    network = InceptionV3()
+    network.load_trained(trained)
+    return network(images)
+
+
 @torch.no_grad()
-def test_network_is_torchvisions_with_fid_pooling(trained, ours, images):
-    reference = tv.Inception3(num_classes=1, aux_logits=False, init_weights=False)
-    reference.load_state_dict(trained.state_dict())
+def test_network_is_torchvisions_with_fid_pooling(trained, features, reference, images):
     for name in ("5b", "5c", "5d", "6b", "6c", "6d", "6e", "7b", "7c"):
         block = getattr(reference, f"Mixed_{name}")
         pool = maximum if name == "7c" else mean_inside
         setattr(reference, f"Mixed_{name}", Repooled(block, pool))
     reference.fc = nn.Identity()
-
-    resized = F.interpolate(images.float() / 255, (299, 299), mode="bilinear")
-    expected = reference.eval()(2 * resized - 1)
-    features = ours(images)
+    expected = reference(2 * F.interpolate(images.float() / 255, (299, 299), mode="bilinear") - 1)
     assert features.shape == (2, 2048)
     assert features.dtype == torch.float32
     assert expected.abs().mean() > 0.1
@@ -103,21 +104,20 @@ def test_network_is_torchvisions_with_fid_pooling(trained, ours, images):
 
 
 BLOCKS = {
-    "A": (BlockA(192, 32), tv.InceptionA(192, 32), mean_inside),
-    "C": (BlockC(768, 128), tv.InceptionC(768, 128), mean_inside),
-    "E, first": (BlockE(1280, mean_pool_conv), tv.InceptionE(1280), mean_inside),
-    "E, last": (BlockE(2048, max_pool_conv), tv.InceptionE(2048), maximum),
+    "A": lambda: (BlockA(192, 32), tv.InceptionA(192, 32), mean_inside),
+    "C": lambda: (BlockC(768, 128), tv.InceptionC(768, 128), mean_inside),
+    "E, first": lambda: (BlockE(1280, mean_pool_conv), tv.InceptionE(1280), mean_inside),
+    "E, last": lambda: (BlockE(2048, max_pool_conv), tv.InceptionE(2048), maximum),
 }
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 @torch.no_grad()
 def test_pooling_branch_is_fids_and_not_torchvisions(block):
-    network, reference, pool = BLOCKS[block]
+    network, reference, pool = BLOCKS[block]()
     state = randomize(reference).state_dict()
     for name, conv in named_convs(network):
-        parts = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-        weight, bias = fold(*(state[f"{name}.{part}"] for part in parts))
+        weight, bias = fold(*(state[f"{name}.{part}"] for part in TRAINED_PARTS))
         conv.weight.copy_(weight)
         conv.bias.copy_(bias)
     x = torch.rand(1, state["branch1x1.conv.weight"].shape[1], 5, 5)
@@ -135,7 +135,7 @@ def test_fold_closed_form():
 
 
 def test_names_and_order_are_pytorch_fids(trained):
-    named = {name: tuple(value.shape) for name, value in trained.state_dict().items()}
+    named = {name: tuple(value.shape) for name, value in trained.items()}
     named = {name: s for name, s in named.items() if "fc." not in name and "batches" not in name}
     assert list(trained_shapes().items()) == list(named.items())
     assert len(named) == 5 * 94
@@ -157,9 +157,9 @@ def test_prepare_uint8_is_float_times_255(images):
     assert torch.equal(prepare(images), prepare(images.float() / 255))
 
 
-def test_grey_is_three_equal_channels(ours, images):
+def test_grey_is_three_equal_channels(images):
     grey = images[:, :1]
-    assert torch.allclose(ours(grey), ours(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+    assert torch.equal(prepare(grey), prepare(grey.expand(-1, 3, -1, -1)))
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 8, 8), (3, 8, 8)])
@@ -173,28 +173,29 @@ def test_prepare_refuses_other_integers():
         prepare(torch.zeros(1, 3, 8, 8, dtype=torch.int64))
 
 
-def test_bf16_is_near_fp32(trained, ours, images):
-    half = InceptionV3("bf16")
-    half.load_trained(trained.state_dict())
-    features, expected = half(images), ours(images)
-    assert features.dtype == torch.float32
-    shift = ((features - expected).norm() / expected.norm()).item()
-    assert 1e-5 < shift < 0.03
-
-
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="fp32, bf16"):
         InceptionV3("fp8")
 
 
-# weights: two convolutions stand for the 94
+def test_load_inception_from_a_file_in_bf16(trained, features, images, tmp_path):
+    torch.save(trained, tmp_path / "mine.pth")
+    network = load_inception("cpu", precision="bf16", weights=tmp_path / "mine.pth")
+    assert (network.name, network.dims) == ("inception-v3-2015-pool3", 2048)
+    assert network.precision == "bf16"
+    assert network.digest == weights.digest({name: trained[name] for name in trained_shapes()})
+    assert not network.training
+
+    half = network(images)
+    assert half.dtype == torch.float32
+    assert not half.requires_grad
+    assert 1e-5 < (half - features).norm() / features.norm() < 0.03
 
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """weights.py with a folder of its own, no network, and a graph of two convolutions."""
-    parts = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
-    shapes = {f"{name}.{part}": (2,) for name in ("second", "first") for part in parts}
+    """weights.py with a folder of its own, no network, and two convolutions instead of 94."""
+    shapes = {f"{name}.{part}": (2,) for name in ("second", "first") for part in TRAINED_PARTS}
     shapes |= {"second.conv.weight": (2, 3, 1, 1), "first.conv.weight": (2, 2, 1, 7)}
     monkeypatch.setattr(weights, "trained_shapes", lambda: shapes)
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
@@ -302,19 +303,3 @@ def test_foreign_files_are_refused_with_a_sentence(tiny, tmp_path):
     torch.save(tiny | {"first.conv.weight": torch.zeros(2, 2, 7, 1)}, path)
     with pytest.raises(UserError, match=r"first.conv.weight should be \(2, 2, 1, 7\), found"):
         weights.find_weights(path)
-
-
-def test_load_inception_from_a_file(trained, images, tmp_path):
-    torch.save(trained.state_dict(), tmp_path / "mine.pth")
-    network = load_inception("cpu", precision="bf16", weights=tmp_path / "mine.pth")
-    assert (network.name, network.dims, network.precision) == (
-        "inception-v3-2015-pool3",
-        2048,
-        "bf16",
-    )
-    state = {
-        name: value for name, value in trained.state_dict().items() if name in trained_shapes()
-    }
-    assert network.digest == weights.digest(state)
-    assert not network.training
-    assert not network(images[:1]).requires_grad

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import score
 from dataset import order
 from errors import UserError
 from fid import PROTOCOLS, Protocol, frechet_distance
+from inception import WEIGHTS_DIGEST, load_inception
 from systems import SYSTEMS
+from systems.dcgan import DCGANConfig
 
 FIELDS = {
     "metric", "value", "error", "floor", "protocol", "n_real", "n_fake", "seed", "step", "ema",
@@ -65,7 +68,7 @@ def test_tensorboard_gets_each_score_once(trainer):
 
 def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeypatch):
     first = reference.find_reference(trainer, pixel_means)
-    (path,) = (p for p in (reference.Path(trainer.config.data_dir) / "reference").iterdir())
+    (path,) = (p for p in (Path(trainer.config.data_dir) / "reference").iterdir())
     assert path.name == "fashion-32px-smoke-fp32-000000000000.npz"
     monkeypatch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
     second = reference.find_reference(trainer, pixel_means)
@@ -75,7 +78,7 @@ def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeyp
 
 def test_a_damaged_reference_is_named(trainer, pixel_means):
     reference.find_reference(trainer, pixel_means)
-    folder = reference.Path(trainer.config.data_dir) / "reference"
+    folder = Path(trainer.config.data_dir) / "reference"
     (path,) = folder.iterdir()
     path.write_bytes(path.read_bytes()[:100])
     try:
@@ -104,11 +107,25 @@ def test_the_floor_takes_other_images(trainer, pixel_means, monkeypatch):
     assert found.floor == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_shipped_reference_is_that_of_the_default_protocol():
-    from inception import WEIGHTS_DIGEST
+ROOT = Path(__file__).parent.parent
+WEIGHTS, MNIST = ROOT / "inception" / "inception-v3-2015.pth", ROOT / "data" / "MNIST" / "raw"
 
-    config = SYSTEMS["dcgan"].config_class()
-    name = f"mnist-32px-{config.fid_protocol}-fp32-{WEIGHTS_DIGEST[:12]}.npz"
+
+@pytest.mark.skipif(
+    not (WEIGHTS.is_file() and MNIST.is_dir()), reason="needs the real weights and MNIST on disk"
+)
+def test_the_shipped_sample_is_what_this_machine_computes(tmp_path):
+    """Ties the shipped moments to the choice of images, the resizing, the network, the weights."""
+    trainer = SYSTEMS["dcgan"](DCGANConfig(data_dir=str(ROOT / "data")), torch.device("cpu"))
+    extractor = load_inception()
+    shipped = reference.load_reference(reference.SHIPPED / reference.file_name(trainer, extractor))
+    data = trainer.load_data("train")
+    first = data.images[order(len(data), reference.REFERENCE_SEED, 0)[:4]]
+    torch.testing.assert_close(extractor(first), shipped.sample, rtol=0, atol=1e-4)
+
+
+def test_the_shipped_reference_is_that_of_the_default_protocol():
+    name = f"mnist-32px-{DCGANConfig().fid_protocol}-fp32-{WEIGHTS_DIGEST[:12]}.npz"
     shipped = reference.load_reference(reference.SHIPPED / name)
     assert shipped.moments.n == 3000
     assert shipped.moments.mean.shape == (2048,)

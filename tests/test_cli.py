@@ -1,0 +1,277 @@
+"""The commands as a user types them: the README's own, kills, signals, and every bad input."""
+
+import json
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from test_trainer import assert_same, curves
+
+import checkpoint
+import main
+from inception.network import trained_shapes
+
+ROOT = Path(__file__).parent.parent
+OFFLINE = {  # nothing answers: proxies that refuse, clients without an index
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "",
+    "PIP_NO_INDEX": "1",
+    "PIP_FIND_LINKS": "",
+    "npm_config_registry": "http://127.0.0.1:9",
+    "npm_config_fetch_retries": "0",
+    "OMP_NUM_THREADS": "1",  # tiny work, and a busy machine makes threads wait for each other
+}
+
+
+def flags(**settings) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def tiny(data_dir, tmp_path) -> list[str]:
+    """Flags that make any main.py command quick and keep it in the test's folders."""
+    return flags(**TINY, data_dir=data_dir, runs_dir=tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory) -> Path:
+    """A file of Inception weights by He initialisation: the right shapes, no training."""
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.manual_seed(0)
+    state = {}
+    for name, shape in trained_shapes().items():
+        fan_in = torch.Size(shape[1:]).numel()
+        if name.endswith("conv.weight"):
+            state[name] = torch.randn(shape) * (2 / fan_in) ** 0.5
+        else:
+            state[name] = (torch.ones if name.endswith(("weight", "var")) else torch.zeros)(shape)
+    torch.save(state, path)
+    return path
+
+
+def python(*argv, limit: int = 300, before=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *map(str, argv)],
+        cwd=ROOT,
+        env=os.environ | OFFLINE,
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        preexec_fn=before,
+        check=False,
+    )
+
+
+def one_sentence(done: subprocess.CompletedProcess) -> str:
+    """The error of a command that failed politely."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    return errors[0]
+
+
+def run_dir(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    commands = [line.split(" && ")[-1] for line in lines]
+    return sorted({c for c in commands if c.startswith("python main.py")})
+
+
+def test_the_readme_shows_the_two_jobs():
+    assert {"python main.py --do_train", "python main.py"} <= set(readme_commands())
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_the_readmes_commands_run(command, tiny, pixel_means, capsys):
+    argv = [*shlex.split(command)[2:], *tiny]
+    if not any(flag in argv for flag in ("--help", "--run")):
+        argv += ["--fid_protocol", "smoke"]
+        assert main.main(argv) == 0
+        return
+    if "--help" in argv:
+        with pytest.raises(SystemExit, match="0"):
+            main.main(argv)
+    assert main.main([*tiny, *argv]) == 0
+
+
+def test_train_then_score_end_to_end_with_the_real_network(tiny, random_weights, tmp_path):
+    argv = ["main.py", *tiny, *flags(fid_protocol="smoke", inception_weights=random_weights)]
+    trained = python(*argv, "--do_train")
+    assert trained.returncode == 0, trained.stderr
+    assert "6/6" in trained.stderr
+    assert "tensorboard --logdir" in trained.stdout
+    scored = python(*argv)
+    first, second = (
+        json.loads(line) for line in (run_dir(tmp_path) / "results.jsonl").read_text().splitlines()
+    )
+    assert first["value"] == second["value"] > 0
+    assert f"FID {first['value']:.2f} ± {first['error']:.2f}" in trained.stdout
+    assert f"FID {first['value']:.2f} ± {first['error']:.2f}" in scored.stdout
+    made = {p.name.split(".")[0] for p in run_dir(tmp_path).iterdir()}
+    assert made == {"config", "checkpoints", "events", "results", "samples"}
+    tags = {tag for tag, _, _ in curves(run_dir(tmp_path))}
+    assert tags >= {"discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))"}
+
+
+KILLED_AT_13 = """
+import os, signal, sys, trainer, main
+step = trainer.GANTrainer.train_step
+def train_step(self, batch):
+    if self.step == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch)
+trainer.GANTrainer.train_step = train_step
+main.main(sys.argv[1:])
+"""
+
+
+def test_kill_9_and_again_ends_bit_identical(tiny, tmp_path):
+    """13 is neither a save (8, 16) nor an epoch boundary (150 images / 4 = step 37.5)."""
+    argv = [*tiny, "--do_train", "--no_score", *flags(num_training_steps=20, saving_steps=8)]
+    killed = python("-c", KILLED_AT_13, *argv, "--run", "killed")
+    assert killed.returncode == -signal.SIGKILL
+    for run in ("killed", "whole"):
+        assert python("main.py", *argv, "--run", run).returncode == 0
+    states = [
+        checkpoint.load_newest(tmp_path / "runs" / run / "checkpoints", model="dcgan")
+        for run in ("killed", "whole")
+    ]
+    assert states[0]["step"] == 20
+    assert_same(states[0]["networks"], states[1]["networks"])
+    assert_same(states[0]["optimizers"], states[1]["optimizers"])
+    found = [curves(tmp_path / "runs" / run) for run in ("killed", "whole")]
+    assert found[0] == found[1]
+    assert set(found[0].values()) == {1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits(number, tiny, tmp_path):
+    argv = [*tiny, "--do_train", "--no_score", *flags(num_training_steps=10**6, saving_steps=5)]
+    process = subprocess.Popen(
+        [sys.executable, "main.py", *argv],
+        cwd=ROOT,
+        env=os.environ | OFFLINE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    folder = tmp_path / "runs"
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob("*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert re.search(rf"{number.name}: saved step \d+", out)
+    (saved,) = re.findall(r"saved step (\d+)", out)
+    assert (run_dir(tmp_path) / "checkpoints" / f"{int(saved):07d}.pt").is_file()
+
+
+def test_dry_run_tells_all_and_writes_nothing(tiny, tmp_path, capsys):
+    assert main.main([*tiny, "--do_train", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    for part in (
+        r"latent_dim=5",
+        r"G [\d,]+, D [\d,]+\n",
+        "would train steps 0 to 6",
+        "checkpoints/",
+    ):
+        assert re.search(part, out), part
+    assert not (tmp_path / "runs").exists()
+
+
+def test_scoring_without_a_checkpoint_says_so(tiny, pixel_means, capsys):
+    assert main.main([*tiny, "--fid_protocol", "smoke"]) == 0
+    assert "no checkpoint in" in capsys.readouterr().out
+
+
+def test_a_changed_width_on_resume_is_refused(tiny, capsys):
+    assert main.main([*tiny, "--do_train", "--no_score", "--run", "mine"]) == 0
+    assert main.main([*tiny, "--do_train", "--run", "mine", "--generator_hidden_dim", "8"]) == 1
+    assert "generator_hidden_dim is 4 there, 8 here" in capsys.readouterr().err
+
+
+def test_nan_is_refused(tiny, capsys):
+    assert main.main([*tiny, "--do_train", "--no_score", "--learning_rate", "1e30"]) == 1
+    assert re.search(r"error: training broke down: .* is nan.* at step \d", capsys.readouterr().err)
+
+
+def test_only_foreign_checkpoints(tiny, tmp_path, capsys):
+    folder = tmp_path / "runs" / "mine" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(torch.zeros(3), folder / "0000001.pt")
+    assert main.main([*tiny, "--run", "mine"]) == 1
+    assert "none of the 1 files" in capsys.readouterr().err
+
+
+def test_garbage_data_without_a_network(tiny, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train-images-idx3-ubyte").write_bytes(b"garbage")
+    settings = flags(dataset="mnist", data_dir=data)
+    error = one_sentence(python("main.py", *tiny, *settings, "--do_train"))
+    assert "train-images-idx3-ubyte" in error
+    assert "Run again with a network" in error
+
+
+def test_no_network_and_no_weights(tiny, tmp_path):
+    """In a copy of the code, since the repository's own inception/ may hold them."""
+    copy = tmp_path / "copy"
+    names = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "*.py"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in names:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((ROOT / name).read_bytes())
+    error = one_sentence(python(copy / "main.py", *tiny, "--fid_protocol", "smoke"))
+    assert "Inception weights" in error
+    assert "pt_inception-2015-12-05-6726825d.pth" in error
+
+
+def test_a_truncated_weight_file(tiny, random_weights, tmp_path, capsys):
+    torn = tmp_path / "torn.pth"
+    torn.write_bytes(random_weights.read_bytes()[: 10**6])
+    assert main.main([*tiny, *flags(fid_protocol="smoke", inception_weights=torn)]) == 1
+    assert "torn.pth" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_data_dir(tiny, tmp_path, capsys):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    settings = flags(dataset="mnist", data_dir=tmp_path / "closed" / "data")
+    assert main.main([*tiny, *settings, "--do_train"]) == 1
+    assert "closed" in capsys.readouterr().err
+
+
+def test_a_data_dir_that_is_a_file(tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    settings = flags(dataset="mnist", data_dir=tmp_path / "file")
+    assert "file" in one_sentence(python("main.py", *tiny, *settings, "--do_train"))
+
+
+def test_a_disk_that_fills_while_saving(tiny, tmp_path):
+    """A file-size limit stands for the disk: the first checkpoint does not fit."""
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    error = one_sentence(python("main.py", *tiny, "--do_train", "--no_score", before=fill))
+    assert "can't be" in error
+    assert not list((tmp_path / "runs").rglob("*.part"))

@@ -1,0 +1,103 @@
+"""Moments against np.cov; streams of images into groups, with a stand-in for Inception."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from errors import UserError
+from moments import Moments, features_to_groups
+
+
+def normal(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moments_of(features):
+    moments = Moments.empty(features.shape[1])
+    moments.update(features)
+    return moments
+
+
+def mean_colour(images):
+    """Stands in for Inception: (N, 3, H, W) -> (N, 3)."""
+    return images.float().mean((2, 3))
+
+
+def check_moments(moments, features):
+    assert moments.n == len(features)
+    assert np.allclose(moments.mean, features.mean(0), rtol=1e-12, atol=0)
+    assert np.allclose(moments.cov, np.cov(features.numpy(), rowvar=False), rtol=1e-9, atol=1e-12)
+
+
+def test_moments_in_pieces_are_np_cov():
+    features = normal(100, 5) + 1e4  # far from zero, where a sum of squares loses its digits
+    pieces = Moments.empty(5)
+    for piece in features.split([1, 0, 30, 69]):
+        pieces.update(piece)
+    check_moments(pieces, features)
+
+
+def test_merging_and_taking_out_undo_each_other():
+    features = normal(100, 5) + 1e3
+    left, right = moments_of(features[:1]), moments_of(features[1:])
+    both = left + right
+    check_moments(both, features)
+    check_moments(both.without(left), features[1:])
+    assert (both.without(right).n, left.n, right.n) == (1, 1, 99)
+
+
+def test_saved_moments_come_back_bit_for_bit(tmp_path):
+    moments = moments_of(normal(10, 4))
+    moments.save(tmp_path / "a.npz")
+    loaded = Moments.load(tmp_path / "a.npz")
+    assert loaded.n == 10
+    assert torch.equal(loaded.mean, moments.mean)
+    assert torch.equal(loaded.cov, moments.cov)
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["mu"].shape == (4,)
+        assert file["sigma"].dtype == np.float64
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
+    features = normal(10, 4).numpy()
+    sigma = np.cov(features, rowvar=False)
+    np.savez_compressed(tmp_path / "a.npz", mu=features.mean(0), sigma=sigma)
+    loaded = Moments.load(tmp_path / "a.npz")
+    assert loaded.n is None
+    assert np.array_equal(loaded.cov, sigma)
+    with pytest.raises(ValueError, match="without their n"):
+        loaded + loaded
+
+
+def test_save_to_nowhere_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        moments_of(normal(10, 4)).save(tmp_path / "missing" / "a.npz")
+
+
+def test_neither_batch_size_nor_surplus_changes_the_groups():
+    images = torch.randint(256, (2345, 3, 2, 2), dtype=torch.uint8)
+    features = mean_colour(images[:2300])
+    for batch_size in (1, 64, 2345):
+        groups = features_to_groups(images.split(batch_size), mean_colour, 2300, groups=7)
+        for g, group in enumerate(groups):
+            check_moments(group, features[g::7].double())
+        if batch_size == 1:
+            first = groups
+        assert all(torch.equal(a.cov, b.cov) for a, b in zip(first, groups, strict=True))
+
+
+def test_a_stream_that_ends_early_is_an_error():
+    images = torch.zeros(10, 3, 2, 2, dtype=torch.uint8)
+    with pytest.raises(UserError, match="10 images came and 11 were promised"):
+        features_to_groups([images], mean_colour, 11)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_an_error(bad):
+    images = torch.zeros(1200, 3, 2, 2)
+    images[1100, 0, 0, 0] = bad
+    with pytest.raises(UserError, match="image 1100 are not finite"):
+        features_to_groups(images.split(50), mean_colour, 1200)
