@@ -138,10 +138,11 @@ def _fetched_by(command: list[str], folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             _run(command, scratch)
-            (file,) = Path(scratch).iterdir()
-            os.replace(file, folder / file.name)
-        return folder / file.name
-    except (OSError, ValueError) as error:
+            made = list(Path(scratch).iterdir())
+            if len(made) != 1:
+                raise UserError(f"left {len(made)} files where one was expected")
+            return made[0].replace(folder / made[0].name)
+    except OSError as error:
         raise UserError(_one_line(error)) from error
 
 
@@ -149,7 +150,13 @@ def _run(command: list[str], folder: str) -> None:
     """Run a command, or raise UserError with what it gave as the error."""
     try:
         subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True, timeout=CLIENT_TIMEOUT
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=CLIENT_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"no end after {CLIENT_TIMEOUT} s") from None

@@ -243,7 +243,7 @@ def main(argv: list[str] | None = None, extractor=None) -> None:
         check_flags(args)
         (save_stats if args.save_stats else score)(args, extractor)
     except UserError as problem:
-        sys.exit(f"fid.py: {problem}")
+        sys.exit(f"error: {problem}")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,11 @@ def test_client_that_fails_gives_its_error_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_client_that_leaves_nothing_is_a_reason(tmp_path):
+    with pytest.raises(UserError, match="left 0 files"):
+        download._fetched_by([sys.executable, "-c", "", "made==1.0"], tmp_path)
+
+
 def test_missing_client_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="npm is not installed"):
