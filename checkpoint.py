@@ -6,7 +6,6 @@ kill or a full disk never harms the one before; the newest whole one is the one 
 
 import io
 import os
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -37,6 +36,8 @@ def save(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
             f" {error.strerror}. Make room and run the same command again: it goes on from"
             f" {latest_name(folder)}."
         ) from None
+    for later in [p for p in paths(folder) if int(p.stem) > state["step"]]:
+        later.replace(later.with_suffix(".unusable"))  # torn or foreign: it was passed over
     for old in paths(folder)[:-keep] if keep else []:
         old.unlink()
     return path
@@ -94,7 +95,7 @@ def read(path: Path, *, model: str) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path} is torn or damaged ({error}).") from None
-    except (RuntimeError, pickle.UnpicklingError):
+    except Exception:  # an unpickler that is fed a foreign file raises anything
         raise UserError(f"{path} is no checkpoint of tensors and plain values.") from None
     if not isinstance(state, dict) or not set(state) >= KEYS:
         raise UserError(f"{path} is foreign: wanted the entries {', '.join(sorted(KEYS))}.")

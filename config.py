@@ -187,7 +187,10 @@ def differences(config: Config, saved: dict[str, Any]) -> list[str]:
 
 
 def save_config(config: Config, path: Path) -> None:
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    """Written beside and renamed, so that a full disk does not cost the old one."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    part.replace(path)
 
 
 def load_saved(path: Path) -> dict[str, Any]:

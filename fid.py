@@ -244,6 +244,10 @@ def main(argv: list[str] | None = None, extractor=None) -> None:
         (save_stats if args.save_stats else score)(args, extractor)
     except UserError as problem:
         sys.exit(f"error: {problem}")
+    except OSError as problem:
+        sys.exit(f"error: {problem.filename or 'a file'} can't be used: {problem.strerror}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Flags -> config -> networks -> Trainer -> score; no mathematics here.
 
 import os
 import sys
+import warnings
 
 import torch
 
@@ -22,6 +23,7 @@ from trainer import Trainer
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 for what the user can mend, 2 for unknown flags, 130/143 if stopped."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         return run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -57,6 +59,8 @@ def run(argv: list[str]) -> int:
 
 def pick_device(config: Config) -> torch.device:
     """The device asked for; UserError if this machine has none such."""
+    if config.no_cuda and config.device == "cuda":
+        raise UserError("--no_cuda and --device cuda contradict each other: leave one out.")
     cuda = torch.cuda.is_available() and not config.no_cuda
     mps = torch.backends.mps.is_available()
     if config.device == "auto":
@@ -88,13 +92,17 @@ def plan(trainer: Trainer) -> str:
     config = trainer.config
     found = trainer.resume()
     lines = [f"a checkpoint of step {trainer.step} is there" if found else "no checkpoint is there"]
-    files = ["results.jsonl"] if not config.no_score else []
+    files = ["results.jsonl", "events.out.tfevents.*"] if not config.no_score else []
     if config.do_train:
-        lines.append(f"would train steps {trainer.step} to {config.num_training_steps}")
-        files = ["config.json", "events.out.tfevents.*", "samples/", "checkpoints/", *files]
+        lines.append(
+            f"would train steps {trainer.step} to {config.num_training_steps}"
+            if trainer.step < config.num_training_steps
+            else f"would train nothing: --num_training_steps is {config.num_training_steps}"
+        )
+        files = ["config.json", "samples/", "checkpoints/", *files]
     if not config.no_score:
         lines.append(f"would score by FID, protocol {config.fid_protocol}")
-    lines.append(f"would write {', '.join(files)} in {config.run_dir}/")
+    lines.append(f"would write {', '.join(files) or 'nothing'} in {config.run_dir}/")
     lines.append(f"would fetch what is missing into {config.data_dir}/ and inception/")
     return "dry run, nothing is written:\n" + "\n".join(f"  {line}" for line in lines)
 

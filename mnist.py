@@ -73,12 +73,17 @@ def load_fashion(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def load_split(source: Source, data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """images (N, 28, 28) uint8 and labels (N,) uint8. UserError: damaged and not to be had."""
     images, labels = (read_idx(find(source, data_dir, file)) for file in FILES[split])
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        found = f"images {images.shape}, labels {labels.shape}"
+        raise UserError(f"{source.title} in {data_dir}: {found}; wanted (N, H, W) and (N,).")
     return images, labels
 
 
 def find(source: Source, data_dir: Path, file: str) -> Path:
     """A whole local copy of the file, compressed or not, else a fetched one."""
-    places = (data_dir / source.folder, data_dir / source.title.lower(), data_dir)
+    places = [data_dir / source.folder, data_dir / source.title.lower()]
+    if source.md5:  # else any dataset of this format would pass for it
+        places.append(data_dir)
     damaged = []
     for path in (p for d in places for p in (d / file, d / f"{file}.gz") if p.is_file()):
         if source.is_whole(path):

@@ -16,7 +16,15 @@ from tqdm import tqdm
 from errors import UserError
 
 # What numpy raises on a file that is no .npz, or a torn one.
-UNREADABLE = (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,  # Python 3.10, of a .npy file
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def as_float64(x: Tensor | np.ndarray) -> Tensor:

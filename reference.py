@@ -6,6 +6,7 @@ inception/reference/ (`python scripts/make_reference.py` makes it again); others
 and kept in <data_dir>/reference/.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,12 @@ def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     for folder in (SHIPPED, cache):
         if (folder / name).is_file():
             return load_reference(folder / name)
-    save_reference(compute_reference(trainer, extractor), cache / name)
+    reference = compute_reference(trainer, extractor)
+    try:
+        save_reference(reference, cache / name)
+    except OSError as error:
+        print(f"could not keep the reference moments: {cache / name}: {error.strerror}")
+        return reference
     return load_reference(cache / name)
 
 
@@ -95,7 +101,7 @@ def save_reference(reference: Reference, path: Path) -> None:
     moments = reference.moments
     upper = torch.triu_indices(moments.dims, moments.dims)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     with open(part, "wb") as file:
         np.savez_compressed(
             file,

@@ -6,7 +6,9 @@ event files before it goes on, so that each curve has one point a step and no se
 
 import json
 import math
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ class RunLog:
 
     def settings(self, values: dict[str, Any]) -> None:
         """The settings as a table in TensorBoard's Text tab."""
+        if has_event(self.run_dir, "settings/text_summary", 0):
+            return
         rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
         self.writer.add_text("settings", f"| setting | value |\n| --- | --- |\n{rows}", 0)
 
@@ -65,7 +69,7 @@ def cut_events(run_dir: Path, step: int) -> int:
         if len(kept) == len(records) and sum(len(r) + 16 for r in kept) == path.stat().st_size:
             continue  # 16 bytes frame a record: length, its checksum, the payload's checksum
         dropped += len(records) - len(kept)
-        part = path.with_name(f"part.{path.name}")
+        part = path.with_name("cut.part")  # TensorBoard reads any name with "tfevents"
         with open(part, "wb") as file:
             writer = RecordWriter(file)
             for record in kept:
@@ -79,31 +83,48 @@ def read_records(path: Path) -> Iterator[bytes]:
     yield from RawEventFileLoader(str(path)).Load()
 
 
-def record(run_dir: Path, result: dict[str, Any]) -> None:
-    """A result to results.jsonl, and to TensorBoard unless this very value stands there already.
+def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) -> bool:
+    """Whether the event files have the tag at that step (with that scalar value, if given)."""
+    for path in run_dir.glob("events.out.tfevents.*"):
+        for event in map(Event.FromString, read_records(path)):
+            if event.step == step and any(
+                v.tag == tag and value in (None, v.simple_value) for v in event.summary.value
+            ):
+                return True
+    return False
 
-    Tags: "fid" for the homework protocol, "fid_10k" and so on for the others.
+
+def record(run_dir: Path, result: dict[str, Any]) -> None:
+    """A result to results.jsonl, and to TensorBoard unless this very point stands there already.
+
+    Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on.
     """
-    protocol = result.get("protocol", "homework")
-    tag = result["metric"] + ("" if protocol == "homework" else f"_{protocol}")
-    point = {key: result.get(key) for key in ("metric", "protocol", "step", "precision")}
-    if not any(point.items() <= line.items() for line in read_results(run_dir)):
-        run_dir.mkdir(parents=True, exist_ok=True)
+    words = (result.get("protocol", "homework"), result.get("precision", "fp32"))
+    marks = [word for word in words if word not in ("homework", "fp32")]
+    tag = "_".join([result["metric"], *marks])
+    run_dir.mkdir(parents=True, exist_ok=True)
+    value = struct.unpack("f", struct.pack("f", result["value"]))[0]  # as TensorBoard keeps it
+    if not has_event(run_dir, tag, result["step"], value):
         with SummaryWriter(run_dir) as writer:
-            writer.add_scalar(tag, result["value"], result["step"])
+            writer.add_scalar(tag, value, result["step"])
     append_result(run_dir, result)
 
 
 def read_results(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of results.jsonl, oldest first; a line that a kill tore is passed over."""
+    """The lines of results.jsonl, oldest first; one that a kill tore is passed over."""
     path = run_dir / "results.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    results = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            results.append(json.loads(line))
+    return results
 
 
 def append_result(run_dir: Path, result: dict[str, Any]) -> None:
     """One dated line. A NaN, as of an error that is unknown, is written as null."""
+    path = run_dir / "results.jsonl"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
-    with open(run_dir / "results.jsonl", "a") as file:
-        file.write(json.dumps(plain | {"date": now}) + "\n")
+    torn = path.is_file() and not path.read_bytes().endswith(b"\n")
+    with open(path, "a") as file:
+        file.write("\n" * torn + json.dumps(plain | {"date": now}) + "\n")

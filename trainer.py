@@ -84,16 +84,28 @@ class Trainer:
             bar.set_postfix({tag: f"{values[tag]:.3f}" for tag in self.bar_tags}, refresh=False)
         if logs:
             log.scalars(values, self.step)
+        if saves or received:
+            self.refuse_broken_weights()
         if saves:
             log.images(self.sample_images(), self.step)
         if saves or received:
             log.flush()  # the curves reach the disk before the checkpoint that continues them
             self.save()
-        if received and not last:
+        if received:
             bar.close()
             name = signal.Signals(received[0]).name
             print(f"{name}: saved step {self.step}; the same command goes on from there")
             sys.exit(128 + received[0])
+
+    def refuse_broken_weights(self) -> None:
+        """The losses are those before a step's update: this looks at what came of it."""
+        bad = [
+            f"{name}.{key}"
+            for name, network in self.networks.items()
+            for key, value in network.state_dict().items()
+            if not value.isfinite().all()
+        ]
+        refuse_nan(dict.fromkeys(bad[:3], math.nan), self.step)
 
     def save(self) -> None:
         state = {
@@ -119,10 +131,16 @@ class Trainer:
                 f"the checkpoint in {self.checkpoint_dir} is of another configuration:"
                 f" {'; '.join(differing)}. Match it, or give another --run."
             )
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        try:
+            for name, network in self.networks.items():
+                network.load_state_dict(state["networks"][name])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"step {state['step']} in {self.checkpoint_dir} holds other tensors than this"
+                f" model's ({str(error).splitlines()[0]}). Move it away, or give another --run."
+            ) from None
         self.step = state["step"]
         return True
 

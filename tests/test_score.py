@@ -28,6 +28,12 @@ def trainer(tiny_config, pixel_means):
     return SYSTEMS["dcgan"](tiny_config(fid_protocol="smoke"), torch.device("cpu"))
 
 
+def cached(trainer) -> Path:
+    """Where the stand-in's reference is kept."""
+    folder = Path(trainer.config.data_dir) / "reference"
+    return folder / "fashion-32px-smoke-fp32-000000000000.npz"
+
+
 def lines(trainer) -> list[dict]:
     path = trainer.config.run_dir / "results.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -66,10 +72,19 @@ def test_tensorboard_gets_each_score_once(trainer):
     assert found.count("fid_smoke") == 1
 
 
+def test_a_torn_line_of_results_costs_nothing_else(trainer):
+    score.score(trainer)
+    path = trainer.config.run_dir / "results.jsonl"
+    path.write_text(path.read_text() + '{"metric": "fid", "val')
+    score.score(trainer)
+    from runlog import read_results
+
+    assert len(read_results(trainer.config.run_dir)) == 2
+
+
 def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeypatch):
     first = reference.find_reference(trainer, pixel_means)
-    (path,) = (p for p in (Path(trainer.config.data_dir) / "reference").iterdir())
-    assert path.name == "fashion-32px-smoke-fp32-000000000000.npz"
+    assert cached(trainer).is_file()
     monkeypatch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
     second = reference.find_reference(trainer, pixel_means)
     torch.testing.assert_close(first.moments.cov, second.moments.cov, rtol=0, atol=0)
@@ -78,8 +93,7 @@ def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeyp
 
 def test_a_damaged_reference_is_named(trainer, pixel_means):
     reference.find_reference(trainer, pixel_means)
-    folder = Path(trainer.config.data_dir) / "reference"
-    (path,) = folder.iterdir()
+    path = cached(trainer)
     path.write_bytes(path.read_bytes()[:100])
     try:
         with pytest.raises(UserError, match="is damaged"):

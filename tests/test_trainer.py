@@ -231,6 +231,33 @@ def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(toy):
         toy().train()
 
 
+def test_weights_that_broke_in_a_saving_step_are_not_saved(toy):
+    trainer = toy()
+    update = trainer.optimizers["G"].step
+
+    def poison():
+        update()
+        if trainer.step == 15:  # the update of step 16, a saving step, after its losses were taken
+            with torch.no_grad():
+                trainer.G.linear.weight.fill_(math.nan)
+
+    trainer.optimizers["G"].step = poison
+    with pytest.raises(UserError, match=r"G\.linear\.weight is nan at step 16"):
+        trainer.train()
+    assert final_state(trainer)["step"] == 8
+
+
+def test_a_torn_newest_checkpoint_never_costs_the_one_just_written(toy):
+    toy(keep_checkpoints=1).train()
+    (last,) = checkpoint.paths(toy().checkpoint_dir)
+    first = toy(run="again", num_training_steps=9)
+    first.train()
+    (first.checkpoint_dir / "0000023.pt").write_bytes(last.read_bytes()[:100])
+    toy(run="again", keep_checkpoints=1, num_training_steps=12).train()
+    assert [p.name for p in checkpoint.paths(first.checkpoint_dir)] == ["0000012.pt"]
+    assert (first.checkpoint_dir / "0000023.unusable").is_file()
+
+
 @pytest.mark.parametrize(("keep", "left"), [(1, [23]), (2, [16, 23]), (0, [8, 16, 23])])
 def test_keep_checkpoints_bounds_the_disk(toy, keep, left):
     trainer = toy(keep_checkpoints=keep)
