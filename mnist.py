@@ -91,6 +91,12 @@ def find(source: Source, data_dir: Path, file: str) -> Path:
         print(f"{path} is damaged or not {source.title}'s: fetching a good copy", file=sys.stderr)
         damaged.append(f"{path} is damaged")
     target = data_dir / source.folder
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{target} can't be made ({error.strerror}): give a --data_dir that can be written."
+        ) from None
     return first_that_answers(
         f"whole {file} of {source.title}",
         dict.fromkeys(damaged, refuse) | remote(source, target, file),

@@ -258,10 +258,11 @@ def test_an_unwritable_data_dir(tiny, tmp_path, capsys):
     assert "closed" in capsys.readouterr().err
 
 
-def test_a_data_dir_that_is_a_file(tiny, tmp_path, monkeypatch):
+def test_a_data_dir_that_is_a_file(tiny, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     settings = flags(dataset="mnist", data_dir=tmp_path / "file")
-    assert "file" in one_sentence(python("main.py", *tiny, *settings, "--do_train"))
+    assert main.main([*tiny, *settings, "--do_train"]) == 1
+    assert "give a --data_dir that can be written" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_while_saving(tiny, tmp_path):
