@@ -43,7 +43,7 @@ def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = 
         check_digest(part, md5=md5, sha256=sha256)
         os.replace(part, path)
     except UserError:
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise
     except (OSError, http.client.HTTPException) as error:
         raise UserError(_one_line(error)) from error
