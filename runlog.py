@@ -20,6 +20,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import save_image
 
+from errors import UserError
+
+FRAME = 16  # bytes around a record: its length, that length's checksum, the payload's checksum
+
 
 class RunLog:
     """The TensorBoard writer of a run whose history ends at `step`; the rest is cut off."""
@@ -66,8 +70,8 @@ def cut_events(run_dir: Path, step: int) -> int:
     for path in sorted(run_dir.glob("events.out.tfevents.*")):
         records = list(read_records(path))
         kept = [r for r in records if Event.FromString(r).step <= step]
-        if len(kept) == len(records) and sum(len(r) + 16 for r in kept) == path.stat().st_size:
-            continue  # 16 bytes frame a record: length, its checksum, the payload's checksum
+        if len(kept) == len(records) and sum(len(r) + FRAME for r in kept) == path.stat().st_size:
+            continue
         dropped += len(records) - len(kept)
         part = path.with_name("cut.part")  # TensorBoard reads any name with "tfevents"
         with open(part, "wb") as file:
@@ -81,6 +85,31 @@ def cut_events(run_dir: Path, step: int) -> int:
 def read_records(path: Path) -> Iterator[bytes]:
     """The serialized events of a file, up to its end or to the first torn one."""
     yield from RawEventFileLoader(str(path)).Load()
+
+
+def read_scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """tag -> its points (step, value) by step, over all event files of the run.
+
+    Raises UserError if there is no event file, or if one is torn: what it lost is not known.
+    """
+    paths = sorted(run_dir.glob("events.out.tfevents.*"))
+    if not paths:
+        raise UserError(f"{run_dir} has no TensorBoard events: train it first, or pass a run.")
+    curves: dict[str, dict[int, float]] = {}
+    for path in paths:
+        records = list(read_records(path))
+        whole = sum(len(record) + FRAME for record in records)
+        if whole != path.stat().st_size:
+            raise UserError(
+                f"{path} is torn after {whole} of {path.stat().st_size} bytes. Run the training"
+                " command again: it cuts the torn end off and goes on."
+            )
+        for event in map(Event.FromString, records):
+            for value in event.summary.value:
+                if value.HasField("simple_value") or value.tensor.float_val:
+                    number = value.simple_value or sum(value.tensor.float_val)
+                    curves.setdefault(value.tag, {})[event.step] = number
+    return {tag: sorted(points.items()) for tag, points in curves.items()}
 
 
 def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) -> bool:

@@ -84,6 +84,7 @@ class Trainer:
             bar.set_postfix({tag: f"{values[tag]:.3f}" for tag in self.bar_tags}, refresh=False)
         if logs:
             log.scalars(values, self.step)
+        self.watch(log, values if logs else None)
         if saves or received:
             self.refuse_broken_weights()
         if saves:
@@ -182,6 +183,12 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """The system's own scores, by metric; FID is not among them."""
         return {}
+
+    def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
+        """After every step, for panels and warnings; `scalars` on logging steps only.
+
+        It must leave the training as it is: the weights may not depend on whether it was called.
+        """
 
 
 class GANTrainer(Trainer):

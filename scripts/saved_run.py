@@ -1,0 +1,56 @@
+"""A run's folder -> its Trainer at the latest checkpoint, for the scripts that look at runs."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from config import load_saved, merge
+from errors import UserError
+from systems import SYSTEMS
+from trainer import Trainer
+
+
+def open_run(run_dir: str | Path, **changes: Any) -> Trainer:
+    """The run's system with its saved settings and newest weights; `changes` as data_dir="data".
+
+    Raises UserError if the folder is missing, has no settings, or has no whole checkpoint.
+    """
+    run_dir = Path(run_dir)
+    saved = saved_settings(run_dir)
+    model = saved.get("model")
+    if model not in SYSTEMS:
+        raise UserError(
+            f"{run_dir / 'config.json'} is of the model {model!r}: wanted one of"
+            f" {', '.join(SYSTEMS)}."
+        )
+    folders = {"runs_dir": str(run_dir.parent), "run": run_dir.name}
+    path = run_dir / "config.json"
+    config = merge(SYSTEMS[model].config_class, saved, folders | changes, path)
+    trainer = SYSTEMS[model](config, torch.device("cpu"))
+    if not trainer.resume():
+        raise UserError(
+            f"{run_dir} has no checkpoint: found {contents(run_dir)}. Train it first:"
+            f" python main.py --do_train --runs_dir {run_dir.parent} --run {run_dir.name}"
+        )
+    return trainer
+
+
+def saved_settings(run_dir: Path) -> dict[str, Any]:
+    """config.json of a run. Raises UserError if the folder is none of a run."""
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")
+    if not (run_dir / "config.json").is_file():
+        raise UserError(
+            f"{run_dir} is no run: found {contents(run_dir)}, wanted config.json, which"
+            " python main.py --do_train writes."
+        )
+    return load_saved(run_dir / "config.json")
+
+
+def contents(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir())
+    return (", ".join(names[:4]) + (", ..." if names[4:] else "")) or "an empty folder"
