@@ -5,8 +5,10 @@
     D   image (N, 1, 32, 32) -> h x 16 x 16 -> 2h x 8 x 8 -> 4h x 4 x 4 -> logit (N,)
 
 Each doubling of the image adds a layer, twice as wide, at the narrow end of the picture.
+The MLP pair maps the same shapes by linear layers alone, with about as many parameters.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -96,14 +98,90 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.logits(x))
 
 
+class MLPGenerator(nn.Module):
+    """z (N, latent_dim, 1, 1) ~ N(0, I) -> image (N, C, S, S) in [-1, 1], by linear layers alone.
+
+    Two hidden layers of 3 * hidden_dim: 53,440 parameters at 16/16, 8 % below the convolutional G.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 1,
+        latent_dim: int = 16,
+        hidden_dim: int = 16,
+        image_size: int = 32,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.image_shape = (num_channels, image_size, image_size)
+        width = 3 * hidden_dim
+        self.layers = nn.Sequential(
+            *linear_norm(latent_dim, width),  # (N, 3h)
+            *linear_norm(width, width),  # (N, 3h)
+            nn.Linear(width, math.prod(self.image_shape)),  # (N, C * S * S)
+        )
+        self.apply(init_weights)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.layers(z.flatten(1))).unflatten(1, self.image_shape)
+
+
+class MLPDiscriminator(nn.Module):
+    """image (N, C, S, S) in [-1, 1] -> probability (N,) that it is real, by linear layers alone.
+
+    Two hidden layers of 2.5 * hidden_dim: 42,681 parameters at 16, 1 % above the convolutional D.
+    """
+
+    def __init__(
+        self, *, num_channels: int = 1, hidden_dim: int = 16, image_size: int = 32
+    ) -> None:
+        super().__init__()
+        width = 5 * hidden_dim // 2
+        self.layers = nn.Sequential(  # no BatchNorm: D would see real and fake batches apart
+            nn.Linear(num_channels * image_size**2, width),  # (N, 2.5h)
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(width, width),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(width, 1),
+        )
+        self.apply(init_weights)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The value under the sigmoid, (N,): what every loss uses."""
+        return self.layers(x.flatten(1)).squeeze(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x))
+
+
+def linear_norm(in_features: int, out_features: int) -> list[nn.Module]:
+    """Linear + BatchNorm + LeakyReLU, as the layers of G between z and the image."""
+    return [
+        nn.Linear(in_features, out_features, bias=False),
+        nn.BatchNorm1d(out_features),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]
+
+
 def init_weights(module: nn.Module) -> None:
-    """Conv weights ~ N(0, 0.02), BatchNorm weights ~ N(1, 0.02), biases 0 (Radford sec. 4)."""
+    """Conv weights ~ N(0, 0.02), BatchNorm weights ~ N(1, 0.02), biases 0 (Radford sec. 4).
+
+    Linear weights keep PyTorch's initialisation, which knows the layer's width.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
+    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         nn.init.normal_(module.weight, 1.0, 0.02)
     if getattr(module, "bias", None) is not None and isinstance(module.bias, Tensor):
         nn.init.zeros_(module.bias)
+
+
+# --arch -> the pair of networks
+ARCHITECTURES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "cnn": (Generator, Discriminator),
+    "mlp": (MLPGenerator, MLPDiscriminator),
+}
 
 
 def get_generator(
@@ -113,9 +191,10 @@ def get_generator(
     device: torch.device | str,
     *,
     image_size: int = 32,
-) -> Generator:
-    """A freshly initialised generator on `device`."""
-    return Generator(
+    arch: str = "cnn",
+) -> nn.Module:
+    """A freshly initialised generator of ARCHITECTURES on `device`."""
+    return ARCHITECTURES[arch][0](
         num_channels=num_channels,
         latent_dim=latent_dim,
         hidden_dim=hidden_dim,
@@ -124,10 +203,15 @@ def get_generator(
 
 
 def get_discriminator(
-    num_channels: int, hidden_dim: int, device: torch.device | str, *, image_size: int = 32
-) -> Discriminator:
-    """A freshly initialised discriminator on `device`."""
-    return Discriminator(
+    num_channels: int,
+    hidden_dim: int,
+    device: torch.device | str,
+    *,
+    image_size: int = 32,
+    arch: str = "cnn",
+) -> nn.Module:
+    """A freshly initialised discriminator of ARCHITECTURES on `device`."""
+    return ARCHITECTURES[arch][1](
         num_channels=num_channels, hidden_dim=hidden_dim, image_size=image_size
     ).to(device)
 

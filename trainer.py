@@ -4,6 +4,7 @@
 `GANTrainer` is the algorithm of Goodfellow et al. 2014 with the log-D trick.
 """
 
+import copy
 import math
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -204,6 +206,7 @@ class GANTrainer(Trainer):
         G: nn.Module,
         D: nn.Module,
         loss: AdversarialLoss,
+        ema: float = 0.0,
     ) -> None:
         super().__init__(config, device)
         self.G = G.to(device, memory_format=torch.channels_last)
@@ -214,6 +217,10 @@ class GANTrainer(Trainer):
         self.optimizers = {
             name: Adam(net.parameters(), **adam) for name, net in self.networks.items()
         }
+        self.average = None  # of G's weights over the steps, with this decay
+        if ema:
+            self.average = AveragedModel(self.G, multi_avg_fn=get_ema_multi_avg_fn(ema))
+            self.networks["G_average"] = self.average
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Goodfellow et al. 2014, algorithm 1, one D step a G step; losses on logits."""
@@ -238,6 +245,8 @@ class GANTrainer(Trainer):
             generator_loss = self.loss.generator(updated_logits)
             generator_loss.backward()
         self.optimizers["G"].step()
+        if self.average is not None:
+            self.average.update_parameters(G)
 
         return {
             "discriminator_loss": (real_loss + fake_loss).detach(),
@@ -256,18 +265,38 @@ class GANTrainer(Trainer):
     def sample_images(self) -> dict[str, Tensor]:
         """An 8x8 grid from 64 noise vectors that never change."""
         z = self.noise(64, "fixed noise", 0, device="cpu").to(self.device)
-        with sampling(self.G):
-            return {"samples": make_grid(self.G(z), nrow=8, padding=2, pad_value=-1.0)}
+        G = self.sampled_generator()
+        with sampling(G):
+            return {"samples": make_grid(G(z), nrow=8, padding=2, pad_value=-1.0)}
 
     def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
         """n images from noise that depends on the seed alone, G in eval mode."""
-        stream = generator("cpu", "generate", seed)
+        stream, G = generator("cpu", "generate", seed), self.sampled_generator()
         for start in range(0, n, batch_size):
             size = (min(batch_size, n - start), self.config.latent_dim, 1, 1)
             z = torch.randn(size, generator=stream).to(self.device)
-            with sampling(self.G):
-                images = dataset.to_bytes(self.G(z))
+            with sampling(G):
+                images = dataset.to_bytes(G(z))
             yield images  # outside the block, which would else hold for the consumer too
+
+    def sampled_generator(self) -> nn.Module:
+        """G, or with --ema a copy of its average with BatchNorm statistics of its own.
+
+        What BatchNorm has seen belongs to other weights than the averaged ones, so it is
+        re-estimated: 2000 images of noise that never changes.
+        """
+        if self.average is None:
+            return self.G
+        G = copy.deepcopy(self.average.module)
+        batches = (self.noise(100, "statistics", i, device="cpu") for i in range(20))
+        with torch.no_grad():
+            update_bn((z.to(self.device) for z in batches), G)
+        return G
+
+    def sampling_mode(self) -> dict[str, str | bool]:
+        if self.average is None:
+            return super().sampling_mode()
+        return {"ema": True, "batchnorm": "re-estimated on 2000 generated images"}
 
 
 @contextmanager

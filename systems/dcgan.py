@@ -6,7 +6,7 @@ import torch
 
 from config import Config, setting
 from dataset import DATASETS
-from GAN import IMAGE_SIZES, get_discriminator, get_generator
+from GAN import ARCHITECTURES, IMAGE_SIZES, get_discriminator, get_generator
 from losses import BCE
 from seeding import global_stream
 from trainer import GANTrainer
@@ -20,6 +20,12 @@ class DCGANConfig(Config):
     image_size: int = setting(
         32, "side of an image in pixels", group="data", tag="{}px", choices=IMAGE_SIZES
     )
+    arch: str = setting(
+        "cnn",
+        "convolutions, or linear layers alone (mlp) with about as many parameters",
+        group="networks",
+        choices=tuple(ARCHITECTURES),
+    )
     latent_dim: int = setting(16, "size of z", group="networks", tag="z{}", at_least=1)
     generator_hidden_dim: int = setting(
         16, "channels of G's largest feature map", group="networks", tag="g{}", at_least=1
@@ -30,6 +36,13 @@ class DCGANConfig(Config):
     learning_rate: float = setting(2e-4, "of Adam, both networks", group="training", above=0)
     beta1: float = setting(
         0.5, "of Adam: memory of the gradient", group="training", at_least=0, below=1
+    )
+    ema: float = setting(
+        0.0,
+        "decay a step of an average of G's weights, which is sampled in its place; 0 samples G",
+        group="training",
+        at_least=0,
+        below=1,
     )
 
 
@@ -44,8 +57,13 @@ class DCGAN(GANTrainer):
                 config.generator_hidden_dim,
                 device,
                 image_size=config.image_size,
+                arch=config.arch,
             )
             D = get_discriminator(
-                1, config.discriminator_hidden_dim, device, image_size=config.image_size
+                1,
+                config.discriminator_hidden_dim,
+                device,
+                image_size=config.image_size,
+                arch=config.arch,
             )
-        super().__init__(config, device, G=G, D=D, loss=BCE)
+        super().__init__(config, device, G=G, D=D, loss=BCE, ema=config.ema)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from GAN import (
+    ARCHITECTURES,
     IMAGE_SIZES,
     Discriminator,
     Generator,
@@ -24,15 +25,36 @@ def test_parameter_counts_follow_the_formula(latent, hidden, G, D):
     assert count_parameters(get_discriminator(1, hidden, "cpu")) == D
 
 
+def test_the_mlp_pair_has_the_cnns_parameter_count_within_a_tenth():
+    G, D = get_generator(1, 16, 16, "cpu", arch="mlp"), get_discriminator(1, 16, "cpu", arch="mlp")
+    assert count_parameters(G) == 53_440
+    assert count_parameters(D) == 42_681
+    assert count_parameters(G) == pytest.approx(57_824, rel=0.1)
+    assert count_parameters(D) == pytest.approx(42_432, rel=0.1)
+
+
+def test_the_mlp_pair_is_of_linear_layers_alone():
+    for network in (
+        get_generator(1, 5, 4, "cpu", arch="mlp"),
+        get_discriminator(1, 4, "cpu", arch="mlp"),
+    ):
+        kinds = {type(m).__name__ for m in network.layers}
+        assert kinds <= {"Linear", "BatchNorm1d", "LeakyReLU"}
+        for linear in (m for m in network.layers if isinstance(m, torch.nn.Linear)):
+            assert linear.bias is None or not linear.bias.any()
+
+
 @pytest.mark.parametrize("image_size", IMAGE_SIZES)
 @pytest.mark.parametrize("num_channels", [1, 3])
-def test_shapes_and_ranges(image_size, num_channels):
-    G = Generator(num_channels=num_channels, latent_dim=7, hidden_dim=2, image_size=image_size)
-    D = Discriminator(num_channels=num_channels, hidden_dim=2, image_size=image_size)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_shapes_and_ranges(image_size, num_channels, arch):
+    G = get_generator(num_channels, 7, 2, "cpu", image_size=image_size, arch=arch)
+    D = get_discriminator(num_channels, 2, "cpu", image_size=image_size, arch=arch)
     image = G(torch.randn(3, 7, 1, 1))
     assert image.shape == (3, num_channels, image_size, image_size)
     assert image.abs().max() <= 1
     assert D(image).shape == D.logits(image).shape == (3,)
+    assert torch.allclose(D(image), torch.sigmoid(D.logits(image)))
 
 
 def test_feature_maps_of_row_1():

@@ -12,7 +12,15 @@ SINGLE_CHANNEL_TAGS = {
     "dcgan": {"discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))"}
 }
 
+# settings that change what there is to train, to sample or to resume
+VARIANTS = {"dcgan": [{}, {"arch": "mlp"}, {"ema": 0.9}]}
+
 each_system = pytest.mark.parametrize("name", SYSTEMS)
+each_variant = pytest.mark.parametrize(
+    ("name", "variant"),
+    [(name, variant) for name in SYSTEMS for variant in VARIANTS.get(name, [{}])],
+    ids=lambda value: value if isinstance(value, str) else ",".join(value) or "defaults",
+)
 
 
 @pytest.fixture
@@ -30,9 +38,9 @@ def copy(trainer):
     }
 
 
-@each_system
-def test_one_step_changes_every_network_and_gives_finite_tags(name, build):
-    trainer = build(name)
+@each_variant
+def test_one_step_changes_every_network_and_gives_finite_tags(name, variant, build):
+    trainer = build(name, **variant)
     before = copy(trainer)
     scalars = trainer.train_step(trainer.batches()(0))
     assert all(math.isfinite(float(value)) for value in scalars.values())
@@ -46,9 +54,9 @@ def test_one_step_changes_every_network_and_gives_finite_tags(name, build):
                 assert not torch.equal(state[key], changed[key]), f"{network}.{key}"
 
 
-@each_system
-def test_samples_are_grids_in_range_and_leave_the_networks_alone(name, build):
-    trainer = build(name)
+@each_variant
+def test_samples_are_grids_in_range_and_leave_the_networks_alone(name, variant, build):
+    trainer = build(name, **variant)
     before = copy(trainer)
     for grid in trainer.sample_images().values():
         assert grid.ndim == 3
@@ -59,21 +67,21 @@ def test_samples_are_grids_in_range_and_leave_the_networks_alone(name, build):
         assert trainer.networks[network].training
 
 
-@each_system
-def test_generated_images_are_bytes(name, build):
-    config = build(name).config
-    images = torch.cat(list(build(name).generate(7, seed=0)))
+@each_variant
+def test_generated_images_are_bytes(name, variant, build):
+    config = build(name, **variant).config
+    images = torch.cat(list(build(name, **variant).generate(7, seed=0)))
     assert images.dtype == torch.uint8
     assert images.shape[0] == 7
     assert images.shape[-2:] == (config.image_size, config.image_size)
 
 
-@each_system
-def test_a_run_resumes_bit_for_bit(name, build):
-    whole = build(name, run="whole")
+@each_variant
+def test_a_run_resumes_bit_for_bit(name, variant, build):
+    whole = build(name, run="whole", **variant)
     whole.train()
-    build(name, run="parts", num_training_steps=3).train()
-    parts = build(name, run="parts")
+    build(name, run="parts", num_training_steps=3, **variant).train()
+    parts = build(name, run="parts", **variant)
     parts.train()
     for network, state in copy(whole).items():
         for key, value in parts.networks[network].state_dict().items():

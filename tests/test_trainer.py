@@ -19,6 +19,7 @@ from dataset import Batches, ImageData
 from errors import UserError
 from losses import BCE
 from seeding import global_stream
+from systems.dcgan import DCGAN
 from trainer import GANTrainer, frozen, sampling
 
 
@@ -52,10 +53,10 @@ class Toy(GANTrainer):
 
     config_class = ToyConfig
 
-    def __init__(self, config: ToyConfig, device="cpu") -> None:
+    def __init__(self, config: ToyConfig, device="cpu", *, ema: float = 0.0) -> None:
         with global_stream("weights", config.seed):
             G, D = ToyG(config.latent_dim), ToyD()
-        super().__init__(config, torch.device(device), G=G, D=D, loss=BCE)
+        super().__init__(config, torch.device(device), G=G, D=D, loss=BCE, ema=ema)
 
     def batches(self) -> Batches:
         images = torch.arange(37 * 16, dtype=torch.int64).mul(7).remainder(256).to(torch.uint8)
@@ -370,3 +371,31 @@ def test_generate_gives_n_bytes_images_whatever_the_global_stream(toy):
     assert images.dtype == torch.uint8
     assert torch.equal(images, torch.cat(list(trainer.generate(123, seed=5))))
     assert not torch.equal(images, torch.cat(list(trainer.generate(123, seed=6))))
+
+
+def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(tmp_path):
+    trainer = Toy(ToyConfig(runs_dir=str(tmp_path)), ema=0.75)
+    batches, seen = trainer.batches(), []
+    for step in range(3):
+        trainer.train_step(batches(step))
+        trainer.step += 1
+        seen.append(trainer.G.linear.weight.detach().clone())
+    wanted = 0.75 * (0.75 * seen[0] + 0.25 * seen[1]) + 0.25 * seen[2]
+    assert torch.allclose(trainer.average.module.linear.weight, wanted, atol=1e-6)
+    assert trainer.sampling_mode()["ema"] is True
+
+
+def test_ema_samples_with_batchnorm_statistics_of_the_averaged_weights(tiny_config):
+    trainer = DCGAN(tiny_config(ema=0.5), torch.device("cpu"))
+    batches = trainer.batches()
+    for step in range(3):
+        trainer.train_step(batches(step))
+        trainer.step += 1
+    kept = {k: v.clone() for k, v in trainer.average.module.state_dict().items()}
+    G = trainer.sampled_generator()
+    norm = next(m for m in G.modules() if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        z = torch.cat([trainer.noise(100, "statistics", i, device="cpu") for i in range(20)])
+        before_norm = G.project[0](z)
+    assert torch.allclose(norm.running_mean, before_norm.mean((0, 2, 3)), atol=1e-4)
+    assert all(torch.equal(v, kept[k]) for k, v in trainer.average.module.state_dict().items())
