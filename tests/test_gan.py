@@ -6,7 +6,6 @@ import torch
 from GAN import (
     ARCHITECTURES,
     IMAGE_SIZES,
-    Discriminator,
     Generator,
     count_parameters,
     get_discriminator,

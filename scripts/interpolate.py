@@ -1,0 +1,232 @@
+"""Images along a path between two noise vectors, and beyond its ends.
+
+    python scripts/interpolate.py runs/NAME                       5 pairs, 10 images each, linear
+    python scripts/interpolate.py runs/NAME --extrapolate 3 --path both
+
+The i-th image of a pair is G of the point at t = i / K, i = 0 .. K; --extrapolate E adds
+i = -E .. -1 and K + 1 .. K + E. Writes grids and the change a step into RUN/interpolation/.
+"""
+
+import argparse
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from config import Parser, print_error
+from dataset import to_bytes
+from errors import UserError
+from inception import load_inception
+from scripts.saved_run import open_run
+from seeding import generator
+from trainer import GANTrainer, Trainer, sampling
+
+
+def linear(z1: Tensor, z2: Tensor, t: float) -> Tensor:
+    """z1 + t (z2 - z1). Half way the norm of two independent Gaussian z falls to 0.71 of theirs."""
+    return z1 + t * (z2 - z1)
+
+
+def spherical(z1: Tensor, z2: Tensor, t: float) -> Tensor:
+    """The great circle through both directions, the norm linear in t. White 2016, arXiv:1609.04468.
+
+    z1, z2 (d,), not parallel; keeps to the shell |z| ~ sqrt(d) on which Gaussian noise lies.
+    """
+    norms = torch.stack([z1.norm(), z2.norm()])
+    u1, u2 = z1 / norms[0], z2 / norms[1]
+    angle = torch.arccos((u1 @ u2).clamp(-1, 1))
+    direction = (torch.sin((1 - t) * angle) * u1 + torch.sin(t * angle) * u2) / torch.sin(angle)
+    return direction * torch.lerp(norms[0], norms[1], t)
+
+
+PATHS = {"linear": linear, "spherical": spherical}
+
+
+def positions(images: int, extrapolate: int) -> list[float]:
+    """t of each image: i / K for i = -E .. K + E, with K + 1 = images."""
+    K = images - 1
+    return [i / K for i in range(-extrapolate, K + extrapolate + 1)]
+
+
+def interpolate(
+    trainer: Trainer, path: str, *, pairs: int, images: int, extrapolate: int, seed: int
+) -> Tensor:
+    """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
+    if not isinstance(trainer, GANTrainer):
+        raise UserError(f"{trainer.config.model} has no noise to interpolate in: wanted a GAN.")
+    size = (pairs, 2, trainer.config.latent_dim)
+    ends = torch.randn(size, generator=generator("cpu", "interpolation", seed))
+    ts = positions(images, extrapolate)
+    z = torch.stack([PATHS[path](z1, z2, t) for z1, z2 in ends for t in ts])
+    G = trainer.sampled_generator()
+    with sampling(G):
+        x = G(z[:, :, None, None].to(trainer.device))
+    return x.cpu().unflatten(0, (pairs, len(ts)))
+
+
+def pixel_change(x: Tensor) -> Tensor:
+    """(pairs, steps): root mean square difference of neighbouring images, pixels in [0, 1]."""
+    return x.diff(dim=1).div(2).square().mean((2, 3, 4)).sqrt()
+
+
+def feature_change(x: Tensor, extractor: Any) -> Tensor:
+    """(pairs, steps): Euclidean distance of neighbouring images in the extractor's features."""
+    with torch.no_grad():
+        features = torch.cat([extractor(b) for b in to_bytes(x.flatten(0, 1)).split(50)])
+    return features.float().unflatten(0, x.shape[:2]).diff(dim=1).norm(dim=2)
+
+
+def grid_figure(x: Tensor, ts: list[float], title: str) -> plt.Figure:
+    """Rows are pairs, columns are t; what lies beyond the two ends has an orange frame."""
+    rows, columns = x.shape[:2]
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(0.62 * columns, 0.62 * rows + 0.5), squeeze=False
+    )
+    for row in range(rows):
+        for column, t in enumerate(ts):
+            show(axes[row][column], x[row, column], beyond=not 0 <= t <= 1)
+            if row == 0:
+                axes[row][column].set_title(f"{t:.2f}", fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    figure.tight_layout(pad=0.2, w_pad=0.15, h_pad=0.15, rect=(0, 0, 1, 1 - 0.1 / (0.62 * rows)))
+    return figure
+
+
+def show(axis: plt.Axes, image: Tensor, *, beyond: bool) -> None:
+    axis.imshow(((image + 1) / 2).permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set(color="tab:orange" if beyond else "0.7", linewidth=1.5 if beyond else 0.5)
+
+
+def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> plt.Figure:
+    """One panel a measure: a thin line a pair, a thick one their mean, for every path."""
+    measures = list(next(iter(changes.values())))
+    figure, axes = plt.subplots(1, len(measures), figsize=(4.2 * len(measures), 3.2), squeeze=False)
+    middles = [(a + b) / 2 for a, b in pairwise(ts)]
+    for axis, measure in zip(axes[0], measures, strict=True):
+        for colour, (path, values) in zip(("tab:blue", "tab:red"), changes.items(), strict=False):
+            axis.plot(middles, values[measure].T.numpy(), color=colour, alpha=0.25, linewidth=0.8)
+            axis.plot(middles, values[measure].mean(0).numpy(), color=colour, label=path)
+        axis.axvspan(0, 1, color="0.5", alpha=0.1, linewidth=0)
+        axis.set(xlabel="t (shaded: between the two ends)", ylabel=LABELS[measure], ylim=(0, None))
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+LABELS = {
+    "pixel": "pixel change a step (RMS, 0 to 1)",
+    "feature": "Inception feature change a step",
+}
+
+
+def examine(
+    trainer: Trainer,
+    paths: list[str],
+    out: Path,
+    *,
+    pairs: int = 5,
+    images: int = 10,
+    extrapolate: int = 0,
+    seed: int = 0,
+    extractor: Any = None,
+) -> dict[str, Any]:
+    """Grids and changes into `out`; what was measured, as in its interpolation.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    ts, changes = positions(images, extrapolate), {}
+    result = {"pairs": pairs, "images": images, "extrapolate": extrapolate, "seed": seed, "t": ts}
+    result |= {"step": trainer.step, "files": [], "change": {}}
+    for path in paths:
+        x = interpolate(
+            trainer, path, pairs=pairs, images=images, extrapolate=extrapolate, seed=seed
+        )
+        changes[path] = {"pixel": pixel_change(x)}
+        if extractor is not None:
+            changes[path]["feature"] = feature_change(x, extractor)
+        title = f"{path} interpolation, t from z1 (0) to z2 (1)"
+        result["files"].append(save(grid_figure(x, ts, title), out / f"{path}.png"))
+        inside = slice(extrapolate, extrapolate + images - 1)  # the steps between the two ends
+        result["change"][path] = {k: statistics(v[:, inside]) for k, v in changes[path].items()}
+    result["files"].append(save(change_figure(changes, ts), out / "change.png"))
+    (out / "interpolation.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def save(figure: plt.Figure, path: Path) -> str:
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+    return str(path)
+
+
+def statistics(change: Tensor) -> dict[str, Any]:
+    """Of (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even)."""
+    return {
+        "mean": float(change.mean()),
+        "largest": float(change.max()),
+        "largest_to_mean": float((change.amax(1) / change.mean(1)).mean()),
+        "by_step": [float(v) for v in change.mean(0)],
+    }
+
+
+def in_words(result: dict[str, Any]) -> str:
+    lines = []
+    for path, measures in result["change"].items():
+        for measure, s in measures.items():
+            lines.append(
+                f"{path:<9} {measure:<7} change a step: mean {s['mean']:.3f}, the largest of a pair"
+                f" {s['largest_to_mean']:.2f} times its mean"
+            )
+    return "\n".join([*lines, *(f"wrote {name}" for name in result["files"])])
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p.add_argument("run_dir", help="folder of a run, such as runs/NAME")
+    p.add_argument("--pairs", type=int, default=5, help="rows (default: 5)")
+    p.add_argument("--images", type=int, default=10, help="images a pair, K + 1 (default: 10)")
+    p.add_argument("--extrapolate", type=int, default=0, help="images beyond each end (default: 0)")
+    p.add_argument("--path", choices=[*PATHS, "both"], default="linear", help="(default: linear)")
+    p.add_argument("--seed", type=int, default=0, help="of the noise vectors (default: 0)")
+    p.add_argument("--out", default="", help="folder to write to (default: RUN_DIR/interpolation)")
+    p.add_argument("--no_features", action="store_true", help="pixel changes alone, no Inception")
+    return p
+
+
+def main(argv: list[str]) -> int:
+    args = parser().parse_args(argv)
+    try:
+        for name, least in (("pairs", 1), ("images", 2), ("extrapolate", 0)):
+            if getattr(args, name) < least:
+                raise UserError(f"--{name} {getattr(args, name)}: wanted at least {least}.")
+        trainer = open_run(args.run_dir)
+        result = examine(
+            trainer,
+            list(PATHS) if args.path == "both" else [args.path],
+            Path(args.out or Path(args.run_dir) / "interpolation"),
+            pairs=args.pairs,
+            images=args.images,
+            extrapolate=args.extrapolate,
+            seed=args.seed,
+            extractor=None if args.no_features else load_inception("cpu", "fp32"),
+        )
+    except UserError as error:
+        return print_error(error)
+    except OSError as error:
+        return print_error(UserError(f"{error.filename} can't be written: {error.strerror}."))
+    print(in_words(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

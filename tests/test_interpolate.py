@@ -1,0 +1,91 @@
+"""Paths between noise vectors: their ends, their norms, what a step changes, the files written."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import interpolate
+from systems.dcgan import DCGAN
+
+
+@pytest.fixture
+def trainer(tiny_config):
+    return DCGAN(tiny_config(run="tiny", num_training_steps=1), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("path", interpolate.PATHS.values())
+def test_a_path_starts_at_z1_and_ends_at_z2(path):
+    z1, z2 = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(path(z1, z2, 0.0), z1, atol=1e-5)
+    assert torch.allclose(path(z1, z2, 1.0), z2, atol=1e-5)
+
+
+def test_linear_goes_on_beyond_its_ends_by_the_same_step():
+    z1, z2 = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0])
+    assert torch.equal(interpolate.linear(z1, z2, 2.0), torch.tensor([2.0, 1.0]))
+    assert torch.equal(interpolate.linear(z1, z2, -1.0), torch.tensor([-1.0, 1.0]))
+
+
+def test_spherical_halves_the_angle_and_keeps_to_the_shell():
+    z1, z2 = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 4.0])
+    middle = interpolate.spherical(z1, z2, 0.5)
+    assert middle.norm() == pytest.approx(3.0, abs=1e-5)
+    assert math.atan2(middle[1], middle[0]) == pytest.approx(math.pi / 4, abs=1e-5)
+    assert interpolate.linear(z1, z2, 0.5).norm() < 2.5
+
+
+def test_positions_are_i_over_k():
+    assert interpolate.positions(3, 0) == [0.0, 0.5, 1.0]
+    assert interpolate.positions(3, 1) == [-0.5, 0.0, 0.5, 1.0, 1.5]
+    assert len(interpolate.positions(10, 0)) == 10
+
+
+def test_pixel_change_is_in_pixels_from_0_to_1():
+    x = torch.full((1, 3, 1, 4, 4), -1.0)
+    x[:, 1:] = 1.0  # black, white, white
+    assert interpolate.pixel_change(x).tolist() == [[1.0, 0.0]]
+
+
+def test_the_ends_do_not_depend_on_how_many_images_lie_between(trainer):
+    def ends(images):
+        x = interpolate.interpolate(
+            trainer, "linear", pairs=2, images=images, extrapolate=0, seed=3
+        )
+        return x[:, [0, -1]]
+
+    assert torch.allclose(ends(3), ends(6), atol=1e-6)
+
+
+def test_what_is_measured_is_written_beside_the_pictures(trainer, pixel_means, tmp_path):
+    result = interpolate.examine(
+        trainer,
+        ["linear", "spherical"],
+        tmp_path / "out",
+        pairs=2,
+        images=4,
+        extrapolate=1,
+        extractor=pixel_means,
+    )
+    assert json.loads((tmp_path / "out" / "interpolation.json").read_text()) == result
+    assert len(result["change"]["linear"]["pixel"]["by_step"]) == 3  # between the ends alone
+    assert result["change"]["spherical"]["feature"]["mean"] > 0
+    assert [Path(name).name for name in result["files"]] == [
+        "linear.png",
+        "spherical.png",
+        "change.png",
+    ]
+    assert all(Path(name).read_bytes().startswith(b"\x89PNG") for name in result["files"])
+
+
+def test_the_command_on_a_trained_run_and_on_none(trainer, capsys, data_dir):
+    trainer.train()
+    run = str(trainer.config.run_dir)
+    assert interpolate.main([run, "--pairs", "1", "--images", "3", "--no_features"]) == 0
+    assert "linear" in capsys.readouterr().out
+    assert interpolate.main([run, "--images", "1"]) == 1
+    assert "wanted at least 2" in capsys.readouterr().err
+    assert interpolate.main([str(data_dir)]) == 1
+    assert "config.json" in capsys.readouterr().err
