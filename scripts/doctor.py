@@ -1,0 +1,50 @@
+"""What the curves of runs say of their game: python scripts/doctor.py RUN_DIR... docs/doctor.md."""
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from config import print_error
+from doctor import WINDOW, Diagnosis, diagnose
+from errors import UserError
+from runlog import read_scalars
+
+
+def show(run_dir: Path, diagnosis: Diagnosis) -> None:
+    """The run, what was found, what to try."""
+    print(f"\n{run_dir.name}")
+    for sentence in (*diagnosis.sentences, diagnosis.advice):
+        print(textwrap.fill(sentence, 100, initial_indent="  ", subsequent_indent="    "))
+
+
+def read(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """A run's curves. Raises UserError if the folder is not there or holds none."""
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")
+    return read_scalars(run_dir)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition(":")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="as runs/NAME")
+    parser.add_argument("--window", type=int, default=WINDOW, help="steps that are judged together")
+    args = parser.parse_args()
+    if args.window < 1:
+        return print_error(UserError(f"--window {args.window}: wanted at least 1 step."))
+    status = 0
+    for run_dir in args.run_dirs:
+        try:
+            show(run_dir, diagnose(read(run_dir), window=args.window))
+        except UserError as error:
+            status = print_error(error)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
