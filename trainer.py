@@ -26,6 +26,7 @@ import checkpoint
 import dataset
 from config import Config, differences, save_config
 from dataset import Batch, Batches, ImageData
+from doctor import Watcher
 from errors import UserError
 from losses import AdversarialLoss
 from runlog import RunLog
@@ -212,6 +213,7 @@ class GANTrainer(Trainer):
         self.G = G.to(device, memory_format=torch.channels_last)
         self.D = D.to(device, memory_format=torch.channels_last)
         self.loss = loss
+        self.watcher = Watcher(config.logging_steps)
         adam = {"lr": config.learning_rate, "betas": (config.beta1, 0.999), "fused": True}
         self.networks = {"G": self.G, "D": self.D}
         self.optimizers = {
@@ -255,6 +257,12 @@ class GANTrainer(Trainer):
             "D(G(z1))": mean_probability(fake_logits),
             "D(G(z2))": mean_probability(updated_logits),
         }
+
+    def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
+        """A line beside the bar when the game has been ill for long, and when it is so no more."""
+        line = self.watcher.note(self.step, scalars) if scalars else None
+        if line:
+            tqdm.write(line)
 
     def noise(self, n: int, purpose: str, index: int, *, device: str | None = None) -> Tensor:
         """z (n, latent_dim, 1, 1) ~ N(0, I), a function of (seed, purpose, index)."""
