@@ -1,0 +1,384 @@
+"""Grids, plans and tables; runs of a stand-in for main.py, and of the true one."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, PixelMeans
+from test_cli import OFFLINE, ROOT, flags
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import sweep
+import sweep_cost
+import sweep_runs
+from config import parse
+from inception import WEIGHTS_DIGEST
+from sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
+from sweep_runs import Outcome, main_command, run_all
+from sweep_table import as_json, as_markdown, notes, summarize, table
+from systems import SYSTEMS
+from systems.dcgan import DCGANConfig
+
+CHILD = """
+import json, os, pathlib, signal, sys, time
+folder, doing, result = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+print("threads", os.environ.get("OMP_NUM_THREADS"), flush=True)
+if doing == "fails":
+    sys.exit("some words\\nerror: training broke down, said the stand-in.")
+if doing == "is killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if doing == "waits":
+    def stop(number, frame):
+        (folder / "saved").touch()
+        sys.exit(128 + number)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    (folder / "waits").touch()
+    time.sleep(60)
+if doing == "meets":
+    (folder / "meets").touch()
+    deadline = time.time() + 20
+    while len(list(folder.parent.glob("*/meets"))) < 2:
+        assert time.time() < deadline, "nobody came"
+        time.sleep(0.02)
+if doing != "leaves nothing":
+    print("\\r 50%|#####     | 3/6 [00:01<00:01, 3.00step/s, discriminator_loss=0.5]", end="\\r")
+    (folder / "results.jsonl").open("a").write(result + "\\n")
+"""
+
+
+def line(config, value=50.0, **changes) -> dict:
+    """A line of results.jsonl as main.py would leave it."""
+    return {
+        "metric": "fid",
+        "value": value,
+        "error": 0.5,
+        "floor": 3.8,
+        "protocol": config.fid_protocol,
+        "precision": config.fid_precision,
+        "weights_sha256": WEIGHTS_DIGEST,
+        "step": config.num_training_steps,
+    } | changes
+
+
+def keep(config, **changes) -> None:
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    with open(config.run_dir / "results.jsonl", "a") as file:
+        file.write(json.dumps(line(config, **changes)) + "\n")
+
+
+def stand_in(doing: dict[int, str]):
+    """A command whose runs do as their seed says; FID = 50 + seed."""
+
+    def command(config) -> list[str]:
+        result = json.dumps(line(config, 50.0 + config.seed))
+        words = [config.run_dir, doing.get(config.seed, "works"), result]
+        return [sys.executable, "-S", "-c", CHILD, *map(str, words)]
+
+    return command
+
+
+@pytest.fixture
+def base(tmp_path) -> DCGANConfig:
+    return DCGANConfig(runs_dir=str(tmp_path / "runs"), num_training_steps=6)
+
+
+@pytest.fixture
+def argv(tmp_path) -> list[str]:
+    return flags(runs_dir=tmp_path / "runs", num_training_steps=6)
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    monkeypatch.setattr(sweep, "measure", lambda *_: {})
+
+
+def test_a_grid_is_every_combination_times_the_seeds(base):
+    grid = parse_grid(["latent_dim=16,100", "hidden_dim=4,8"], DCGANConfig)
+    configs = plan_runs(base, grid, [42, 43, 44])
+    assert len({config.run_name for config in configs}) == 12
+    found = [(c.latent_dim, c.generator_hidden_dim, c.seed) for c in configs]
+    assert found == [(z, h, s) for z in (16, 100) for h in (4, 8) for s in (42, 43, 44)]
+    assert all(c.discriminator_hidden_dim == c.generator_hidden_dim for c in configs)
+    assert all(c.do_train and c.num_training_steps == 6 for c in configs)
+    assert grid_point(configs[3], list(grid)) == {"latent_dim": 16, "hidden_dim": 8}
+
+
+def test_without_a_grid_there_are_the_seeds(base):
+    assert [config.seed for config in plan_runs(base, {}, [1, 2])] == [1, 2]
+
+
+def test_values_have_the_type_of_their_setting_and_twice_is_once():
+    grid = parse_grid(["learning_rate=2e-4,0.0002,1e-3", "dataset=fashion"], DCGANConfig)
+    assert grid == {"learning_rate": [2e-4, 1e-3], "dataset": ["fashion"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [42, 43, 44]), ("1,5,9", [1, 5, 9]), ("7,", [7]), ("0,0", [0])]
+)
+def test_seeds(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--grid laten_dim=3", "did you mean latent_dim"),
+        ("--grid xyz=3", "wanted one of .*latent_dim.*hidden_dim"),
+        ("--grid latent_dim", "wanted NAME=VALUE"),
+        ("--grid latent_dim=", "wanted NAME=VALUE"),
+        ("--grid latent_dim=x", "wanted a value of type int"),
+        ("--grid latent_dim=16,0", "--latent_dim 0: wanted at least 1"),
+        ("--grid dataset=minst", "wanted one of mnist, fashion"),
+        ("--grid latent_dim=1 latent_dim=2", "twice"),
+        ("--grid hidden_dim=4 generator_hidden_dim=4", "generator_hidden_dim twice"),
+        ("--grid hidden_dim=4 --generator_hidden_dim 4", "--generator_hidden_dim is in the grid"),
+        ("--grid seed=1,2", "--seeds"),
+        ("--grid saving_steps=1,2", "the same run"),
+        ("--seeds 0", "--seeds 0: wanted"),
+        ("--seeds one", "--seeds one: wanted"),
+        ("--seeds 1,-1", "--seeds 1,-1: wanted"),
+        ("--jobs 0", "--jobs 0: wanted at least 1"),
+        ("--seed 3", "--seeds"),
+        ("--run mine", "name themselves"),
+        ("--no_score", "leave it out"),
+        ("--batch_size 1", "--batch_size 1: wanted at least 2"),
+        ("--model xyz", "--model xyz: wanted one of"),
+    ],
+)
+def test_bad_flags_are_one_sentence_before_anything_runs(flag, sentence, argv, tmp_path, capsys):
+    assert sweep.main([*argv, *flag.split()], stand_in({})) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert re.search(sentence, err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_flag_of_main_is_guessed(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        sweep.main([*argv, "--laten_dim", "3"])
+    assert stop.value.code == 2
+    assert "did you mean --latent_dim" in capsys.readouterr().err
+
+
+def test_the_command_of_a_run_brings_back_its_config(base):
+    config = dataclasses.replace(base, do_train=True, seed=7, learning_rate=1e-3, no_cuda=True)
+    words = main_command(config)
+    assert words[:2] == [sys.executable, str(ROOT / "main.py")]
+    classes = {name: system.config_class for name, system in SYSTEMS.items()}
+    assert parse(words[2:], classes, "") == config
+
+
+def test_the_plan_tells_what_is_there(argv, untimed, tmp_path, capsys):
+    config = DCGANConfig(runs_dir=str(tmp_path / "runs"), num_training_steps=6)
+    finished, halfway, trained, new = plan_runs(config, {}, [1, 2, 3, 4])
+    keep(finished, value=61.234)
+    keep(new, step=5)  # none of these is the asked one
+    keep(new, protocol="smoke")
+    keep(new, precision="bf16")
+    keep(new, metric="accuracy")
+    for run, step in ((halfway, 4), (trained, 6)):
+        (run.run_dir / "checkpoints").mkdir(parents=True)
+        (run.run_dir / "checkpoints" / f"{step:07d}.pt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert sweep.main([*argv, "--seeds", "1,2,3,4", "--dry_run"]) == 0
+    states = {row.split()[0]: row for row in capsys.readouterr().out.splitlines() if "-s" in row}
+    assert "finished, FID 61.23" in states[finished.run_name]
+    assert "resumes at step 4" in states[halfway.run_name]
+    assert "trained, to be scored" in states[trained.run_name]
+    assert "new" in states[new.run_name]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_score_by_other_weights_is_another_score(base, monkeypatch):
+    monkeypatch.setattr(sweep_runs, "digest_of", lambda weights: weights or WEIGHTS_DIGEST)
+    keep(base, weights_sha256="other")
+    assert sweep_runs.find_result(base) is None
+    assert sweep_runs.find_result(dataclasses.replace(base, inception_weights="other"))
+
+
+def test_a_run_past_the_last_step_is_refused(base, argv, capsys):
+    (config,) = plan_runs(base, {}, [42])
+    (config.run_dir / "checkpoints").mkdir(parents=True)
+    (config.run_dir / "checkpoints" / "0000009.pt").touch()
+    assert sweep.main(argv, stand_in({})) == 1
+    assert "is at step 9 already" in capsys.readouterr().err
+
+
+def test_failures_among_good_runs(argv, untimed, tmp_path, capsys):
+    doing = {2: "fails", 3: "is killed", 4: "leaves nothing"}
+    command = [*argv, "--seeds", "1,2,3,4,5", "--grid", "latent_dim=16"]
+    assert sweep.main(command, stand_in(doing)) == 1
+    out, err = capsys.readouterr()
+    assert "| 16         | 2 of 5 | 53.00 ± 2.83 | 51.00 | 55.00 | 0.50" in out
+    assert "exit status 1: error: training broke down, said the stand-in." in err
+    assert "killed by SIGKILL" in err
+    assert "left no FID of step 6" in err
+    assert err.count("log.txt") == 3
+    assert "some words" not in out + err  # the children's output stays in their logs
+    runs = json.loads((tmp_path / "runs" / "sweep.json").read_text())["runs"]
+    assert [run["status"] for run in runs] == ["finished", *["failed"] * 3, "finished"]
+    assert "said the stand-in" in (tmp_path / "runs" / "sweep.md").read_text()
+    assert sweep.main(command, stand_in({})) == 0  # again: what failed, and nothing else
+    logs = [Path(run["log"]).read_text() for run in runs]
+    assert [log.count("\nthreads ") for log in logs] == [1, 2, 2, 2, 1]
+
+
+def test_finished_runs_are_not_run_again(base):
+    configs = plan_runs(base, {}, [1, 2])
+    first = run_all(configs, command=stand_in({}))
+    again = run_all(configs, command=lambda config: pytest.fail("run again"))
+    assert [o.result["value"] for o in first] == [o.result["value"] for o in again] == [51, 52]
+
+
+def test_jobs_run_side_by_side_with_their_threads(base):
+    configs = plan_runs(base, {}, [1, 2])
+    outcomes = run_all(configs, jobs=2, threads=3, command=stand_in({1: "meets", 2: "meets"}))
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    assert all("threads 3" in outcome.log.read_text() for outcome in outcomes)
+
+
+def test_a_run_that_another_sweep_works_on_is_left_alone(base):
+    (config,) = plan_runs(base, {}, [1])
+    config.run_dir.mkdir(parents=True)
+    with open(config.run_dir / "log.txt", "ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        (outcome,) = run_all([config], command=stand_in({}))
+    assert "another sweep" in outcome.failure
+    assert run_all([config], command=stand_in({}))[0].result
+
+
+def test_a_run_whose_folder_can_not_be_made_is_one_failure(base, tmp_path):
+    bad, good = plan_runs(base, {}, [1, 2])
+    good.run_dir.mkdir(parents=True)
+    bad.run_dir.write_text("a file is in the way")
+    outcomes = run_all([bad, good], command=stand_in({}))
+    assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_children_and_loses_nothing(number, argv, untimed, tmp_path, capsys):
+    def send() -> None:
+        deadline = time.monotonic() + 20
+        while not list(tmp_path.rglob("waits")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    code = sweep.main([*argv, "--seeds", "1,2,3"], stand_in({2: "waits"}))
+    thread.join()
+    assert code == 128 + number
+    assert len(list(tmp_path.rglob("saved"))) == 1
+    assert "2 of 3 runs are not done" in capsys.readouterr().err
+    runs = json.loads((tmp_path / "runs" / "sweep.json").read_text())["runs"]
+    assert [run["status"] for run in runs] == ["finished", "stopped", "stopped"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_table_in_closed_form(base):
+    configs = plan_runs(base, {"latent_dim": [16, 100]}, [1, 2, 3])
+    values = {(16, 1): 1.0, (16, 2): 2.0, (16, 3): 3.0, (100, 2): 9.0}
+    outcomes = [
+        Outcome(c, line(c, values[key], error=None if c.seed == 1 else c.seed / 10))
+        if (key := (c.latent_dim, c.seed)) in values
+        else Outcome(c, failure="it failed")
+        for c in configs
+    ]
+    whole, single = summarize(outcomes, ["latent_dim"])
+    assert (whole["mean"], whole["sd"], whole["min"], whole["max"]) == (2.0, 1.0, 1.0, 3.0)
+    assert whole["sd"] == statistics.stdev([1, 2, 3])
+    assert (single["finished"], single["runs"], single["sd"]) == (1, 3, None)
+    head, rule, first, second = table(outcomes, ["latent_dim"]).splitlines()
+    assert len({len(row) for row in (head, rule, first, second)}) == 1
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    assert cells == [
+        "16", "3", "2.00 ± 1.00", "1.00", "3.00", "0.20 to 0.30", "3.80", "homework, fp32",
+    ]  # fmt: skip
+    assert "| 1 of 3 | 9.00 " in second
+    assert any(
+        "One seed: no standard deviation" in note for note in notes(outcomes, ["latent_dim"])
+    )
+    assert "- dcgan-mnist" in as_markdown(outcomes, ["latent_dim"])
+    runs = json.loads(as_json(outcomes, ["latent_dim"]))["runs"]
+    assert runs[0]["point"] == {"latent_dim": 16}
+    assert runs[3]["failure"] == "it failed"
+
+
+def test_a_row_without_a_result_has_no_numbers(base):
+    (config,) = plan_runs(base, {}, [1])
+    assert "| 0 of 1 | -" in table([Outcome(config, failure="no")], [])
+
+
+def test_estimates_count_the_steps_that_are_left():
+    assert sweep_cost.Cost(step=0.5, scoring=60).of(100) == 110
+    words = [sweep_cost.in_words(seconds) for seconds in (9.6, 300, 3 * 3600 + 1200)]
+    assert words == ["10 s", "5 min", "3 h 20 min"]
+
+
+MAIN_WITH_PIXEL_MEANS = """
+import sys
+sys.path[:0] = ["{root}", "{root}/tests"]
+import conftest, main, score
+score.load_inception = lambda *_: conftest.PixelMeans()
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_true_runs_one_of_which_ends_in_nan(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_cost, "load_inception", lambda *_: PixelMeans())
+    monkeypatch.setattr(sweep_runs, "digest_of", lambda _: PixelMeans.digest)
+    monkeypatch.chdir(tmp_path)
+    tiny = {name: value for name, value in TINY.items() if not name.endswith("hidden_dim")}
+    argv = flags(**tiny, data_dir=data_dir, runs_dir="mine", fid_protocol="smoke")
+    argv += ["--grid", "hidden_dim=4", "learning_rate=2e-4,1e30"]
+
+    def command(config) -> list[str]:
+        code = MAIN_WITH_PIXEL_MEANS.format(root=ROOT)
+        return [sys.executable, "-c", code, *main_command(config)[2:]]
+
+    assert sweep.main(argv, command) == 1
+    out, err = capsys.readouterr()
+    assert out.count("  new ") == 2
+    assert "in all: an estimate" in out
+    assert "error: training broke down" in err
+    finished, failed = json.loads(Path("mine/sweep.json").read_text())["runs"]
+    assert finished["result"]["value"] > 0
+    assert finished["result"]["step"] == 6
+    assert failed["result"] is None
+    log = Path(finished["log"]).read_bytes()
+    assert b"6/6" in log
+    sweep.main(argv[:-1], command)  # the good run alone
+    assert Path(finished["log"]).read_bytes() == log
+
+
+def test_the_script_itself_from_another_folder(tmp_path):
+    config = DCGANConfig(runs_dir=str(tmp_path / "mine"), num_training_steps=6)
+    keep(config, value=70.125)
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "scripts" / "sweep.py", "--grid", "hidden_dim=16"),
+            *flags(runs_dir="mine", num_training_steps=6),
+        ],
+        cwd=tmp_path,
+        env=os.environ | OFFLINE,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| 16         | 1     | 70.12 " in done.stdout
+    assert "One seed" in (tmp_path / "mine" / "sweep.md").read_text()
