@@ -1,0 +1,228 @@
+"""The digit classifier: its file, its record, what it takes for no digit, and how it is made."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import dataset
+import mnist
+from dataset import ImageData
+from digits import WEIGHTS, DigitClassifier, as_input, load_digits, predict, save_digits
+from errors import UserError
+from scripts import train_digits
+
+MNIST = Path(__file__).parent.parent / "data"
+needs_mnist = pytest.mark.skipif(
+    not (MNIST / "MNIST" / "raw" / "t10k-images-idx3-ubyte").is_file(), reason="MNIST is not here"
+)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> DigitClassifier:
+    return load_digits()
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    return x.clamp(0, 255).round().to(torch.uint8)
+
+
+def blurred(n: int, sigma: float) -> Tensor:
+    """Gaussian noise blurred by sigma pixels and stretched to [0, 255]."""
+    kernel = torch.exp(-(torch.arange(-8, 9.0) ** 2) / (2 * sigma**2))
+    noise = F.pad(torch.randn(n, 1, 32, 32), (8, 8, 8, 8), mode="reflect")
+    x = F.conv2d(F.conv2d(noise, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    low, high = x.amin((1, 2, 3), True), x.amax((1, 2, 3), True)
+    return (x - low) / (high - low) * 255
+
+
+NOISES = {
+    "uniform": lambda n: torch.rand(n, 1, 32, 32) * 256,
+    "gaussian": lambda n: 128 + 50 * torch.randn(n, 1, 32, 32),
+    "wide gaussian": lambda n: 128 + 128 * torch.randn(n, 1, 32, 32),
+    "dark gaussian": lambda n: 30 * torch.randn(n, 1, 32, 32),
+    "black": lambda n: torch.zeros(n, 1, 32, 32),
+    "grey": lambda n: torch.full((n, 1, 32, 32), 128.0),
+    "white": lambda n: torch.full((n, 1, 32, 32), 255.0),
+    "greys": lambda n: (255 * torch.rand(n, 1, 1, 1)).expand(n, 1, 32, 32),
+    "specks": lambda n: 255.0 * (torch.rand(n, 1, 32, 32) < 0.01),
+} | {f"blurred {sigma}": lambda n, sigma=sigma: blurred(n, sigma) for sigma in (1, 2, 3, 5)}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_noise_is_off_the_digits(kind, classifier):
+    torch.manual_seed(0)
+    found = predict(classifier, as_bytes(NOISES[kind](60)))
+    assert found.off_digits(classifier.measured).float().mean() > 0.9
+
+
+def test_confidence_alone_would_not_see_it(classifier):
+    """Why there is a second check: the softmax is sure of uniform noise."""
+    torch.manual_seed(0)
+    assert (predict(classifier, as_bytes(NOISES["uniform"](60))).confidence > 0.9).all()
+
+
+def test_the_shipped_file_is_small_plain_and_states_its_record(classifier):
+    assert WEIGHTS.stat().st_size < 1e6
+    measured = torch.load(WEIGHTS, weights_only=True)["measured"]
+    assert measured["n"] == 10_000
+    assert measured["errors"] <= 70
+    assert measured["accuracy"] == 1 - measured["errors"] / measured["n"]
+    assert sum(measured["shares"]) == pytest.approx(1, abs=1e-6)
+    readme = (WEIGHTS.parent / "README.md").read_text()
+    assert f"{measured['errors']} errors of 10,000" in readme
+
+
+def test_shapes(classifier):
+    images = torch.zeros(3, 1, 32, 32, dtype=torch.uint8)
+    assert classifier(images).shape == (3, 10)
+    assert classifier.features(images).shape == (3, 64)
+    assert [column.shape for column in predict(classifier, images, batch_size=2)] == [(3,)] * 5
+    assert not classifier.training
+
+
+def test_loading_leaves_the_random_stream_alone():
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    load_digits()
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_half_precision_on_disk_full_in_memory(classifier, tmp_path):
+    save_digits(classifier, tmp_path / "again.pt")
+    stored = torch.load(tmp_path / "again.pt", weights_only=True)["state"]
+    assert stored["embed.weight"].dtype == torch.float16
+    again = load_digits("cpu", tmp_path / "again.pt")
+    assert again.measured == classifier.measured
+    for name, value in classifier.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+        assert value.dtype in (torch.float32, torch.int64)
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(WEIGHTS.read_bytes()[:200_000])
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(WEIGHTS.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def other_tensors(path: Path) -> None:
+    saved = torch.load(WEIGHTS, weights_only=True)
+    torch.save(saved | {"state": {"weight": torch.zeros(3)}}, path)
+
+
+def other_format(path: Path) -> None:
+    torch.save(torch.load(WEIGHTS, weights_only=True) | {"format": 99}, path)
+
+
+BAD_FILES = {
+    "torn": (torn, "torn or damaged"),
+    "flipped": (flipped, "torn or damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "torn or damaged"),
+    "a tensor": (lambda path: torch.save(torch.zeros(3), path), "not the digit classifier"),
+    "an object": (lambda path: torch.save(Path("x"), path), "no file of tensors"),
+    "other tensors": (other_tensors, "other tensors"),
+    "other format": (other_format, "format 99"),
+    "missing": (lambda path: None, "missing"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_named_with_what_to_do(kind, tmp_path):
+    make, words = BAD_FILES[kind]
+    make(tmp_path / "bad.pt")
+    with pytest.raises(UserError, match=words) as found:
+        load_digits("cpu", tmp_path / "bad.pt")
+    assert "bad.pt" in str(found.value)
+    assert "python scripts/train_digits.py" in str(found.value)
+
+
+def test_other_sizes_and_colours_become_input():
+    colour = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 64, 64)
+    assert as_input(colour).shape == (2, 1, 32, 32)
+    assert (as_input(colour) == round(0.299 * 255)).all()
+    grey = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    assert torch.equal(as_input(grey), grey)
+    assert torch.equal(as_input(grey.expand(2, 3, 32, 32)), grey)
+
+
+def test_distance_in_closed_form():
+    """Means at the origin but for one; a whitening of 1/2 halves the Euclidean distance."""
+    network = DigitClassifier()
+    network.means[1:] = 100.0
+    network.whitening.copy_(torch.eye(64) / 2)
+    features = torch.zeros(1, 64)
+    features[0, :2] = torch.tensor([3.0, 4.0])
+    assert network.distance(features).item() == pytest.approx(2.5, abs=1e-4)
+
+
+def test_fitted_distances_follow_the_covariance(monkeypatch):
+    """Features drawn around ten known means with a known covariance: E distance^2 = 64."""
+    torch.manual_seed(0)
+    n, scales = 4000, torch.linspace(0.5, 3.0, 64)
+    labels = torch.arange(n) % 10
+    features = 200.0 * F.one_hot(labels, 64) + scales * torch.randn(n, 64)
+    network = DigitClassifier()
+    monkeypatch.setattr(network, "features", lambda indices: features[indices.flatten()])
+    train_digits.fit_distances(network, ImageData(torch.arange(n).view(n, 1), labels))
+    assert network.distance(features).square().mean().item() == pytest.approx(64, rel=0.01)
+    covariance = (network.whitening @ network.whitening.T).inverse()
+    assert torch.allclose(covariance.diagonal().sqrt(), scales, rtol=0.1)
+
+
+def test_jitter_moves_but_keeps_the_range():
+    images = torch.zeros(64, 1, 32, 32, dtype=torch.uint8)
+    images[..., 10:22, 12:20] = 255
+    a, b = (train_digits.jitter(images, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert a.min() >= 0
+    assert a.max() < 255.01
+    assert len(a.flatten(1).unique(dim=0)) == 64
+    ratio = a.sum((1, 2, 3)) / images.sum((1, 2, 3))
+    assert 0.75 < ratio.min() < ratio.max() < 1.3  # the scale squared: 1/1.21 to 1/0.81
+
+
+def test_training_is_a_function_of_the_seed():
+    images = torch.randint(0, 256, (40, 1, 32, 32), dtype=torch.uint8)
+    data = ImageData(images, torch.arange(40) % 10)
+    a, b, other = (train_digits.train(data, seed=seed, epochs=1).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["embed.weight"], other["embed.weight"])
+
+
+def test_the_command_trains_measures_and_checks(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(dataset.DATASETS, "mnist", mnist.load_fashion)
+    argv = ["--data_dir", str(data_dir), "--out", str(tmp_path / "own.pt")]
+    assert train_digits.main([*argv, "--epochs", "2"]) == 0
+    assert "errors of 140" in capsys.readouterr().out
+    measured = load_digits("cpu", tmp_path / "own.pt").measured
+    assert measured["n"] == 140
+    assert measured["shares"] == pytest.approx([0.1] * 10)
+    assert 0 <= measured["off_digits"] <= 0.04
+    low, median, high = measured["neighbour_distances"]
+    assert 0 < low <= median <= high
+    assert train_digits.main([*argv, "--check"]) == 0
+    (tmp_path / "own.pt").write_bytes(b"garbage")
+    assert train_digits.main([*argv, "--check"]) == 1
+    assert "error: " in capsys.readouterr().err
+
+
+@needs_mnist
+def test_the_record_is_true(classifier):
+    test = dataset.load("mnist", "test", image_size=32, data_dir=MNIST, device="cpu")
+    found = predict(classifier, test.images)
+    measured = classifier.measured
+    errors = int((found.labels != test.labels).sum())
+    assert errors == pytest.approx(measured["errors"], abs=2)  # other CPUs round differently
+    low_confidence = (found.confidence < 0.9).float().mean().item()
+    assert low_confidence == pytest.approx(measured["low_confidence"], abs=1e-3)
+    off = found.off_digits(measured).float().mean().item()
+    assert off == pytest.approx(measured["off_digits"], abs=1e-3)
+    assert math.isclose(measured["accuracy"], 1 - errors / 10_000, abs_tol=3e-4)
