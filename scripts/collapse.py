@@ -1,0 +1,189 @@
+"""Which digits a trained generator makes, how often, and whether it has collapsed.
+
+    python scripts/collapse.py runs/NAME                 1000 images of the newest checkpoint
+    python scripts/collapse.py --images FOLDER           image files, from whatever generator
+
+Writes RUN/collapse/: collapse.json, counts.png, neighbours.png. Under a minute on a CPU.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder and its collapse.py
+
+import dataset
+from collapse import diversity_statistics, judge, label_statistics, memory_statistics, nearest
+from config import Parser, print_error
+from dataset import ImageData
+from digits import SIZE, as_input, load_digits, predict
+from digits.figures import counts_figure, neighbours_figure, save
+from errors import UserError
+from image_folder import image_paths, read_rgb
+from score import circumstances
+from scripts.saved_run import open_run
+from trainer import Trainer
+
+COMPARED = 2000  # at most so many images are compared pixel by pixel: the time grows with them
+ROWS, COLUMNS = 8, 5  # of neighbours.png
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = parse_args(argv)
+        if args.images:
+            out = args.out or args.images / "collapse"
+            result = examine_folder(args.images, args.data_dir, args.seed or 0, out)
+        else:
+            trainer = open_run(args.run_dir, data_dir=args.data_dir)
+            seed = trainer.config.seed if args.seed is None else args.seed
+            out = args.out or args.run_dir / "collapse"
+            result = examine(trainer, args.n, seed, out)
+    except UserError as error:
+        return print_error(error)
+    except OSError as error:
+        return print_error(UserError(f"{error.filename} can't be used: {error.strerror}."))
+    print(in_words(result))
+    print(f"wrote {', '.join(result['files'])}")
+    return 0
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("run_dir", type=Path, nargs="?", help="a run's folder, runs/NAME")
+    parser.add_argument("--images", type=Path, help="a folder of image files in place of a run")
+    parser.add_argument("--n", type=int, default=1000, help="images to generate (default 1000)")
+    parser.add_argument("--seed", type=int, help="of the noise (default: the run's own)")
+    parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
+    parser.add_argument("--out", type=Path, help="folder to write to (default RUN_DIR/collapse)")
+    args = parser.parse_args(argv)
+    if (args.run_dir is None) == (args.images is None):
+        raise UserError("wanted either a run's folder or --images FOLDER: see --help.")
+    if args.n < 10:
+        raise UserError(f"--n {args.n}: wanted at least 10 images, better 1000.")
+    return args
+
+
+def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, Any]:
+    """The report on n images of the trainer's generator, written to the folder `out` too.
+
+    Keys: collapse.label_statistics, diversity_statistics and memory_statistics; verdict, evidence;
+    files (the PNGs); of (the run). Raises UserError for a run on other data than MNIST.
+    """
+    config = trainer.config
+    if config.dataset != "mnist":
+        raise UserError(
+            f"{config.run_name} learned {config.dataset}: the classifier knows only the digits of"
+            " MNIST."
+        )
+    images = torch.cat([batch.cpu() for batch in trainer.generate(n, seed)])
+    title = f"{config.run_name}, step {trainer.step}"
+    about = {"run": config.run_name, "sample_seed": seed} | circumstances(trainer)
+    return examine_images(images, config.data_dir, seed, Path(out), title=title, about=about)
+
+
+def examine_folder(folder: Path, data_dir: str, seed: int, out: Path) -> dict[str, Any]:
+    """The same of the image files in a folder, in the order of their names."""
+    if not folder.is_dir():
+        raise UserError(f"--images {folder} is no folder.")
+    images = torch.cat([as_input(read_rgb(path)[None]) for path in image_paths(folder)])
+    return examine_images(
+        images, data_dir, seed, out, title=str(folder), about={"images": str(folder)}
+    )
+
+
+def examine_images(
+    images: Tensor, data_dir: str, seed: int, out: Path, *, title: str, about: dict[str, Any]
+) -> dict[str, Any]:
+    """The report on images uint8 (N, C, S, S). `seed` chooses the real images compared with."""
+    classifier = load_digits()
+    train = dataset.load("mnist", "train", image_size=SIZE, data_dir=data_dir, device="cpu")
+    images = as_input(images)
+    found = predict(classifier, images)
+    measured = classifier.measured
+    off = found.off_digits(measured)
+    result = label_statistics(found.labels, found.confidence, off, measured=measured)
+
+    some, labels = images[:COMPARED], found.labels[:COMPARED]
+    chosen = dataset.order(len(train), seed, 0)[: len(some)]
+    result |= diversity_statistics(some, labels, train.images[chosen], train.labels[chosen])
+    distances, indices = nearest(some, train.images, COLUMNS)
+    result |= memory_statistics(distances[:, 0], measured["neighbour_distances"])
+
+    result["verdict"], result["evidence"] = judge(result)
+    counts = save(counts_figure(result, images, found.labels, title), out / "counts.png")
+    rows = draw_neighbours(some, labels, train, distances, indices, measured["neighbour_distances"])
+    result["files"] = [str(counts), str(save(rows, out / "neighbours.png"))]
+    result["of"] = about
+    result["classifier"] = {key: measured[key] for key in ("errors", "n")}
+    (out / "collapse.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def draw_neighbours(
+    images: Tensor,
+    labels: Tensor,
+    train: ImageData,
+    distances: Tensor,
+    indices: Tensor,
+    typical: list[float],
+) -> Figure:
+    """Half the rows as they come, half where copies would be: nearest to training, of each digit
+
+    one at most, since two thin ones are always near.
+    """
+    names = {row: f"sample {row}" for row in range(min(ROWS // 2, len(images)))}
+    seen: set[int] = set()
+    for row in distances[:, 0].argsort().tolist():
+        digit = int(labels[row])
+        if len(seen) < ROWS // 2 and digit not in seen and row not in names:
+            seen.add(digit)
+            names[row] = f"nearest {digit}"
+    rows = torch.tensor(list(names))
+    return neighbours_figure(
+        images[rows],
+        train.images[indices[rows]],
+        distances[rows],
+        names=list(names.values()),
+        typical=typical,
+    )
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The table and the verdict, as printed."""
+    lines = ["digit  count   share    95 % interval   training set"]
+    columns = ("counts", "low", "high", "expected_shares")
+    for digit, row in enumerate(zip(*(result[name] for name in columns), strict=True)):
+        count, low, high, share = row
+        own = count / result["n"]
+        lines.append(
+            f"{digit:>5}{count:>7}{own:>8.1%}   {low:>5.1%} to {high:>5.1%}   {share:>12.1%}"
+        )
+    near, real = result["neighbour_distances"][1], result["neighbour_distances_real"][1]
+    spread = "unknown" if result["spread"] is None else f"{result['spread']:.2f}"
+    return "\n".join(
+        [
+            *lines,
+            f"chi-square {result['chi2']:.1f}, p = {result['p_value']:.2g};"
+            f" entropy {result['entropy_bits']:.3f} bits of 3.322",
+            f"probability below 0.9: {result['low_confidence']:.1%} of images"
+            f" (real {result['low_confidence_real']:.1%});"
+            f" unlike any digit: {result['off_digits']:.1%}"
+            f" (real {result['off_digits_real']:.1%})",
+            f"near-duplicates: {result['duplicates']:.1%} (real {result['duplicates_real']:.1%});"
+            f" spread within a digit {spread} of real",
+            f"nearest training image: {near:.2f} away (median; real test images {real:.2f});"
+            f" nearer than 99 % of those: {result['copies']:.1%}",
+            f"verdict: {result['verdict']}. {result['evidence']}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""Mode collapse: closed forms, verdicts on made numbers, the script, the look during training."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_digits import MNIST, needs_mnist
+from test_trainer import assert_same, curves
+
+import collapse
+import dataset
+import mnist
+from collapse import judge, label_statistics
+from digits import load_digits, predict
+from errors import UserError
+from scripts import collapse as script
+from systems.dcgan import DCGAN
+
+EVEN = {"shares": [0.1] * 10, "low_confidence": 0.02, "off_digits": 0.02}
+
+
+def made(counts: list[int], **changes) -> dict:
+    """label_statistics of these counts, on a training set in which all digits are alike."""
+    labels = torch.repeat_interleave(torch.arange(10), torch.tensor(counts))
+    off = torch.zeros(len(labels), dtype=torch.bool)
+    return label_statistics(labels, torch.ones(len(labels)), off, measured=EVEN) | changes
+
+
+def test_wilson_against_known_values():
+    low, high = collapse.wilson([50, 0, 100], 100)
+    assert (low[0], high[0]) == pytest.approx((0.403832, 0.596168), abs=1e-6)
+    z = 1.959964
+    assert (low[1], high[1]) == pytest.approx((0, z**2 / (100 + z**2)), abs=1e-6)
+    assert (low[2], high[2]) == pytest.approx((100 / (100 + z**2), 1), abs=1e-6)
+
+
+def test_entropy_in_bits():
+    assert collapse.entropy_bits([7] * 10) == pytest.approx(math.log2(10), abs=1e-12)
+    assert collapse.entropy_bits([9, 0, 0]) == 0
+    assert collapse.entropy_bits([2, 1, 1]) == pytest.approx(1.5, abs=1e-12)
+
+
+def test_chi_square_in_closed_form():
+    """Two classes: X is z squared, and its p two-sided."""
+    statistic, p_value = collapse.chi_square([5, 15], [0.5, 0.5])
+    assert statistic == pytest.approx(5, abs=1e-9)
+    assert p_value == pytest.approx(math.erfc(math.sqrt(5 / 2)), abs=1e-9)
+    assert collapse.chi_square([30, 10], [0.75, 0.25]) == pytest.approx((0, 1))
+
+
+def test_power_is_how_often_the_test_finds_it():
+    shares = np.full(10, 0.1)
+    halved = shares * np.where(np.arange(10) == 0, 0.5, 1)
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(600, halved / halved.sum(), 400)
+    found = np.mean([collapse.chi_square(list(d), list(shares))[1] < 0.01 for d in draws])
+    assert collapse.power(600, list(shares)) == pytest.approx(found, abs=0.08)
+    assert collapse.power(0, list(shares)) == pytest.approx(0.01, abs=1e-6)
+
+
+def test_label_statistics():
+    labels = torch.tensor([3, 3, 3, 1])
+    off = torch.tensor([True, False, False, False])
+    result = label_statistics(labels, torch.tensor([0.99, 0.5, 0.95, 0.89]), off, measured=EVEN)
+    assert result["n"] == 4
+    assert result["counts"] == [0, 1, 0, 3, 0, 0, 0, 0, 0, 0]
+    assert result["low_confidence"] == 0.5
+    assert result["off_digits"] == 0.25
+    assert result["chi2"] == pytest.approx(sum((c - 0.4) ** 2 / 0.4 for c in result["counts"]))
+    assert all(low <= c / 4 <= high for low, c, high in rows(result))
+    json.dumps(result, allow_nan=False)
+
+
+def rows(result):
+    return zip(result["low"], result["counts"], result["high"], strict=True)
+
+
+UNEVEN = [150, 150, 100, 100, 100, 100, 100, 100, 50, 50]
+VERDICTS = {
+    "even": (made([100] * 10), "no sign of collapse", "3.32 bits"),
+    "uneven": (made(UNEVEN), "uneven", "8 0.50 times"),
+    "one digit": (made([0, 0, 0, 1000, 0, 0, 0, 0, 0, 0]), "collapse", "1000 of 1000 .* a 3"),
+    "one dominates": (made([400] + [67] * 8 + [64]), "collapse", "400 of 1000 images show a 0"),
+    "one missing": (made([111] * 9 + [1]), "collapse", "1 of 1000 images show a 9"),
+    "five digits": (made([200] * 5 + [0] * 5), "collapse", "0 of 1000 images show a 7"),
+    "five of 50": (made([10] * 5 + [0] * 5), "collapse", "5.0 equally frequent"),
+    "one of 50 missing": (made([6] * 5 + [5] * 4 + [0]), "no sign of collapse", "show little"),
+    "noise": (made([0] * 8 + [1000, 0], off_digits=0.9), "not digits", "90 % of the images"),
+    "duplicates": (
+        made([100] * 10, duplicates=0.4, duplicates_real=0.01, spread=0.9),
+        "collapse",
+        "40 % of the images have a twin",
+    ),
+    "narrow": (
+        made([100] * 10, duplicates=0.1, duplicates_real=0.01, spread=0.3),
+        "collapse",
+        "30 % as much",
+    ),
+    "diverse": (
+        made([100] * 10, duplicates=0.1, duplicates_real=0.01, spread=0.9),
+        "no sign of collapse",
+        "as frequent as",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_verdicts(case):
+    result, verdict, evidence = VERDICTS[case]
+    word, words = judge(result)
+    assert word == verdict
+    assert word in collapse.VERDICTS
+    assert re.search(evidence, words), words
+    assert ("show little" in words) == (result["n"] == 50)
+
+
+def test_nearest_neighbours_across_blocks():
+    torch.manual_seed(0)
+    others = torch.randint(0, 256, (5300, 1, 4, 4), dtype=torch.uint8)
+    images = others[[5200, 17]].clone()
+    images[1, 0, 0, 0] = others[17, 0, 0, 0] ^ 128
+    distances, indices = collapse.nearest(images, others, 3)
+    assert indices[:, 0].tolist() == [5200, 17]
+    assert distances[:, 0].tolist() == pytest.approx([0, 128 / 255], abs=1e-6)
+    assert (distances.diff(dim=1) >= 0).all()
+    exact = (images[:, None].double() - others.double()).div(255).flatten(2).norm(dim=2)
+    assert torch.allclose(distances.double(), exact.topk(3, largest=False).values, atol=1e-5)
+
+
+def test_distances_within_a_set():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    assert collapse.nearest_within(images).tolist() == pytest.approx([0.4, 0.4, 1.6], abs=1e-6)
+    spread = collapse.spread_by_digit(images, torch.tensor([4, 4, 5]))
+    assert spread[4].item() == pytest.approx(0.4, abs=1e-6)
+    assert spread[[0, 5]].isnan().all()
+
+
+def test_few_images_many_times_over_are_near_duplicates():
+    torch.manual_seed(0)
+    real = torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8)
+    labels = torch.arange(200) % 10
+    other = torch.randint(0, 256, (200, 1, 8, 8), dtype=torch.uint8)
+    diverse = collapse.diversity_statistics(other, labels, real, labels)
+    assert diverse["duplicates"] < 0.1
+    assert diverse["spread"] == pytest.approx(1, abs=0.05)
+    same = other[:10].repeat(20, 1, 1, 1)  # ten images, one a digit
+    repeated = collapse.diversity_statistics(same, labels, real, labels)
+    assert repeated["duplicates"] == 1
+    assert repeated["spread"] == pytest.approx(0, abs=1e-3)
+    assert judge(made([20] * 10) | repeated)[0] == "collapse"
+
+
+def test_copies_are_nearer_than_test_images():
+    distances = torch.tensor([0.0, 1.0, 5.0, 6.0])
+    result = collapse.memory_statistics(distances, [2.0, 5.0, 9.0])
+    assert result["copies"] == 0.5
+    assert result["neighbour_distances"][1] == 3.0
+
+
+@pytest.fixture
+def fake_mnist(monkeypatch):
+    """The made-up images of the tests under the name of MNIST."""
+    monkeypatch.setitem(dataset.DATASETS, "mnist", mnist.load_fashion)
+
+
+@pytest.fixture
+def run(fake_mnist, tiny_config) -> DCGAN:
+    """A run of six steps."""
+    trainer = DCGAN(tiny_config(dataset="mnist", run="mine"), torch.device("cpu"))
+    trainer.train()
+    return trainer
+
+
+def test_examine_reports_and_writes(run, tmp_path):
+    result = script.examine(run, 30, 5, tmp_path / "report")
+    assert sum(result["counts"]) == result["n"] == 30
+    assert result["verdict"] == "not digits"  # six steps
+    written = json.loads((tmp_path / "report" / "collapse.json").read_text())
+    assert written == json.loads(json.dumps(result))
+    assert written["of"]["run"] == "mine"
+    assert written["of"]["step"] == 6
+    assert [Path(file).name for file in result["files"]] == ["counts.png", "neighbours.png"]
+    for file in result["files"]:
+        pixels = np.array(Image.open(file).convert("L"))
+        assert min(pixels.shape) > 400
+        assert len(np.unique(pixels)) > 50
+
+
+def test_the_command_on_a_run(run, data_dir, capsys):
+    argv = [str(run.config.run_dir), "--n", "20", "--data_dir", str(data_dir)]
+    assert script.main(argv) == 0
+    first = capsys.readouterr().out
+    assert "verdict: not digits." in first
+    assert (run.config.run_dir / "collapse" / "counts.png").is_file()
+    written = json.loads((run.config.run_dir / "collapse" / "collapse.json").read_text())
+    assert written["of"]["sample_seed"] == run.config.seed
+
+
+def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(12):  # of two sizes, grey and coloured
+        shape = (28, 28) if i % 2 else (40, 36, 3)
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / f"{i}.png")
+    out = tmp_path / "report"
+    argv = ["--images", str(tmp_path), "--data_dir", str(data_dir), "--out", str(out)]
+    assert script.main(argv) == 0
+    assert "verdict: not digits." in capsys.readouterr().out
+    assert json.loads((out / "collapse.json").read_text())["n"] == 12
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "either a run's folder or --images"),
+        (["runs/x", "--images", "y"], "either a run's folder or --images"),
+        (["runs/x", "--n", "3"], "at least 10"),
+        (["runs/no-such-run"], "no folder"),
+        (["--images", "no-such-folder"], "no folder"),
+        (["--images", "tests"], "holds no images"),
+    ],
+)
+def test_bad_input_gets_one_sentence(argv, words, capsys):
+    assert script.main(argv) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_run_on_other_images_is_refused(tiny_config, tmp_path):
+    trainer = DCGAN(tiny_config(), torch.device("cpu"))
+    with pytest.raises(UserError, match="learned fashion"):
+        script.examine(trainer, 20, 0, tmp_path)
+
+
+def test_watching_on_other_images_is_refused(tiny_config):
+    with pytest.raises(UserError, match="only the digits of MNIST, not fashion"):
+        tiny_config(collapse_every=10)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_watching_leaves_the_training_as_it_is(ema, fake_mnist, tiny_config):
+    runs = {}
+    for every in (0, 6):
+        settings = {"dataset": "mnist", "run": f"every-{every}", "ema": ema}
+        runs[every] = DCGAN(tiny_config(collapse_every=every, **settings), torch.device("cpu"))
+        runs[every].train()
+    for part in ("networks", "optimizers"):
+        plain, watched = (
+            {name: value.state_dict() for name, value in getattr(run, part).items()}
+            for run in runs.values()
+        )
+        assert_same(plain, watched)
+    plain, watched = (set(curves(run.config.run_dir)) for run in runs.values())
+    assert plain < watched
+    own = {"entropy", "largest_share", "low_confidence", "off_digits"}
+    added = {(tag, step) for tag, step, _ in watched - plain}
+    assert added == {(f"collapse/{name}", 6) for name in own}
+    panel = runs[6].config.run_dir / "samples" / "collapse-digits-0000006.png"
+    assert min(Image.open(panel).size) > 400
+
+
+@needs_mnist
+def test_intervals_cover_the_true_frequencies_of_real_digits():
+    """200 intervals of 95 %: about 10 miss; 20 or more, or none, has a chance below 1 in 250."""
+    test = dataset.load("mnist", "test", image_size=32, data_dir=MNIST, device="cpu")
+    classifier = load_digits()
+    found = predict(classifier, test.images[:4000])
+    true = torch.bincount(test.labels[:4000], minlength=10) / 4000
+    missed = 0
+    for draw in range(20):
+        chosen = torch.randint(0, 4000, (500,), generator=torch.Generator().manual_seed(draw))
+        low, high = collapse.wilson(torch.bincount(found.labels[chosen], minlength=10), 500)
+        missed += sum(not a <= t <= b for a, t, b in zip(low, true, high, strict=True))
+    assert 1 <= missed < 20
+
+
+@needs_mnist
+def test_verdicts_on_real_digits(tmp_path):
+    """300 of the test set, and 300 of it that show one digit."""
+    test = dataset.load("mnist", "test", image_size=32, data_dir=MNIST, device="cpu")
+    some, fours = test.images[2000:2300], test.images[test.labels == 4][:300]
+    words = {"title": "real", "about": {}}
+    real = script.examine_images(some, str(MNIST), 0, tmp_path, **words)
+    assert real["verdict"] == "no sign of collapse", real["evidence"]
+    assert real["spread"] == pytest.approx(1, abs=0.1)
+    assert real["duplicates"] < 0.1
+    assert real["copies"] < 0.05
+    true = torch.bincount(test.labels[2000:2300], minlength=10)
+    assert (torch.tensor(real["counts"]) - true).abs().sum() <= 10
+
+    classifier = load_digits()
+    found = predict(classifier, fours)
+    off = found.off_digits(classifier.measured)
+    one = label_statistics(found.labels, found.confidence, off, measured=classifier.measured)
+    assert judge(one)[0] == "collapse"
+    assert "images show a 4" in judge(one)[1]
