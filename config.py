@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from errors import UserError
 
@@ -43,6 +43,8 @@ def setting(
 class Config:
     """What every system has. A system's own config adds its data, networks and optimisers."""
 
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}  # --preset NAME -> the fields it sets
+
     model: str = setting("dcgan", "the system to train or score", group="what to do", tag="{}")
     do_train: bool = setting(
         False,
@@ -54,6 +56,12 @@ class Config:
     no_score: bool = setting(False, "skip the scoring", group="what to do", role="once")
     dry_run: bool = setting(
         False, "print what would be done and stop; writes nothing", group="what to do", role="once"
+    )
+    preset: str = setting(
+        "",
+        "settings that belong together, by name; flags given beside it come before it",
+        group="what to do",
+        role="once",
     )
     run: str = setting(
         "",
@@ -262,7 +270,15 @@ def parse(argv: list[str], config_classes: dict[str, type[C]], description: str)
     if model not in config_classes:
         raise UserError(f"--model {model}: wanted one of {', '.join(config_classes)}.")
     given = vars(make_parser(config_classes[model], description).parse_args(argv))
-    return merge(config_classes[model], saved, {"model": model} | given, path)
+    preset = preset_fields(config_classes[model], given.pop("preset", ""))  # dissolved into fields
+    return merge(config_classes[model], saved, {"model": model} | preset | given, path)
+
+
+def preset_fields(config_class: type[Config], name: str) -> dict[str, Any]:
+    if name and name not in config_class.PRESETS:
+        known = ", ".join(config_class.PRESETS) or "none"
+        raise UserError(f"--preset {name}: this model's presets are: {known}.")
+    return config_class.PRESETS[name] if name else {}
 
 
 def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], path: Path) -> C:

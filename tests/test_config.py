@@ -54,6 +54,15 @@ def test_the_name_says_what_defines_the_run_and_nothing_else():
     assert name_of(DCGANConfig(seed=1)) != name_of(DCGANConfig())
 
 
+def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
+    monkeypatch.setattr(DCGANConfig, "PRESETS", {"wide": {"latent_dim": 64, "beta1": 0.0}})
+    config = read("--latent_dim", "32", "--preset", "wide")
+    assert (config.latent_dim, config.beta1, config.preset) == (32, 0.0, "")
+    assert read().beta1 == 0.5
+    with pytest.raises(UserError, match="--preset narrow: this model's presets are: wide"):
+        read("--preset", "narrow")
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
