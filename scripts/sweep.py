@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from config import Config, Parser, make_parser, parse, print_error
 from errors import UserError
 from main import pick_device
-from sweep_cost import Cost, in_words, measure
-from sweep_grid import fields_of, parse_grid, parse_seeds, plan_runs
-from sweep_runs import (
+from scripts.sweep_cost import Cost, in_words, measure
+from scripts.sweep_grid import fields_of, parse_grid, parse_seeds, plan_runs
+from scripts.sweep_runs import (
     Outcome,
     find_result,
     main_command,
@@ -31,7 +31,7 @@ from sweep_runs import (
     step_reached,
     steps_to_do,
 )
-from sweep_table import notes, problems, table, write
+from scripts.sweep_table import notes, problems, table, write
 from systems import SYSTEMS
 
 __all__ = ["Outcome", "find_result", "main", "plan_runs", "run_all", "table"]

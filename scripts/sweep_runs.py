@@ -30,7 +30,7 @@ from errors import UserError
 from inception import WEIGHTS_DIGEST
 from inception.weights import digest, find_weights
 from runlog import read_results
-from sweep_cost import Cost
+from scripts.sweep_cost import Cost
 
 try:
     import fcntl
@@ -145,7 +145,8 @@ class Child:
     def outcome(self, received: list[int]) -> Outcome:
         """After its end. What a signal of ours ended is stopped, not failed."""
         code = self.process.returncode
-        if any(code in (-number, 128 + number) for number in received):
+        ends = {128 + signal.SIGINT, *(c for n in received for c in (-n, 128 + n))}
+        if received and code in ends:  # main.py answers a second signal, of any kind, by 130
             return Outcome(self.config, stopped_by=received[0])
         if code == 0 and (result := find_result(self.config)):
             return Outcome(self.config, result)
@@ -211,7 +212,7 @@ class Queue:
         self.costs = {config.run_name: costs.get(config.run_name, Cost()) for config in todo}
         self.work = {c.run_name: self.costs[c.run_name].of(steps_to_do(c)) for c in todo}
         self.forwarded = 0  # signals that the children have been sent
-        self.steps = 0  # done by children that have ended
+        self.steps, self.done = 0, 0.0  # of children that have ended: their steps, their work
 
     def __enter__(self) -> "Queue":
         self.bar = tqdm(
@@ -260,21 +261,22 @@ class Queue:
             self.steps += child.steps()
             outcome = child.outcome(received)
             self.outcomes.append(outcome)
-            if not outcome.result:  # work that nobody will do counts as none
-                name = child.config.run_name
-                self.work[name] = child.steps() * self.costs[name].step
+            name = child.config.run_name
+            trained = child.steps() * self.costs[name].step
+            self.done += self.work[name] if outcome.result else trained
+            if outcome.status == "failed":
+                self.work[name] = trained  # the rest of it nobody will do
         self.show()
 
     def show(self) -> None:
-        """Work done, in seconds of the estimate: of ended runs all, of the others their steps."""
+        """Work done, in seconds of the estimate; a run that is scored has done its steps."""
         steps = {child.config.run_name: child.steps() for child in self.running}
-        done = sum(self.work[outcome.config.run_name] for outcome in self.outcomes)
-        done += sum(steps[name] * self.costs[name].step for name in steps)
-        failed = sum(outcome.status == "failed" for outcome in self.outcomes)
+        done = self.done + sum(steps[name] * self.costs[name].step for name in steps)
+        states = [outcome.status for outcome in self.outcomes]
+        failed = states.count("failed")
+        ended = f"{states.count('finished') + failed}/{len(self.work)} runs"
         words = f", {failed} failed" if failed else ""
-        self.bar.set_description_str(
-            f"{len(self.outcomes)}/{len(self.work)} runs{words}", refresh=False
-        )
+        self.bar.set_description_str(ended + words, refresh=False)
         self.bar.total = sum(self.work.values())
         rate = (self.steps + sum(steps.values())) / (time.time() - self.bar.start_t + 1e-9)
         self.bar.set_postfix_str(f"{rate:.3g} step/s, {self.at_work(steps)}", refresh=False)

@@ -8,8 +8,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sweep_grid import grid_point
-from sweep_runs import Outcome
+from scripts.sweep_grid import grid_point
+from scripts.sweep_runs import Outcome
 
 
 def summarize(outcomes: list[Outcome], names: list[str]) -> list[dict[str, Any]]:

@@ -17,16 +17,12 @@ import pytest
 from conftest import TINY, PixelMeans
 from test_cli import OFFLINE, ROOT, flags
 
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import sweep
-import sweep_cost
-import sweep_runs
 from config import parse
 from inception import WEIGHTS_DIGEST
-from sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
-from sweep_runs import Outcome, main_command, run_all
-from sweep_table import as_json, as_markdown, notes, summarize, table
+from scripts import sweep, sweep_cost, sweep_runs
+from scripts.sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
+from scripts.sweep_runs import Outcome, main_command, run_all
+from scripts.sweep_table import as_json, as_markdown, notes, summarize, table
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 
