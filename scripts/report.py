@@ -1,0 +1,163 @@
+"""The experiment report of one or many runs: one self-contained HTML page, and Markdown with PNGs.
+
+    python scripts/report.py runs/*                  of runs that are there
+    python scripts/report.py --all                   the homework: the grid, an MLP, then the report
+    python scripts/report.py --all --quick           the same on a tiny budget, to see it work
+
+Writes runs/report/report.html, report.md and its pictures. A run that can't be read is named in the
+report and here, the others are reported, and the exit status is 1.
+"""
+
+import argparse
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from config import Parser, print_error
+from errors import UserError
+from inception import load_inception
+from scripts import collapse, interpolate, sweep
+from scripts.report_page import content
+from scripts.report_plots import Picture
+from scripts.report_runs import Run, best_run, choose_protocol, read_run, score_runs
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# flags of the sweep: the four runs of the homework, and the MLP at their smallest
+GRID = ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
+MLP = ["--grid", "arch=mlp"]
+QUICK = ["--num_training_steps", "40", "--saving_steps", "20", "--logging_steps", "1"]
+QUICK += ["--fid_protocol", "smoke"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0; 1 if a run failed or can't be read (the report is made of the others); 130/143."""
+    try:
+        args = parser().parse_args(argv)
+        failed = run_experiments(args) if args.all else 0
+        folders = [Path(name) for name in args.run_dirs] or sorted(
+            path.parent for path in Path(args.runs_dir).glob("*/config.json")
+        )
+        return max(failed, report(folders, Path(args.out or Path(args.runs_dir) / "report"), args))
+    except UserError as error:
+        return print_error(error)
+    except OSError as error:
+        return print_error(
+            UserError(f"{error.filename or 'the report'} can't be used: {error.strerror}.")
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p.add_argument("run_dirs", nargs="*", help="folders of runs (default: all in --runs_dir)")
+    p.add_argument("--all", action="store_true", help="train and score the homework's runs first")
+    p.add_argument("--quick", action="store_true", help="with --all: 40 steps, 64 images a score")
+    p.add_argument("--seeds", default="1", help="with --all: how many, or a list (default: 1)")
+    p.add_argument("--jobs", type=int, default=1, help="with --all: runs at a time (default: 1)")
+    p.add_argument("--runs_dir", default="", help="folder of runs (default: runs, or runs/quick)")
+    p.add_argument("--data_dir", default="data", help="folder of datasets (default: data)")
+    p.add_argument("--out", default="", help="folder to write to (default: RUNS_DIR/report)")
+    p.add_argument("--inception_weights", default="", help="file in place of the standard weights")
+    return p
+
+
+def run_experiments(args: argparse.Namespace) -> int:
+    """The homework's grid and the MLP, by scripts/sweep.py: finished runs are not run again."""
+    args.runs_dir = args.runs_dir or ("runs/quick" if args.quick else "runs")
+    shared = ["--seeds", args.seeds, "--jobs", str(args.jobs)]
+    shared += ["--runs_dir", args.runs_dir, "--data_dir", args.data_dir]
+    if args.inception_weights:
+        shared += ["--inception_weights", args.inception_weights]
+    shared += QUICK if args.quick else []
+    return max(sweep.main([*grid, *shared]) for grid in (GRID, MLP))
+
+
+def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
+    """Both forms of the report into `out`; 1 if a folder could not be read."""
+    runs, problems = read_runs(folders, args.data_dir)
+    if not runs:
+        raise UserError(
+            f"no run to report on in {args.runs_dir or 'runs'}: train one first, by"
+            " python main.py --do_train, or python scripts/report.py --all does it all."
+        )
+    protocol = choose_protocol(runs)
+    score_runs(runs, protocol)
+    best = best_run(runs) or runs[0]
+    values = content(
+        runs, protocol, problems, examine_paths(best, out, args), examine_digits(best, out)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(render("report.html.j2", values), encoding="utf-8")
+    (out / "report.md").write_text(render("report.md.j2", values), encoding="utf-8")
+    for picture in pictures(values):
+        (out / picture.name).write_bytes(picture.light)
+    print(f"wrote {out / 'report.html'} and {out / 'report.md'}")
+    return 1 if problems else 0
+
+
+def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str]]:
+    """The runs that can be read, and a sentence on each that can't."""
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder, data_dir=data_dir))
+        except UserError as error:
+            print_error(error)
+            problems.append(str(error))
+    return runs, problems
+
+
+def examine_paths(run: Run, out: Path, args: argparse.Namespace) -> dict[str, Any] | str:
+    """The best run's interpolation; a str says why there is none."""
+    try:
+        found = interpolate.examine(
+            run.trainer,
+            list(interpolate.PATHS),
+            out / "interpolation",
+            extrapolate=2,
+            extractor=load_inception("cpu", "fp32", args.inception_weights or None),
+        )
+    except UserError as error:
+        return str(error)
+    return found | {"run": run.name}
+
+
+def examine_digits(run: Run, out: Path) -> dict[str, Any] | str:
+    """Which digits the best run makes; a str says why that can't be told."""
+    try:
+        return collapse.examine(run.trainer, 1000, run.config.seed, out / "collapse")
+    except UserError as error:
+        return str(error)
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """The page; in HTML every value is escaped, in Markdown nothing is."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    return environment.get_template(template).render(values)
+
+
+def data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def pictures(value: Any) -> list[Picture]:
+    """All pictures in the report's content, wherever they stand."""
+    if isinstance(value, Picture):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [picture for item in inner for picture in pictures(item)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

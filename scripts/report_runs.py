@@ -1,0 +1,205 @@
+"""What a report knows of a run, read from its folder, and what follows from several of them."""
+
+import dataclasses
+import math
+import re
+import statistics
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from config import Config
+from GAN import count_parameters
+from runlog import read_results, read_scalars
+from scripts.saved_run import open_run
+from trainer import Trainer
+
+Protocol = tuple[str, str]  # name and precision, such as ("homework", "fp32")
+HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
+
+
+@dataclasses.dataclass
+class Run:
+    """A run as its folder has it; `fid` is its newest result by the report's protocol, if any."""
+
+    trainer: Trainer
+    curves: dict[str, list[tuple[int, float]]]
+    results: list[dict[str, Any]]
+    samples: list[tuple[int, Path]]  # (step, PNG), oldest first
+    fid: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.trainer.config
+
+    @property
+    def name(self) -> str:
+        return self.config.run_name
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return {name: count_parameters(net) for name, net in self.trainer.networks.items()}
+
+
+def read_run(run_dir: Path, **changes: Any) -> Run:
+    """Raises UserError, a sentence, if the folder is empty or no run, or if a file is torn."""
+    trainer = open_run(run_dir, **changes)
+    samples = [
+        (int(match[1]), path)
+        for path in sorted((run_dir / "samples").glob("samples-*.png"))
+        if (match := re.fullmatch(r"samples-(\d+)", path.stem)) and int(match[1]) <= trainer.step
+    ]
+    return Run(trainer, read_scalars(run_dir), read_results(run_dir), samples)
+
+
+def choose_protocol(runs: list[Run]) -> Protocol | None:
+    """The one that most runs were scored by at their last step; the default one among equals."""
+    counts = Counter(p for run in runs for p in {protocol_of(r) for r in fids(run)})
+    if not counts:
+        return None
+    return max(counts, key=lambda p: (counts[p], p == ("homework", "fp32"), p))
+
+
+def fids(run: Run) -> list[dict[str, Any]]:
+    """The run's FIDs of the weights it has now: those at its last step."""
+    return [r for r in run.results if r.get("metric") == "fid" and r["step"] == run.trainer.step]
+
+
+def protocol_of(result: dict[str, Any]) -> Protocol:
+    return result["protocol"], result["precision"]
+
+
+def score_runs(runs: list[Run], protocol: Protocol | None) -> None:
+    """Sets `fid` of each run to its newest result by this protocol."""
+    for run in runs:
+        matching = [r for r in fids(run) if protocol_of(r) == protocol]
+        run.fid = matching[-1] if matching else None
+
+
+def best_run(runs: list[Run]) -> Run | None:
+    scored = [run for run in runs if run.fid]
+    return min(scored, key=lambda run: run.fid["value"]) if scored else None
+
+
+@dataclasses.dataclass
+class Group:
+    """Runs that differ in nothing but the seed."""
+
+    settings: dict[str, Any]  # the defining ones, without the seed
+    runs: list[Run]
+
+    @property
+    def values(self) -> list[float]:
+        return [run.fid["value"] for run in self.runs if run.fid]
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def sd(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    groups: list[Group] = []
+    for run in runs:
+        settings = defining(run)
+        for group in groups:
+            if group.settings == settings:
+                group.runs.append(run)
+                break
+        else:
+            groups.append(Group(settings, [run]))
+    return groups
+
+
+def defining(run: Run) -> dict[str, Any]:
+    """Settings that say what was trained, the step count with them, the seed left out."""
+    fields = [f for f in dataclasses.fields(run.config) if f.metadata["role"] == "defines"]
+    settings = {f.name: getattr(run.config, f.name) for f in fields if f.name != "seed"}
+    return settings | {"steps": run.trainer.step}
+
+
+def varying(groups: list[Group]) -> list[str]:
+    """The settings in which the groups differ, in the order of the config."""
+    names = dict.fromkeys(name for group in groups for name in group.settings)
+    return [n for n in names if len({str(g.settings.get(n)) for g in groups}) > 1]
+
+
+def label(group: Group, names: list[str]) -> str:
+    """latent_dim 100, hidden_dim 16 -- the settings that tell this group from the others."""
+    settings = with_hidden_dim({name: group.settings.get(name) for name in names})
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "all alike"
+
+
+def with_hidden_dim(settings: dict[str, Any]) -> dict[str, Any]:
+    """Both widths as one `hidden_dim` where they are equal, as the homework has it."""
+    widths = {settings.get(name) for name in HIDDEN}
+    if len(widths) > 1 or None in widths:
+        return settings
+    rest = {name: value for name, value in settings.items() if name not in HIDDEN}
+    return rest | {"hidden_dim": widths.pop()}
+
+
+@dataclasses.dataclass
+class Effect:
+    """One setting changed, all others equal: the two groups' FIDs and their difference."""
+
+    factor: str
+    before: Any
+    after: Any
+    others: str
+    mean_before: float
+    mean_after: float
+    standard_error: float | None  # of the difference, from the spread over seeds
+
+    @property
+    def difference(self) -> float:
+        return self.mean_after - self.mean_before
+
+
+def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
+    """Every pair of neighbouring values of a factor among otherwise equal groups with a FID."""
+    scored = [(with_hidden_dim(g.settings), g) for g in groups if g.values]
+    sd = pooled_sd(groups)
+    names = (
+        [n for n in scored[0][0] if len({str(s.get(n)) for s, _ in scored}) > 1] if scored else []
+    )
+    found = []
+    for factor in factors:
+        rests: dict[str, list[tuple[Any, Group]]] = {}
+        for settings, group in scored:
+            if factor in settings:
+                rest = {n: v for n, v in settings.items() if n != factor}
+                rests.setdefault(str(sorted(rest.items())), []).append((settings, group))
+        for same in rests.values():
+            same.sort(key=lambda pair: str_or_number(pair[0][factor]))
+            found += [effect(factor, a, b, names, sd) for a, b in pairwise(same)]
+    return found
+
+
+def str_or_number(value: Any) -> tuple[float, str]:
+    return (float(value), "") if isinstance(value, int | float) else (math.inf, str(value))
+
+
+def effect(factor: str, a: Any, b: Any, names: list[str], sd: float | None) -> Effect:
+    (settings, before), (after_settings, after) = a, b
+    spread = sd and sd * math.sqrt(1 / len(before.values) + 1 / len(after.values))
+    others = ", ".join(f"{n} {settings[n]}" for n in names if n != factor and n in settings)
+    return Effect(
+        factor, settings[factor], after_settings[factor], others, before.mean, after.mean, spread
+    )
+
+
+def pooled_sd(groups: list[Group]) -> float | None:
+    """The spread over seeds, of all groups that have several."""
+    several = [g.values for g in groups if len(g.values) > 1]
+    if not several:
+        return None
+    squares = sum((len(v) - 1) * statistics.variance(v) for v in several)
+    return math.sqrt(squares / sum(len(v) - 1 for v in several))

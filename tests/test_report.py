@@ -1,0 +1,214 @@
+"""The report: what it concludes from made results, and its page in a real browser."""
+
+import html.parser
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, PixelMeans
+
+from errors import UserError
+from runlog import append_result
+from scripts import report
+from scripts.report_page import evenly
+from scripts.report_plots import curve, smooth
+from scripts.report_runs import (
+    choose_protocol,
+    effects,
+    group_runs,
+    label,
+    pooled_sd,
+    read_run,
+    score_runs,
+    varying,
+)
+from systems.dcgan import DCGAN, DCGANConfig
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+def result(value: float, step: int = 2, protocol: str = "homework") -> dict:
+    counts = {"n_real": 3000, "n_fake": 3000, "split": "train", "device": "cpu, 1 threads"}
+    made = {"metric": "fid", "value": value, "error": 0.5, "floor": 3.8, "protocol": protocol}
+    return made | counts | {"precision": "fp32", "step": step}
+
+
+@pytest.fixture
+def trained(tiny_config):
+    """trained(fid=50.0, latent_dim=5, ...) -> the folder of a run of 2 steps with that FID."""
+
+    def make(fid: float | None = None, **changes):
+        steps = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
+        trainer = DCGAN(tiny_config(**(steps | changes)), torch.device("cpu"))
+        trainer.train()
+        if fid is not None:
+            append_result(trainer.config.run_dir, result(fid))
+        return trainer.config.run_dir
+
+    return make
+
+
+def read(folders) -> list:
+    runs = [read_run(folder) for folder in folders]
+    score_runs(runs, choose_protocol(runs))
+    return runs
+
+
+def test_seeds_are_grouped_and_settings_are_told_apart(trained):
+    folders = [trained(50.0), trained(54.0, seed=43), trained(30.0, latent_dim=7)]
+    groups = group_runs(read(folders))
+    assert [g.values for g in groups] == [[50.0, 54.0], [30.0]]
+    assert groups[0].mean == 52.0
+    assert groups[0].sd == pytest.approx(8**0.5)
+    assert groups[1].sd is None
+    assert pooled_sd(groups) == pytest.approx(8**0.5)
+    assert [label(g, varying(groups)) for g in groups] == ["latent_dim 5", "latent_dim 7"]
+
+
+def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(trained):
+    wide = {"generator_hidden_dim": 6, "discriminator_hidden_dim": 6}
+    folders = [trained(50.0), trained(54.0, seed=43), trained(40.0, **wide)]
+    folders.append(trained(20.0, latent_dim=7, **wide))  # differs from the first in two settings
+    found = effects(group_runs(read(folders)), ("latent_dim", "hidden_dim"))
+    assert [(e.factor, e.before, e.after, e.difference) for e in found] == [
+        ("latent_dim", 5, 7, -20.0),
+        ("hidden_dim", 4, 6, -12.0),
+    ]
+    assert found[1].standard_error == pytest.approx(8**0.5 * (1 / 2 + 1) ** 0.5)
+    assert found[1].others == "latent_dim 5"
+
+
+def test_only_a_score_of_the_last_step_by_the_common_protocol_counts(trained):
+    folders = [trained(50.0), trained(None, seed=43)]
+    append_result(folders[1], result(10.0, step=1))
+    append_result(folders[1], result(9.0, protocol="smoke"))
+    runs = read(folders)
+    assert choose_protocol(runs) == ("homework", "fp32")
+    assert runs[0].fid["value"] == 50.0
+    assert runs[1].fid is None
+
+
+def test_smoothing_keeps_constants_and_means():
+    assert smooth(np.full(50, 3.0)).tolist() == pytest.approx([3.0] * 50)
+    line = np.arange(100.0)
+    assert smooth(line)[20:80].tolist() == pytest.approx(line[20:80].tolist())
+    assert smooth(np.array([0.0, 1.0]))[0] == 0.5
+
+
+def test_a_curves_alt_text_says_where_it_goes():
+    picture = curve("run", "D(G(z1))", [(10, 0.5), (20, 0.1)])
+    assert picture.name == "run-DGz1.png"
+    assert "steps 10 to 20" in picture.alt
+    assert picture.light.startswith(b"\x89PNG")
+    assert picture.dark != picture.light
+
+
+def test_evenly_keeps_the_last():
+    assert evenly([1, 2], 6) == [1, 2]
+    assert evenly(list(range(101)), 3) == [0, 50, 100]
+
+
+class Images(html.parser.HTMLParser):
+    """Collects every image's source and alternative text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.found.append(dict(attrs))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, data_dir):
+    """The folder of a report of a CNN run, an MLP run and a folder that is none; its status."""
+    root = tmp_path_factory.mktemp("report")
+    folders = [root / "none"]
+    folders[0].mkdir()
+    for arch, fid in (("cnn", 50.0), ("mlp", 60.5)):
+        steps = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
+        where = {"data_dir": str(data_dir), "runs_dir": str(root)}
+        trainer = DCGAN(DCGANConfig(**(TINY | steps | where), arch=arch), torch.device("cpu"))
+        trainer.train()
+        append_result(trainer.config.run_dir, result(fid))
+        folders.append(trainer.config.run_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "load_inception", lambda *_: PixelMeans())
+        status = report.main([*map(str, folders), "--out", str(root / "out")])
+    return root / "out", status
+
+
+def test_the_page_holds_every_section_and_needs_no_network(made):
+    out, status = made
+    page = (out / "report.html").read_text()
+    assert status == 1  # one folder could not be read, and it is named
+    assert "none is no run" in page
+    assert "The best run has FID 50.0" in page
+    assert "below the pass mark of 60" in page
+    assert "FID 60.5" in page  # the MLP beside the CNN
+    assert "Left out: " in page  # the digits of a run on other data than MNIST
+    assert not re.search(r"(src|href|srcset)=\"(?!data:|#)", page)
+    images = Images()
+    images.feed(page)
+    assert len(images.found) > 12
+    assert all(len(image["alt"]) > 20 for image in images.found)
+
+
+def test_the_markdowns_pictures_are_all_there(made):
+    out, _ = made
+    text = (out / "report.md").read_text()
+    names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(names) > 12
+    assert all((out / name.replace("%3D", "=")).is_file() for name in names)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_opens_in_a_browser_without_errors(made, width, tmp_path):
+    out, _ = made
+    probe = """<script>addEventListener("load", () => document.title = JSON.stringify({
+        images: document.images.length,
+        broken: [...document.images].filter(i => !i.naturalWidth).length,
+        overflow: document.documentElement.scrollWidth - innerWidth}))</script></body>"""
+    page = tmp_path / "probe.html"
+    page.write_text((out / "report.html").read_text().replace("</body>", probe))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+    done = subprocess.run(
+        [BROWSER, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert ":CONSOLE" not in done.stderr
+    found = re.search(
+        r"<title>\{\"images\":(\d+),\"broken\":(\d+),\"overflow\":(-?\d+)", done.stdout
+    )
+    assert int(found[1]) > 12
+    assert int(found[2]) == 0
+    assert int(found[3]) <= 0
+
+
+def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(report.sweep, "main", lambda argv: calls.append(argv) or 0)
+    assert report.main(["--all", "--quick", "--runs_dir", str(tmp_path), "--seeds", "2"]) == 1
+    assert calls[0][:3] == ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
+    assert calls[1][:2] == ["--grid", "arch=mlp"]
+    for call in calls:
+        assert call[call.index("--seeds") + 1] == "2"
+        assert call[call.index("--num_training_steps") + 1] == "40"
+
+
+def test_no_run_at_all_is_one_sentence(tmp_path, capsys):
+    assert report.main(["--runs_dir", str(tmp_path)]) == 1
+    assert "train one first" in capsys.readouterr().err
+
+
+def test_a_torn_event_file_is_named(trained):
+    folder = trained(50.0)
+    path = next(folder.glob("events*"))
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(UserError, match="is torn after"):
+        read_run(folder)
