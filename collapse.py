@@ -195,27 +195,37 @@ def judge(result: dict[str, Any]) -> tuple[str, str]:
         verdict, evidence = VERDICTS[1], "; ".join(signs) + "."
     elif result["p_value"] < LEVEL:
         verdict, evidence = VERDICTS[2], uneven(result)
-    return verdict, (evidence + caution(result)).strip()
+    if verdict in VERDICTS[2:]:
+        evidence += caution(result)
+    return verdict, evidence
 
 
 def not_digits(result: dict[str, Any]) -> str:
     return (
-        f"{percent(result['off_digits'])} of the images are unlike any digit in the classifier's"
-        f" features, as {percent(result['off_digits_real'])} of real test images are: their labels"
-        " mean nothing."
+        f"{percent(result['off_digits'])} of the images are unlike any digit (of real test images"
+        f" {percent(result['off_digits_real'])} are), so their labels mean nothing."
     )
 
 
 def signs_of_collapse(result: dict[str, Any]) -> list[str]:
     """What says that the generator makes few digits, or few images; empty if nothing does."""
-    n, signs = result["n"], []
-    rows = list(zip(result["low"], result["high"], result["expected_shares"], strict=True))
+    n, signs, missing = result["n"], [], []
+    rows = zip(result["low"], result["high"], result["expected_shares"], strict=True)
     for digit, (low, high, share) in enumerate(rows):
-        own = f"{result['counts'][digit]} of {n} images show a {digit}"
         if low > DOMINANT * share:
-            signs.append(f"{own}, {low:.0%} to {high:.0%} where {share:.1%} are to be expected")
+            signs.append(
+                f"{result['counts'][digit]} of {n} images show the digit {digit},"
+                f" {low:.0%} to {high:.0%} where {share:.1%} are to be expected"
+            )
         elif high < MISSING * share:
-            signs.append(f"{own}, at most {high:.1%} where {share:.1%} are to be expected")
+            missing.append(digit)
+    if missing:
+        most = max(result["counts"][digit] for digit in missing)
+        bound = max(result["high"][digit] for digit in missing)
+        signs.append(
+            f"of {n} images {f'at most {most} each show' if most else 'none show'} the digits"
+            f" {', '.join(map(str, missing))}: each less than {bound:.1%} of what G makes"
+        )
     effective = 2 ** result["entropy_bits"]
     if effective < FEW_DIGITS and not signs:
         signs.append(
@@ -244,7 +254,7 @@ def uneven(result: dict[str, Any]) -> str:
     return (
         "No digit is certain to be missing, yet they are not as frequent as in the training set"
         f" (chi-square {result['chi2']:.1f} with 9 degrees of freedom,"
-        f" p {in_words(result['p_value'])}): {commonest} comes {ratios[commonest]:.2f} times and"
+        f" p {p_in_words(result['p_value'])}): {commonest} comes {ratios[commonest]:.2f} times and"
         f" {rarest} {ratios[rarest]:.2f} times as often." + guesses(result)
     )
 
@@ -255,14 +265,14 @@ def guesses(result: dict[str, Any]) -> str:
         return ""
     return (
         f" {percent(result['off_digits'])} of the images are unlike any digit and their labels"
-        f" guesses; without them p {in_words(result['p_value_on_digits'])}."
+        f" guesses; without them p {p_in_words(result['p_value_on_digits'])}."
     )
 
 
 def even(result: dict[str, Any]) -> str:
     return (
         "Each digit is about as frequent as in the training set (chi-square"
-        f" {result['chi2']:.1f} with 9 degrees of freedom, p {in_words(result['p_value'])}),"
+        f" {result['chi2']:.1f} with 9 degrees of freedom, p {p_in_words(result['p_value'])}),"
         f" {result['entropy_bits']:.2f} bits of at most 3.32."
     )
 
@@ -273,14 +283,13 @@ def caution(result: dict[str, Any]) -> str:
     if result["power"] >= 0.8:
         return ""
     return (
-        f" {n} images show little: a digit made half as often as it should be would pass"
-        f" unnoticed in {percent(1 - result['power'])} of such draws, and one that is missing"
-        f" in the sample may still be {percent(wilson([0], n)[1][0])} of what G"
-        " makes."
+        f" {n} images show {'little' if n < 200 else 'only so much'}: a digit made half as often as"
+        f" it should be would pass unnoticed in {percent(1 - result['power'])} of such draws, and"
+        f" one missing in the sample may still be {percent(wilson([0], n)[1][0])} of what G makes."
     )
 
 
-def in_words(p_value: float) -> str:
+def p_in_words(p_value: float) -> str:
     return f"= {p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
 
 

@@ -23,5 +23,8 @@ def digit_panel(
         "collapse/low_confidence": result["low_confidence"],
         "collapse/off_digits": result["off_digits"],
     }
-    words = f"{title}: entropy {result['entropy_bits']:.2f} of {log2(10):.2f} bits"
+    words = (
+        f"{title}: entropy {result['entropy_bits']:.2f} of {log2(10):.2f} bits;"
+        f" {result['off_digits']:.0%} of the images are unlike any digit"
+    )
     return scalars, as_tensor(counts_figure(result, images, found.labels, words))

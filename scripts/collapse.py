@@ -19,7 +19,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder and its collapse.py
 
 import dataset
-from collapse import diversity_statistics, judge, label_statistics, memory_statistics, nearest
+from collapse import (
+    diversity_statistics,
+    judge,
+    label_statistics,
+    memory_statistics,
+    nearest,
+    p_in_words,
+)
 from config import Parser, print_error
 from dataset import ImageData
 from digits import SIZE, as_input, load_digits, predict
@@ -170,7 +177,7 @@ def in_words(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             *lines,
-            f"chi-square {result['chi2']:.1f}, p = {result['p_value']:.2g};"
+            f"chi-square {result['chi2']:.1f}, p {p_in_words(result['p_value'])};"
             f" entropy {result['entropy_bits']:.3f} bits of 3.322",
             f"probability below 0.9: {result['low_confidence']:.1%} of images"
             f" (real {result['low_confidence_real']:.1%});"

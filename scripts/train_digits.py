@@ -73,7 +73,7 @@ def load(split: str, data_dir: str) -> ImageData:
 
 
 def train(data: ImageData, *, seed: int, epochs: int) -> DigitClassifier:
-    """SGD on cross entropy of jittered digits; the learning rate makes one cycle (Smith 2018)."""
+    """SGD on cross entropy of jittered digits, a one-cycle learning rate (Smith & Topin 2017)."""
     with global_stream("digits", seed):
         classifier = DigitClassifier().to(memory_format=torch.channels_last)
     batches = Batches(data, batch_size=min(BATCH_SIZE, len(data)), seed=seed)
