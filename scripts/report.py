@@ -4,7 +4,8 @@
     python scripts/report.py --all                   the homework: the grid, an MLP, then the report
     python scripts/report.py --all --quick           the same on a tiny budget, to see it work
 
-Writes runs/report/report.html, report.md and its pictures. A run that can't be read is named in the
+With --all, flags of main.py are passed to every run. Writes runs/report/report.html, report.md and
+its pictures. A run that can't be read is named in the
 report and here, the others are reported, and the exit status is 1.
 """
 
@@ -38,8 +39,10 @@ QUICK += ["--fid_protocol", "smoke"]
 def main(argv: list[str] | None = None) -> int:
     """0; 1 if a run failed or can't be read (the report is made of the others); 130/143."""
     try:
-        args = parser().parse_args(argv)
-        failed = run_experiments(args) if args.all else 0
+        args, rest = parser().parse_known_args(argv)
+        if rest and not args.all:
+            parser().error(f"unrecognized arguments: {rest[0]}")
+        failed = run_experiments(args, rest) if args.all else 0
         folders = [Path(name) for name in args.run_dirs] or sorted(
             path.parent for path in Path(args.runs_dir).glob("*/config.json")
         )
@@ -66,15 +69,18 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def run_experiments(args: argparse.Namespace) -> int:
-    """The homework's grid and the MLP, by scripts/sweep.py: finished runs are not run again."""
+def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
+    """The homework's grid and the MLP, by scripts/sweep.py: finished runs are not run again.
+
+    The MLP comes first, so that sweep.md, which is of the last sweep, is of the grid.
+    """
     args.runs_dir = args.runs_dir or ("runs/quick" if args.quick else "runs")
     shared = ["--seeds", args.seeds, "--jobs", str(args.jobs)]
     shared += ["--runs_dir", args.runs_dir, "--data_dir", args.data_dir]
     if args.inception_weights:
         shared += ["--inception_weights", args.inception_weights]
-    shared += QUICK if args.quick else []
-    return max(sweep.main([*grid, *shared]) for grid in (GRID, MLP))
+    shared += [*(QUICK if args.quick else []), *rest]
+    return max([sweep.main([*grid, *shared]) for grid in (MLP, GRID)])
 
 
 def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:

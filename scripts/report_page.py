@@ -10,7 +10,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from doctor import diagnose
-
 from score import git_commit
 from scripts.report_plots import Picture, curve, fid_plot
 from scripts.report_runs import (
@@ -19,6 +18,7 @@ from scripts.report_runs import (
     Protocol,
     Run,
     best_run,
+    defining,
     effects,
     group_runs,
     label,
@@ -135,12 +135,8 @@ def settings_table(runs: list[Run]) -> dict[str, Any]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    fields = run.config.__dataclass_fields__.values()
-    settings = {
-        f.name: getattr(run.config, f.name) for f in fields if f.metadata["role"] == "defines"
-    }
     counts = {f"parameters of {k}": f"{v:,}" for k, v in run.parameters.items()}
-    return settings | {"steps": run.trainer.step} | counts
+    return defining(run) | {"seed": run.config.seed} | counts
 
 
 def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None) -> dict[str, Any]:

@@ -201,6 +201,13 @@ def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
         assert call[call.index("--num_training_steps") + 1] == "40"
 
 
+def test_an_unknown_flag_is_refused_with_status_2(capsys):
+    with pytest.raises(SystemExit) as exit:
+        report.main(["--al"])
+    assert exit.value.code == 2
+    assert "did you mean --all?" in capsys.readouterr().err
+
+
 def test_no_run_at_all_is_one_sentence(tmp_path, capsys):
     assert report.main(["--runs_dir", str(tmp_path)]) == 1
     assert "train one first" in capsys.readouterr().err
