@@ -5,8 +5,8 @@
     python scripts/report.py --all --quick           the same on a tiny budget, to see it work
 
 With --all, flags of main.py are passed to every run. Writes runs/report/report.html, report.md and
-its pictures. A run that can't be read is named in the
-report and here, the others are reported, and the exit status is 1.
+its pictures. A run that can't be read is named in the report and here, the others are reported,
+and the exit status is 1.
 """
 
 import argparse

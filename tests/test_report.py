@@ -193,10 +193,12 @@ def test_the_page_opens_in_a_browser_without_errors(made, width, tmp_path):
 def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(report.sweep, "main", lambda argv: calls.append(argv) or 0)
-    assert report.main(["--all", "--quick", "--runs_dir", str(tmp_path), "--seeds", "2"]) == 1
-    assert calls[0][:3] == ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
-    assert calls[1][:2] == ["--grid", "arch=mlp"]
+    argv = ["--all", "--quick", "--runs_dir", str(tmp_path), "--seeds", "2", "--beta1", "0.4"]
+    assert report.main(argv) == 1  # nothing was trained, so there is nothing to report
+    assert calls[0][:2] == ["--grid", "arch=mlp"]
+    assert calls[1][:3] == ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
     for call in calls:
+        assert call[-2:] == ["--beta1", "0.4"]
         assert call[call.index("--seeds") + 1] == "2"
         assert call[call.index("--num_training_steps") + 1] == "40"
 
