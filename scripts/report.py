@@ -39,10 +39,10 @@ QUICK += ["--fid_protocol", "smoke"]
 def main(argv: list[str] | None = None) -> int:
     """0; 1 if a run failed or can't be read (the report is made of the others); 130/143."""
     try:
-        args, rest = parser().parse_known_args(argv)
-        if rest and not args.all:
-            parser().error(f"unrecognized arguments: {rest[0]}")
+        args, rest = parse(sys.argv[1:] if argv is None else argv)
         failed = run_experiments(args, rest) if args.all else 0
+        if failed > 1:
+            return failed  # stopped by a signal, or by an unknown flag
         folders = [Path(name) for name in args.run_dirs] or sorted(
             path.parent for path in Path(args.runs_dir).glob("*/config.json")
         )
@@ -55,14 +55,26 @@ def main(argv: list[str] | None = None) -> int:
         )
 
 
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our own flags, and with --all the words that are left for main.py."""
+    p = parser()
+    if "--all" not in argv:  # else a value of main.py's flags would be taken for a folder
+        p.add_argument("run_dirs", nargs="*", help="folders of runs (default: all in --runs_dir)")
+        return p.parse_args(argv), []
+    args, rest = p.parse_known_args(argv)
+    args.run_dirs = []
+    if args.quick and args.runs_dir == "runs":
+        args.runs_dir = "runs/quick"  # tiny runs would be mistaken for the real ones
+    return args, rest
+
+
 def parser() -> argparse.ArgumentParser:
     p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    p.add_argument("run_dirs", nargs="*", help="folders of runs (default: all in --runs_dir)")
     p.add_argument("--all", action="store_true", help="train and score the homework's runs first")
     p.add_argument("--quick", action="store_true", help="with --all: 40 steps, 64 images a score")
     p.add_argument("--seeds", default="1", help="with --all: how many, or a list (default: 1)")
     p.add_argument("--jobs", type=int, default=1, help="with --all: runs at a time (default: 1)")
-    p.add_argument("--runs_dir", default="", help="folder of runs (default: runs, or runs/quick)")
+    p.add_argument("--runs_dir", default="runs", help="folder of runs (default: runs)")
     p.add_argument("--data_dir", default="data", help="folder of datasets (default: data)")
     p.add_argument("--out", default="", help="folder to write to (default: RUNS_DIR/report)")
     p.add_argument("--inception_weights", default="", help="file in place of the standard weights")
@@ -74,7 +86,6 @@ def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
 
     The MLP comes first, so that sweep.md, which is of the last sweep, is of the grid.
     """
-    args.runs_dir = args.runs_dir or ("runs/quick" if args.quick else "runs")
     shared = ["--seeds", args.seeds, "--jobs", str(args.jobs)]
     shared += ["--runs_dir", args.runs_dir, "--data_dir", args.data_dir]
     if args.inception_weights:
@@ -88,7 +99,7 @@ def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
     runs, problems = read_runs(folders, args.data_dir)
     if not runs:
         raise UserError(
-            f"no run to report on in {args.runs_dir or 'runs'}: train one first, by"
+            f"no run to report on in {args.runs_dir}: train one first, by"
             " python main.py --do_train, or python scripts/report.py --all does it all."
         )
     protocol = choose_protocol(runs)

@@ -207,7 +207,7 @@ def test_an_unknown_flag_is_refused_with_status_2(capsys):
     with pytest.raises(SystemExit) as exit:
         report.main(["--al"])
     assert exit.value.code == 2
-    assert "did you mean --all?" in capsys.readouterr().err
+    assert "did you mean --all" in capsys.readouterr().err
 
 
 def test_no_run_at_all_is_one_sentence(tmp_path, capsys):
