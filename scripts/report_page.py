@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from doctor import diagnose
 from score import git_commit
-from scripts.report_plots import Picture, curve, fid_plot
+from scripts.report_plots import Picture, compact, curve, fid_plot
 from scripts.report_runs import (
     HIDDEN,
     Group,
@@ -243,7 +243,7 @@ def evenly(items: list[Any], most: int) -> list[Any]:
 
 def sample_picture(run: Run, step: int, path: Path) -> Picture:
     alt = f"Grid of images that {run.name} makes of its fixed noise at step {step}"
-    return Picture(f"{run.name}-{path.name}", alt, path.read_bytes())
+    return Picture(f"{run.name}-{path.name}", alt, compact(path.read_bytes(), colours=0))
 
 
 def interpolation_section(found: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +274,7 @@ INTERPOLATION_ALT = {
 
 
 def file_picture(prefix: str, name: str, alt: str) -> Picture:
-    return Picture(f"{prefix}-{Path(name).name}", alt, Path(name).read_bytes())
+    return Picture(f"{prefix}-{Path(name).name}", alt, compact(Path(name).read_bytes()))
 
 
 def collapse_section(found: dict[str, Any]) -> dict[str, Any]:

@@ -115,9 +115,20 @@ def render(draw, size: tuple[float, float], ink: str, paper: str, colour: str) -
         draw(axis, colour)
         axis.spines[["top", "right"]].set_visible(False)
         figure.tight_layout(pad=0.4)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=110)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=110)
         plt.close(figure)
-    png = io.BytesIO()  # few colours: a page of fifty plots stays light
-    Image.open(drawn).convert("RGB").quantize(32).save(png, format="png", optimize=True)
-    return png.getvalue()
+    return compact(png.getvalue())
+
+
+def compact(png: bytes, *, colours: int = 32) -> bytes:
+    """The PNG with so few colours (0: all); a grey one as grey. A page of fifty stays light."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    red, green, blue = image.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        image = red
+    elif colours:
+        image = image.quantize(colours)
+    smaller = io.BytesIO()
+    image.save(smaller, format="png", optimize=True)
+    return smaller.getvalue()
