@@ -226,8 +226,10 @@ def signs_of_collapse(result: dict[str, Any]) -> list[str]:
             f"of {n} images {f'at most {most} each show' if most else 'none show'} the digits"
             f" {', '.join(map(str, missing))}: each less than {bound:.1%} of what G makes"
         )
+    seen = sum(count > 0 for count in result["counts"])
+    bias = (seen - 1) / (2 * n * math.log(2))  # Miller 1955; or ten fair images lack digits
     effective = 2 ** result["entropy_bits"]
-    if effective < FEW_DIGITS and not signs:
+    if effective * 2**bias < FEW_DIGITS and not signs:
         signs.append(
             f"the labels have {result['entropy_bits']:.2f} bits, as many as"
             f" {effective:.1f} equally frequent digits"

@@ -21,7 +21,7 @@ def counts_figure(result: dict[str, Any], images: Tensor, labels: Tensor, title:
     `result` as collapse.label_statistics gives it; images uint8 (N, 1, S, S), labels (N,).
     """
     figure = Figure(figsize=(8, 7.4), layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.02, ha="left")
+    figure.suptitle(title, fontsize=11, x=0.02, ha="left", parse_math=False)  # a path may have $
     bars, strip = figure.subplots(2, 1, height_ratios=(3.05, 2.9))
     draw_counts(bars, result)
     strip.imshow(examples(images, labels), cmap="gray", vmin=0, vmax=255, extent=(-0.5, 9.5, 0, 4))

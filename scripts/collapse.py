@@ -38,6 +38,7 @@ from scripts.saved_run import open_run
 from trainer import Trainer
 
 COMPARED = 2000  # at most so many images are compared pixel by pixel: the time grows with them
+LEAST = 20  # images; of 10 fair ones every seventh sample looks like less than 6 digits
 ROWS, COLUMNS = 8, 5  # of neighbours.png
 
 
@@ -55,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return print_error(error)
     except OSError as error:
-        return print_error(UserError(f"{error.filename} can't be used: {error.strerror}."))
+        where = error.filename or "a file of the report"
+        return print_error(UserError(f"{where} can't be used: {error.strerror or error}."))
     print(in_words(result))
     print(f"wrote {', '.join(result['files'])}")
     return 0
@@ -72,8 +74,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.run_dir is None) == (args.images is None):
         raise UserError("wanted either a run's folder or --images FOLDER: see --help.")
-    if args.n < 10:
-        raise UserError(f"--n {args.n}: wanted at least 10 images, better 1000.")
+    if args.n < LEAST:
+        raise UserError(f"--n {args.n}: wanted at least {LEAST} images, better 1000.")
     return args
 
 
@@ -99,7 +101,12 @@ def examine_folder(folder: Path, data_dir: str, seed: int, out: Path) -> dict[st
     """The same of the image files in a folder, in the order of their names."""
     if not folder.is_dir():
         raise UserError(f"--images {folder} is no folder.")
-    images = torch.cat([as_input(read_rgb(path)[None]) for path in image_paths(folder)])
+    paths = image_paths(folder)
+    if len(paths) < LEAST:
+        raise UserError(
+            f"--images {folder} holds {len(paths)} images: wanted at least {LEAST}, better 1000."
+        )
+    images = torch.cat([as_input(read_rgb(path)[None]) for path in paths])
     return examine_images(
         images, data_dir, seed, out, title=str(folder), about={"images": str(folder)}
     )

@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.check:
             return check(args)
+        if not args.out.parent.is_dir():  # known before minutes of training, not after them
+            raise UserError(f"--out {args.out}: {args.out.parent} is no folder.")
         train_data, test_data = (load(split, args.data_dir) for split in ("train", "test"))
         started = time.process_time(), time.perf_counter()
         classifier = train(train_data, seed=args.seed, epochs=args.epochs)
@@ -52,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         save_digits(classifier, args.out)
     except UserError as error:
         return print_error(error)
+    except OSError as error:
+        where, reason = error.filename or args.out, error.strerror or error
+        return print_error(UserError(f"{where} can't be used: {reason}."))
     print(in_words(load_digits("cpu", args.out).measured))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB; training took {wall:.0f} s", end="")
     print(f" ({cpu:.0f} s of CPU)")

@@ -17,6 +17,7 @@ import dataset
 import mnist
 from collapse import judge, label_statistics
 from digits import load_digits, predict
+from digits.figures import as_tensor, counts_figure
 from errors import UserError
 from scripts import collapse as script
 from systems.dcgan import DCGAN
@@ -131,6 +132,13 @@ def test_verdicts(case):
     assert ("show little" in words) == (case == "one of 50 missing")
 
 
+def test_twenty_fair_images_are_no_collapse():
+    rng = np.random.default_rng(0)
+    found = [collapse.signs_of_collapse(made(c)) for c in rng.multinomial(20, [0.1] * 10, 300)]
+    assert sum(map(bool, found)) <= 3
+    assert collapse.signs_of_collapse(made([4, 4, 4, 4, 4, 0, 0, 0, 0, 0]))
+
+
 def test_nearest_neighbours_across_blocks():
     torch.manual_seed(0)
     others = torch.randint(0, 256, (5300, 1, 4, 4), dtype=torch.uint8)
@@ -215,14 +223,23 @@ def test_the_command_on_a_run(run, data_dir, capsys):
 
 def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsys):
     rng = np.random.default_rng(0)
-    for i in range(12):  # of two sizes, grey and coloured
+    for i in range(20):  # of two sizes, grey and coloured
         shape = (28, 28) if i % 2 else (40, 36, 3)
         Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(tmp_path / f"{i}.png")
     out = tmp_path / "report"
     argv = ["--images", str(tmp_path), "--data_dir", str(data_dir), "--out", str(out)]
     assert script.main(argv) == 0
     assert "verdict: not digits." in capsys.readouterr().out
-    assert json.loads((out / "collapse.json").read_text())["n"] == 12
+    assert json.loads((out / "collapse.json").read_text())["n"] == 20
+    (tmp_path / "0.png").unlink()
+    assert script.main(argv) == 1
+    assert "holds 19 images: wanted at least 20" in capsys.readouterr().err
+
+
+def test_a_path_is_no_formula(tmp_path):
+    result = made([1] * 10)
+    images = torch.zeros(10, 1, 32, 32, dtype=torch.uint8)
+    assert as_tensor(counts_figure(result, images, torch.arange(10), "a $b_$ c")).ndim == 3
 
 
 @pytest.mark.parametrize(
@@ -230,7 +247,7 @@ def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsy
     [
         ([], "either a run's folder or --images"),
         (["runs/x", "--images", "y"], "either a run's folder or --images"),
-        (["runs/x", "--n", "3"], "at least 10"),
+        (["runs/x", "--n", "3"], "at least 20"),
         (["runs/no-such-run"], "no folder"),
         (["--images", "no-such-folder"], "no folder"),
         (["--images", "tests"], "holds no images"),
