@@ -76,11 +76,13 @@ def are_probabilities(values: Values) -> bool:
     that is on another scale, and then D(x) is a squashed score that nothing ties to 0 and 1.
     """
     bounds = []
+    least = 1e-7  # fp32 rounds a D that is surer than that to 0 or 1, whose -log is infinite
     with np.errstate(divide="ignore", invalid="ignore"):
         if D_LOSS in values:
-            bounds.append((D_LOSS, -np.log(values[REAL]) - np.log1p(-values[FAKE])))
+            real, fooled = np.maximum(values[REAL], least), np.minimum(values[FAKE], 1 - least)
+            bounds.append((D_LOSS, -np.log(real) - np.log1p(-fooled)))
         if G_LOSS in values and UPDATED in values:
-            bounds.append((G_LOSS, -np.log(values[UPDATED])))
+            bounds.append((G_LOSS, -np.log(np.maximum(values[UPDATED], least))))
     inside = all(((v >= 0) & (v <= 1)).all() for t, v in values.items() if t.startswith("D("))
     slack = 0.01  # of rounding, in the mean of a batch and in stored curves
     held = [np.mean(~(values[tag] < 0.99 * low - slack)) for tag, low in bounds]

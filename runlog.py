@@ -90,19 +90,21 @@ def read_records(path: Path) -> Iterator[bytes]:
 def read_scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """tag -> its points (step, value) by step, over all event files of the run.
 
-    Raises UserError if there is no event file, or if one is torn: what it lost is not known.
+    Raises UserError if there is no event file, or if one is torn: what it lost is not known. A
+    file may grow while it is read, by a training at work.
     """
     paths = sorted(run_dir.glob("events.out.tfevents.*"))
     if not paths:
         raise UserError(f"{run_dir} has no TensorBoard events: train it first, or pass a run.")
     curves: dict[str, dict[int, float]] = {}
     for path in paths:
+        size = path.stat().st_size
         records = list(read_records(path))
         whole = sum(len(record) + FRAME for record in records)
-        if whole != path.stat().st_size:
+        if whole < size:
             raise UserError(
-                f"{path} is torn after {whole} of {path.stat().st_size} bytes. Run the training"
-                " command again: it cuts the torn end off and goes on."
+                f"{path} is torn after {whole} of {size} bytes. If its training has ended, run the"
+                " command again: it cuts the torn end off and goes on. Else look again in a moment."
             )
         for event in map(Event.FromString, records):
             for value in event.summary.value:
@@ -146,7 +148,7 @@ def read_results(run_dir: Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines() if path.is_file() else []:
         with suppress(ValueError):
             results.append(json.loads(line))
-    return results
+    return [result for result in results if isinstance(result, dict)]
 
 
 def append_result(run_dir: Path, result: dict[str, Any]) -> None:

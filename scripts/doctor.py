@@ -7,10 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import print_error
+from config import Parser, print_error
 from doctor import WINDOW, Diagnosis, diagnose
 from errors import UserError
 from runlog import read_scalars
+from scripts.saved_run import named_runs
 
 
 def show(run_dir: Path, diagnosis: Diagnosis) -> None:
@@ -27,22 +28,26 @@ def read(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return read_scalars(run_dir)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(
+        allow_abbrev=False,
         description=__doc__.partition(":")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="as runs/NAME")
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", help="as runs/NAME")
     parser.add_argument("--window", type=int, default=WINDOW, help="steps that are judged together")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.window < 1:
         return print_error(UserError(f"--window {args.window}: wanted at least 1 step."))
     status = 0
-    for run_dir in args.run_dirs:
+    for run_dir in named_runs(args.run_dirs):
         try:
             show(run_dir, diagnose(read(run_dir), window=args.window))
         except UserError as error:
             status = print_error(error)
+        except OSError as error:
+            reason = error.strerror or error
+            status = print_error(UserError(f"{error.filename or run_dir} can't be read: {reason}."))
     return status
 
 

@@ -40,11 +40,14 @@ def linear(z1: Tensor, z2: Tensor, t: float) -> Tensor:
 def spherical(z1: Tensor, z2: Tensor, t: float) -> Tensor:
     """The great circle through both directions, the norm linear in t. White 2016, arXiv:1609.04468.
 
-    z1, z2 (d,), not parallel; keeps to the shell |z| ~ sqrt(d) on which Gaussian noise lies.
+    z1, z2 (d,); keeps to the shell |z| ~ sqrt(d) on which Gaussian noise lies. Where no one circle
+    joins the two, as with d = 1, it is the line.
     """
     norms = torch.stack([z1.norm(), z2.norm()])
     u1, u2 = z1 / norms[0], z2 / norms[1]
     angle = torch.arccos((u1 @ u2).clamp(-1, 1))
+    if torch.sin(angle) < 1e-3:
+        return linear(z1, z2, t)
     direction = (torch.sin((1 - t) * angle) * u1 + torch.sin(t * angle) * u2) / torch.sin(angle)
     return direction * torch.lerp(norms[0], norms[1], t)
 
@@ -170,11 +173,16 @@ def save(figure: plt.Figure, path: Path) -> str:
 
 
 def statistics(change: Tensor) -> dict[str, Any]:
-    """Of (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even)."""
+    """Of (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even).
+
+    A collapsed G may not change at all: that is even.
+    """
+    means = change.mean(1)
+    ratios = torch.where(means > 0, change.amax(1) / means, torch.ones_like(means))
     return {
         "mean": float(change.mean()),
         "largest": float(change.max()),
-        "largest_to_mean": float((change.amax(1) / change.mean(1)).mean()),
+        "largest_to_mean": float(ratios.mean()),
         "by_step": [float(v) for v in change.mean(0)],
     }
 
@@ -223,7 +231,8 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         return print_error(error)
     except OSError as error:
-        return print_error(UserError(f"{error.filename} can't be written: {error.strerror}."))
+        where = error.filename or "a picture"
+        return print_error(UserError(f"{where} can't be used: {error.strerror or error}."))
     print(in_words(result))
     return 0
 

@@ -11,6 +11,7 @@ and the exit status is 1.
 
 import argparse
 import base64
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import jinja2
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from checkpoint import write_beside_and_rename
 from config import Parser, print_error
 from errors import UserError
 from inception import load_inception
@@ -26,6 +28,7 @@ from scripts import collapse, interpolate, sweep
 from scripts.report_page import content
 from scripts.report_plots import Picture
 from scripts.report_runs import Run, best_run, choose_protocol, read_run, score_runs
+from scripts.saved_run import named_runs
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -40,18 +43,22 @@ def main(argv: list[str] | None = None) -> int:
     """0; 1 if a run failed or can't be read (the report is made of the others); 130/143."""
     try:
         args, rest = parse(sys.argv[1:] if argv is None else argv)
-        failed = run_experiments(args, rest) if args.all else 0
+        out = Path(args.out or Path(args.runs_dir) / "report")
+        failed = 0
+        if args.all:
+            out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them
+            failed = run_experiments(args, rest)
         if failed > 1:
-            return failed  # stopped by a signal, or by an unknown flag
-        folders = [Path(name) for name in args.run_dirs] or sorted(
+            return failed  # stopped by a signal
+        folders = named_runs(args.run_dirs) or sorted(
             path.parent for path in Path(args.runs_dir).glob("*/config.json")
         )
-        return max(failed, report(folders, Path(args.out or Path(args.runs_dir) / "report"), args))
+        return max(failed, report(folders, out, args))
     except UserError as error:
         return print_error(error)
     except OSError as error:
         return print_error(
-            UserError(f"{error.filename or 'the report'} can't be used: {error.strerror}.")
+            UserError(f"{error.filename or 'the report'} can't be used: {error.strerror or error}.")
         )
 
 
@@ -60,7 +67,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     p = parser()
     if "--all" not in argv:  # else a value of main.py's flags would be taken for a folder
         p.add_argument("run_dirs", nargs="*", help="folders of runs (default: all in --runs_dir)")
-        return p.parse_args(argv), []
+        args = p.parse_args(argv)
+        if args.quick:
+            raise UserError("--quick is the tiny budget of --all: give both.")
+        return args, []
     args, rest = p.parse_known_args(argv)
     args.run_dirs = []
     if args.quick and args.runs_dir == "runs":
@@ -91,15 +101,21 @@ def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
     if args.inception_weights:
         shared += ["--inception_weights", args.inception_weights]
     shared += [*(QUICK if args.quick else []), *rest]
-    return max([sweep.main([*grid, *shared]) for grid in (MLP, GRID)])
+    failed = 0
+    for grid in (MLP, GRID):
+        failed = max(failed, sweep.main([*grid, *shared]))
+        if failed > 1:  # a Ctrl-C is meant for all that would follow
+            break
+    return failed
 
 
 def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
     """Both forms of the report into `out`; 1 if a folder could not be read."""
     runs, problems = read_runs(folders, args.data_dir)
     if not runs:
+        where = " ".join(args.run_dirs) or args.runs_dir
         raise UserError(
-            f"no run to report on in {args.runs_dir}: train one first, by"
+            f"no run to report on in {where}: train one first, by"
             " python main.py --do_train, or python scripts/report.py --all does it all."
         )
     protocol = choose_protocol(runs)
@@ -109,10 +125,10 @@ def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
         runs, protocol, problems, examine_paths(best, out, args), examine_digits(best, out)
     )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(render("report.html.j2", values), encoding="utf-8")
-    (out / "report.md").write_text(render("report.md.j2", values), encoding="utf-8")
     for picture in pictures(values):
-        (out / picture.name).write_bytes(picture.light)
+        write_beside_and_rename(out / picture.name, picture.light)
+    for name in ("report.html", "report.md"):  # whole or not at all, as the pictures
+        write_beside_and_rename(out / name, render(f"{name}.j2", values).encode())
     print(f"wrote {out / 'report.html'} and {out / 'report.md'}")
     return 1 if problems else 0
 
@@ -122,7 +138,10 @@ def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str]]
     runs, problems = [], []
     for folder in folders:
         try:
-            runs.append(read_run(folder, data_dir=data_dir))
+            run = read_run(folder, data_dir=data_dir)
+            while run.name in {other.name for other in runs}:  # of another --runs_dir
+                run.name = f"{folder.resolve().parent.name}-{run.name}"
+            runs.append(run)
         except UserError as error:
             print_error(error)
             problems.append(str(error))
@@ -153,7 +172,7 @@ def examine_digits(run: Run, out: Path) -> dict[str, Any] | str:
 
 
 def render(template: str, values: dict[str, Any]) -> str:
-    """The page; in HTML every value is escaped, in Markdown nothing is."""
+    """The page; in HTML every value is escaped, in Markdown what may name a foreign folder."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=template.endswith(".html.j2"),
@@ -161,11 +180,17 @@ def render(template: str, values: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = data_uri
+    environment.filters["markdown"] = markdown
     return environment.get_template(template).render(values)
 
 
 def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def markdown(text: str) -> str:
+    """The text as Markdown that shows it letter by letter."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
 def pictures(value: Any) -> list[Picture]:

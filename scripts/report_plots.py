@@ -71,7 +71,9 @@ def curve(run_name: str, tag: str, points: Points) -> Picture:
     return in_both_themes(name, alt, draw, size=(4.2, 2.6))
 
 
-def fid_plot(groups: list[Group], names: list[str], floor: float | None) -> Picture:
+def fid_plot(
+    groups: list[Group], names: list[str], floor: float | None, pass_mark: float | None
+) -> Picture:
     """A dot a run with its error bar, a line a group mean; the pass mark and the floor."""
     scored = sorted((g for g in groups if g.values), key=lambda g: g.mean)
 
@@ -82,13 +84,17 @@ def fid_plot(groups: list[Group], names: list[str], floor: float | None) -> Pict
             axis.errorbar(
                 group.values, [row] * len(errors), xerr=errors, fmt="o", color=colour, markersize=4
             )
-        axis.axvline(60, color="tab:orange", linestyle="--", linewidth=1, label="pass mark 60")
+        if pass_mark is not None:
+            axis.axvline(
+                pass_mark, color="tab:orange", ls="--", lw=1, label=f"pass mark {pass_mark:.0f}"
+            )
         if floor is not None:
             axis.axvline(floor, color="tab:green", linestyle=":", label=f"floor {floor:.1f}")
         axis.set(xlabel="FID (lower is better)", xlim=(0, None))
         axis.set_yticks(range(len(scored)), [label(g, names) for g in scored])
         axis.set_ylim(len(scored) - 0.4, -0.6)
-        axis.legend(fontsize=8, frameon=False, labelcolor="linecolor")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8, frameon=False, labelcolor="linecolor")
 
     listed = "; ".join(f"{label(g, names)}: {g.mean:.1f}" for g in scored)
     return in_both_themes("fid.png", f"FID by setting: {listed}", draw, (7, 1 + 0.45 * len(scored)))

@@ -18,7 +18,7 @@ from runlog import read_results, read_scalars
 from scripts.saved_run import open_run
 from trainer import Trainer
 
-Protocol = tuple[str, str]  # name and precision, such as ("homework", "fp32")
+Protocol = tuple[str, str, str]  # name, precision, sha256 of the Inception weights
 HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
 
 
@@ -26,6 +26,7 @@ HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
 class Run:
     """A run as its folder has it; `fid` is its newest result by the report's protocol, if any."""
 
+    name: str  # the folder's; the report tells runs of one name apart
     trainer: Trainer
     curves: dict[str, list[tuple[int, float]]]
     results: list[dict[str, Any]]
@@ -35,10 +36,6 @@ class Run:
     @property
     def config(self) -> Config:
         return self.trainer.config
-
-    @property
-    def name(self) -> str:
-        return self.config.run_name
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -53,7 +50,8 @@ def read_run(run_dir: Path, **changes: Any) -> Run:
         for path in sorted((run_dir / "samples").glob("samples-*.png"))
         if (match := re.fullmatch(r"samples-(\d+)", path.stem)) and int(match[1]) <= trainer.step
     ]
-    return Run(trainer, read_scalars(run_dir), read_results(run_dir), samples)
+    name = trainer.config.run_name
+    return Run(name, trainer, read_scalars(run_dir), read_results(run_dir), samples)
 
 
 def choose_protocol(runs: list[Run]) -> Protocol | None:
@@ -61,16 +59,21 @@ def choose_protocol(runs: list[Run]) -> Protocol | None:
     counts = Counter(p for run in runs for p in {protocol_of(r) for r in fids(run)})
     if not counts:
         return None
-    return max(counts, key=lambda p: (counts[p], p == ("homework", "fp32"), p))
+    return max(counts, key=lambda p: (counts[p], p[:2] == ("homework", "fp32"), p))
 
 
 def fids(run: Run) -> list[dict[str, Any]]:
-    """The run's FIDs of the weights it has now: those at its last step."""
-    return [r for r in run.results if r.get("metric") == "fid" and r["step"] == run.trainer.step]
+    """The run's FIDs of the weights it has now: those at its last step. A null is no FID."""
+    wanted = ("fid", run.trainer.step)
+    return [
+        r
+        for r in run.results
+        if (r.get("metric"), r.get("step")) == wanted and r.get("value") is not None
+    ]
 
 
 def protocol_of(result: dict[str, Any]) -> Protocol:
-    return result["protocol"], result["precision"]
+    return result["protocol"], result["precision"], result.get("weights_sha256", "")
 
 
 def score_runs(runs: list[Run], protocol: Protocol | None) -> None:
@@ -132,9 +135,13 @@ def varying(groups: list[Group]) -> list[str]:
 
 
 def label(group: Group, names: list[str]) -> str:
-    """latent_dim 100, hidden_dim 16 -- the settings that tell this group from the others."""
+    """latent_dim 100, hidden_dim 16 -- the settings that tell this group from the others.
+
+    The homework's settings where there are no others to tell it from.
+    """
+    names = names or [name for name in ("latent_dim", *HIDDEN) if name in group.settings]
     settings = with_hidden_dim({name: group.settings.get(name) for name in names})
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "all alike"
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def with_hidden_dim(settings: dict[str, Any]) -> dict[str, Any]:
@@ -167,9 +174,8 @@ def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
     """Every pair of neighbouring values of a factor among otherwise equal groups with a FID."""
     scored = [(with_hidden_dim(g.settings), g) for g in groups if g.values]
     sd = pooled_sd(groups)
-    names = (
-        [n for n in scored[0][0] if len({str(s.get(n)) for s, _ in scored}) > 1] if scored else []
-    )
+    every = dict.fromkeys(name for settings, _ in scored for name in settings)
+    names = [n for n in every if len({str(s.get(n)) for s, _ in scored}) > 1]
     found = []
     for factor in factors:
         rests: dict[str, list[tuple[Any, Group]]] = {}
@@ -189,7 +195,7 @@ def str_or_number(value: Any) -> tuple[float, str]:
 
 def effect(factor: str, a: Any, b: Any, names: list[str], sd: float | None) -> Effect:
     (settings, before), (after_settings, after) = a, b
-    spread = sd and sd * math.sqrt(1 / len(before.values) + 1 / len(after.values))
+    spread = None if sd is None else sd * math.sqrt(1 / len(before.values) + 1 / len(after.values))
     others = ", ".join(f"{n} {settings[n]}" for n in names if n != factor and n in settings)
     return Effect(
         factor, settings[factor], after_settings[factor], others, before.mean, after.mean, spread

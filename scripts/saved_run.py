@@ -20,6 +20,8 @@ def open_run(run_dir: str | Path, **changes: Any) -> Trainer:
     Raises UserError if the folder is missing, has no settings, or has no whole checkpoint.
     """
     run_dir = Path(run_dir)
+    if run_dir.name in ("", ".."):  # "." has no name, and the name says which run it is
+        run_dir = run_dir.resolve()
     saved = saved_settings(run_dir)
     model = saved.get("model")
     if model not in SYSTEMS:
@@ -54,3 +56,19 @@ def saved_settings(run_dir: Path) -> dict[str, Any]:
 def contents(folder: Path) -> str:
     names = sorted(p.name for p in folder.iterdir())
     return (", ".join(names[:4]) + (", ..." if names[4:] else "")) or "an empty folder"
+
+
+def named_runs(names: list[str]) -> list[Path]:
+    """The folders named on a command line, each once.
+
+    runs/* names what lies beside the runs too, which is passed over: files, a report, a folder of
+    other runs. Named alone, it is the caller's to complain of.
+    """
+    named = list({path.resolve(): path for path in map(Path, names)}.values())
+    return [path for path in named if len(named) == 1 or not lies_beside_runs(path)]
+
+
+def lies_beside_runs(path: Path) -> bool:
+    if (path / "config.json").exists():
+        return False
+    return path.is_file() or (path / "report.html").exists() or any(path.glob("*/config.json"))

@@ -283,6 +283,15 @@ def test_losses_in_another_scale_are_noticed_and_scores_are_not_read_as_probabil
     assert diagnose(swinging).verdict == OSCILLATES
 
 
+def test_a_d_so_sure_that_fp32_rounds_it_to_0_and_1_keeps_its_scale():
+    curves = flat(x=0.5, z1=0.5)
+    for tag, value in zip(TAGS, (200.0, 0.0, 0.0, 1.0, 1.0), strict=True):  # logits of -100, 100
+        curves[tag] = [(s, value) for s, _ in curves[tag]]
+    diagnosis = diagnose(curves)
+    assert "the wrong way round" in diagnosis.sentences[0]
+    assert not any("not the BCE" in s for s in diagnosis.sentences)
+
+
 def told(curves, watcher=None):
     """(step, line) of everything the watcher says."""
     watcher = watcher or Watcher(10)
@@ -339,7 +348,8 @@ def test_the_script_diagnoses_every_run_it_can_and_names_the_others(tmp_path, ca
             log.scalars({tag: value}, step)
     log.close()
     (tmp_path / "empty").mkdir()
-    folders = [str(tmp_path / name) for name in ("empty", "ill", "none")]
+    (tmp_path / "README.md").touch()  # as runs/* names it too
+    folders = [str(tmp_path / name) for name in ("empty", "ill", "none", "README.md")]
     monkeypatch.setattr(sys, "argv", ["doctor.py", *folders])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "scripts" / "doctor.py"), run_name="__main__")

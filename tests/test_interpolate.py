@@ -37,6 +37,18 @@ def test_spherical_halves_the_angle_and_keeps_to_the_shell():
     assert interpolate.linear(z1, z2, 0.5).norm() < 2.5
 
 
+def test_where_no_circle_joins_the_two_spherical_is_the_line():
+    z1, z2 = torch.tensor([2.0]), torch.tensor([-4.0])
+    assert interpolate.spherical(z1, z2, 0.5).tolist() == [-1.0]
+    assert interpolate.spherical(z1, 2 * z1, 0.5).tolist() == [3.0]
+
+
+def test_a_generator_that_never_changes_is_even():
+    assert interpolate.statistics(torch.zeros(2, 3))["largest_to_mean"] == 1.0
+    uneven = interpolate.statistics(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]))
+    assert uneven["largest_to_mean"] == pytest.approx((1.5 + 1) / 2)
+
+
 def test_positions_are_i_over_k():
     assert interpolate.positions(3, 0) == [0.0, 0.5, 1.0]
     assert interpolate.positions(3, 1) == [-0.5, 0.0, 0.5, 1.0, 1.5]
@@ -78,6 +90,13 @@ def test_what_is_measured_is_written_beside_the_pictures(trainer, pixel_means, t
         "change.png",
     ]
     assert all(Path(name).read_bytes().startswith(b"\x89PNG") for name in result["files"])
+
+
+def test_the_folder_one_stands_in_is_a_run_too(trainer, monkeypatch):
+    trainer.train()
+    monkeypatch.chdir(trainer.config.run_dir)
+    assert interpolate.main([".", "--pairs", "1", "--images", "3", "--no_features"]) == 0
+    assert (trainer.config.run_dir / "interpolation" / "linear.png").is_file()
 
 
 def test_the_command_on_a_trained_run_and_on_none(trainer, capsys, data_dir):

@@ -1,5 +1,6 @@
 """The report: what it concludes from made results, and its page in a real browser."""
 
+import errno
 import html.parser
 import re
 import shutil
@@ -10,10 +11,11 @@ import pytest
 import torch
 from conftest import TINY, PixelMeans
 
+import runlog
 from errors import UserError
 from runlog import append_result
 from scripts import report
-from scripts.report_page import evenly
+from scripts.report_page import effects_section, evenly, fid_section
 from scripts.report_plots import curve, smooth
 from scripts.report_runs import (
     choose_protocol,
@@ -86,9 +88,43 @@ def test_only_a_score_of_the_last_step_by_the_common_protocol_counts(trained):
     append_result(folders[1], result(10.0, step=1))
     append_result(folders[1], result(9.0, protocol="smoke"))
     runs = read(folders)
-    assert choose_protocol(runs) == ("homework", "fp32")
+    assert choose_protocol(runs)[:2] == ("homework", "fp32")
     assert runs[0].fid["value"] == 50.0
     assert runs[1].fid is None
+
+
+def test_a_null_is_no_fid(trained):
+    folders = [trained(50.0), trained(40.0, seed=43)]
+    append_result(folders[1], result(float("nan")))  # written as null
+    assert [run.fid["value"] for run in read(folders)] == [50.0, 40.0]
+
+
+def test_scores_by_other_weights_do_not_mix(trained):
+    folders = [trained(50.0), trained(51.0, seed=43), trained(seed=44)]
+    append_result(folders[2], result(1.0) | {"weights_sha256": "other"})
+    assert [run.fid and run.fid["value"] for run in read(folders)] == [50.0, 51.0, None]
+
+
+def test_seeds_that_agree_are_a_spread_of_0_and_not_an_unknown_one(trained):
+    folders = [trained(50.0), trained(50.0, seed=43), trained(50.0, latent_dim=7)]
+    section = effects_section(group_runs(read(folders)))
+    assert section["rows"][0]["difference"] == "+0.0 ± 0.0"
+    assert "leaves the FID as it is" in section["sentences"][0]
+    assert "spread over seeds is 0.0" in section["sentences"][1]
+
+
+def test_a_single_run_is_named_by_the_homeworks_settings(trained):
+    groups = group_runs(read([trained(50.0)]))
+    assert label(groups[0], varying(groups)) == "latent_dim 5, hidden_dim 4"
+
+
+def test_the_pass_mark_is_the_homeworks_alone(trained, monkeypatch):
+    marks = []
+    monkeypatch.setattr("scripts.report_page.fid_plot", lambda *words: marks.append(words[-1]))
+    groups = group_runs(read([trained(50.0)]))
+    for protocol in ("homework", "smoke"):
+        fid_section(groups, [], (protocol, "fp32", ""))
+    assert marks == [60, None]
 
 
 def test_smoothing_keeps_constants_and_means():
@@ -203,6 +239,69 @@ def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
         assert call[call.index("--num_training_steps") + 1] == "40"
 
 
+def test_a_signal_stops_all_that_would_follow(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(report.sweep, "main", lambda argv: calls.append(argv) or 130)
+    assert report.main(["--all", "--runs_dir", str(tmp_path)]) == 130
+    assert len(calls) == 1
+
+
+def test_a_folder_that_can_not_be_made_is_known_before_the_training(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(report.sweep, "main", lambda argv: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    assert report.main(["--all", "--out", str(tmp_path / "file" / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def without_extras(monkeypatch):
+    """Reports without interpolation and digits, which take their time."""
+    monkeypatch.setattr(report, "examine_paths", lambda *_: "not here")
+    monkeypatch.setattr(report, "examine_digits", lambda *_: "not here")
+
+
+def test_what_lies_beside_the_runs_is_no_problem_but_an_empty_folder_is(
+    trained, without_extras, capsys
+):
+    runs = trained(50.0).parent
+    (runs / "README.md").touch()
+    quick = trained(9.0, runs_dir=str(runs / "quick"))
+    everything = [str(quick), *map(str, runs.iterdir()), str(quick / ".." / quick.name)]
+    for _ in range(2):  # the second time beside the report of the first
+        assert report.main([*everything, "--out", str(runs / "report")]) == 0
+        everything.append(str(runs / "report"))
+    (runs / "empty").mkdir()
+    assert report.main([*everything, str(runs / "empty"), "--out", str(runs / "report")]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert "an empty folder" in errors[0]
+    text = (runs / "report" / "report.md").read_text()
+    names = re.findall(r"^### (\S+)$", text, re.MULTILINE)
+    assert len(set(names)) == 2  # one run each, though both folders have one name
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_a_full_disk_leaves_the_report_before(trained, without_extras, monkeypatch, capsys):
+    run = trained(50.0)
+    out = run.parent / "out"
+    assert report.main([str(run), "--out", str(out)]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("checkpoint.os.fsync", full)
+    capsys.readouterr()
+    assert report.main([str(run), "--out", str(out)]) == 1
+    assert capsys.readouterr().err == "error: the report can't be used: No space left on device.\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_folders_name_can_not_become_markdown():
+    assert report.markdown("a<b>|c_") == r"a\<b\>\|c\_"
+
+
 def test_an_unknown_flag_is_refused_with_status_2(capsys):
     with pytest.raises(SystemExit) as exit:
         report.main(["--al"])
@@ -221,3 +320,16 @@ def test_a_torn_event_file_is_named(trained):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(UserError, match="is torn after"):
         read_run(folder)
+
+
+def test_an_event_file_that_grows_while_it_is_read_is_not_torn(trained, monkeypatch):
+    folder = trained(50.0)
+    reading = runlog.read_records
+
+    def read_and_grow(path):
+        yield from reading(path)
+        with open(path, "ab") as file:
+            file.write(b"the next record")
+
+    monkeypatch.setattr(runlog, "read_records", read_and_grow)
+    assert len(runlog.read_scalars(folder)["D(x)"]) == 2
