@@ -10,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from doctor import diagnose
+from game import EQUILIBRIUM
 from score import git_commit
 from scripts.report_plots import Picture, compact, curve, fid_plot
 from scripts.report_runs import (
@@ -113,7 +114,9 @@ def summary(
     for diagnosis in diagnoses.values():
         verdicts[diagnosis.verdict] = verdicts.get(diagnosis.verdict, 0) + 1
     counted = "; ".join(f"{verdict} ({n})" for verdict, n in verdicts.items())
-    sentences = [first, f"Verdicts on the game, by number of runs: {counted}."]
+    near = verdicts.get(EQUILIBRIUM, 0) or "none"
+    nash = f"By its curves {near} of {len(runs)} ended near the Nash equilibrium"
+    sentences = [first, f"{nash}; verdicts on the game, by number of runs: {counted}."]
     if isinstance(collapse, dict):
         sentences.append(f"Mode collapse of the best run: {collapse['verdict']}.")
     return sentences

@@ -185,6 +185,7 @@ def test_the_page_holds_every_section_and_needs_no_network(made):
     assert "none is no run" in page
     assert "The best run has FID 50.0" in page
     assert "below the pass mark of 60" in page
+    assert "By its curves none of 2 ended near the Nash equilibrium" in page
     assert "FID 60.5" in page  # the MLP beside the CNN
     assert "Left out: " in page  # the digits of a run on other data than MNIST
     assert not re.search(r"(src|href|srcset)=\"(?!data:|#)", page)
