@@ -4,6 +4,7 @@ A line names everything the value depends on; a FID without those is not a resul
 """
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,12 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else "mps"
 
 
+@cache
 def git_commit() -> str:
-    """The commit of this code, "+changes" where the working tree differs; "" outside git."""
+    """The commit of this code, "+changes" where the working tree differs; "" outside git.
+
+    Asked once, when the process starts: what runs is what was there then.
+    """
     here = Path(__file__).parent
     try:
         command = [
@@ -93,6 +98,9 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+git_commit()
 
 
 def in_words(result: dict[str, Any]) -> str:
