@@ -35,7 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # flags of the sweep: the four runs of the homework, and the MLP at their smallest
 GRID = ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
 MLP = ["--grid", "arch=mlp"]
-QUICK = ["--num_training_steps", "40", "--saving_steps", "20", "--logging_steps", "1"]
+QUICK = ["--num_training_steps", "24", "--saving_steps", "12", "--logging_steps", "1"]
 QUICK += ["--fid_protocol", "smoke"]
 
 
@@ -81,9 +81,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def parser() -> argparse.ArgumentParser:
     p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument("--all", action="store_true", help="train and score the homework's runs first")
-    p.add_argument("--quick", action="store_true", help="with --all: 40 steps, 64 images a score")
+    p.add_argument("--quick", action="store_true", help="with --all: 24 steps, 64 images a score")
     p.add_argument("--seeds", default="1", help="with --all: how many, or a list (default: 1)")
-    p.add_argument("--jobs", type=int, default=1, help="with --all: runs at a time (default: 1)")
+    p.add_argument(
+        "--jobs", type=int, default=0, help="with --all: runs at a time (default: 1; --quick: 2)"
+    )
     p.add_argument("--runs_dir", default="runs", help="folder of runs (default: runs)")
     p.add_argument("--data_dir", default="data", help="folder of datasets (default: data)")
     p.add_argument("--out", default="", help="folder to write to (default: RUNS_DIR/report)")
@@ -96,7 +98,7 @@ def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
 
     The MLP comes first, so that sweep.md, which is of the last sweep, is of the grid.
     """
-    shared = ["--seeds", args.seeds, "--jobs", str(args.jobs)]
+    shared = ["--seeds", args.seeds, "--jobs", str(args.jobs or 1 + args.quick)]
     shared += ["--runs_dir", args.runs_dir, "--data_dir", args.data_dir]
     if args.inception_weights:
         shared += ["--inception_weights", args.inception_weights]
