@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -158,11 +159,20 @@ def examine_paths(run: Run, out: Path, args: argparse.Namespace) -> dict[str, An
             list(interpolate.PATHS),
             out / "interpolation",
             extrapolate=2,
-            extractor=load_inception("cpu", "fp32", args.inception_weights or None),
+            extractor=features_if_at_hand(args.inception_weights),
         )
     except UserError as error:
         return str(error)
     return found | {"run": run.name}
+
+
+def features_if_at_hand(weights: str) -> torch.nn.Module | None:
+    """Inception, or None where it can't be had: pixels change without it too."""
+    try:
+        return load_inception("cpu", "fp32", weights or None)
+    except UserError as error:
+        print(f"warning: no feature changes along the paths: {error}")
+        return None
 
 
 def examine_digits(run: Run, out: Path) -> dict[str, Any] | str:
