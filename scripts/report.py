@@ -36,7 +36,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # flags of the sweep: the four runs of the homework, and the MLP at their smallest
 GRID = ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
 MLP = ["--grid", "arch=mlp"]
-QUICK = ["--num_training_steps", "24", "--saving_steps", "12", "--logging_steps", "1"]
+QUICK = ["--num_training_steps", "32", "--saving_steps", "16", "--logging_steps", "1"]
 QUICK += ["--fid_protocol", "smoke"]
 
 
@@ -82,7 +82,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def parser() -> argparse.ArgumentParser:
     p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument("--all", action="store_true", help="train and score the homework's runs first")
-    p.add_argument("--quick", action="store_true", help="with --all: 24 steps, 64 images a score")
+    p.add_argument("--quick", action="store_true", help="with --all: 32 steps, 64 images a score")
     p.add_argument("--seeds", default="1", help="with --all: how many, or a list (default: 1)")
     p.add_argument(
         "--jobs", type=int, default=0, help="with --all: runs at a time (default: 1; --quick: 2)"

@@ -237,7 +237,7 @@ def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
     for call in calls:
         assert call[-2:] == ["--beta1", "0.4"]
         assert call[call.index("--seeds") + 1] == "2"
-        assert call[call.index("--num_training_steps") + 1] == "24"
+        assert call[call.index("--num_training_steps") + 1] == "32"
 
 
 def test_a_signal_stops_all_that_would_follow(monkeypatch, tmp_path):
