@@ -9,11 +9,13 @@ The MLP pair maps the same shapes by linear layers alone, with about as many par
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 
@@ -34,13 +36,38 @@ def up(in_channels: int, out_channels: int, *, stride: int = 2, padding: int = 1
     )
 
 
-def down(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Strided convolution + BatchNorm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
+def up_resized(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Nearest upsampling + convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S).
+
+    Every output pixel is covered by as many kernel taps as its neighbours, so that no checkerboard
+    arises (Odena, Dumoulin & Olah 2016).
+    """
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=False),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def down(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:
+    """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=norm == "none"),
+        NORMS[norm](out_channels),
         nn.LeakyReLU(0.2, inplace=True),
     )
+
+
+# --d_norm -> a layer of D for so many channels; only batch lets samples of a batch see each other
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "none": lambda channels: nn.Identity(),
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+}
+
+UPSAMPLINGS = ("transposed", "resize")
 
 
 class Generator(nn.Module):
@@ -53,46 +80,75 @@ class Generator(nn.Module):
         latent_dim: int = 16,
         hidden_dim: int = 16,
         image_size: int = 32,
+        upsample: str = "transposed",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         wide_to_narrow = widths(hidden_dim, image_size)[::-1]
-        self.project = up(latent_dim, wide_to_narrow[0], stride=1, padding=0)  # (N, 4h,  4,  4)
+        if upsample == "transposed":
+            grow = up
+            self.project = up(latent_dim, wide_to_narrow[0], stride=1, padding=0)  # (N, 4h, 4, 4)
+            self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1, bias=False)
+        else:
+            grow = up_resized
+            self.project = project_linearly(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
+            self.to_image = nn.Sequential(
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(hidden_dim, num_channels, 3, padding=1, bias=False),
+            )
         self.ups = nn.Sequential(
-            *(up(a, b) for a, b in pairwise(wide_to_narrow))
+            *(grow(a, b) for a, b in pairwise(wide_to_narrow))
         )  # (N, h, S/2, S/2)
-        self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1, bias=False)
         self.apply(init_weights)
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.tanh(self.to_image(self.ups(self.project(z))))
 
 
+def project_linearly(latent_dim: int, channels: int) -> nn.Sequential:
+    """z (N, latent_dim, 1, 1) -> (N, channels, 4, 4): the linear map of `up` with stride 1."""
+    return nn.Sequential(
+        nn.Conv2d(latent_dim, channels * 16, 1, bias=False),
+        nn.Flatten(),
+        nn.Unflatten(1, (channels, 4, 4)),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
 class Discriminator(nn.Module):
-    """image (N, C, S, S) in [-1, 1] -> probability (N,) that it is real. G's mirror."""
+    """image (N, C, S, S) in [-1, 1] -> probability (N,) that it is real. G's mirror.
+
+    Without any norm ("none") the convolutions have biases, which a norm would take away again.
+    """
 
     def __init__(
-        self, *, num_channels: int = 1, hidden_dim: int = 16, image_size: int = 32
+        self,
+        *,
+        num_channels: int = 1,
+        hidden_dim: int = 16,
+        image_size: int = 32,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         narrow_to_wide = widths(hidden_dim, image_size)
-        self.from_image = (
-            nn.Sequential(  # no BatchNorm on the image itself (Radford et al., sec. 3)
-                nn.Conv2d(num_channels, hidden_dim, 4, 2, 1, bias=False),
-                nn.LeakyReLU(0.2, inplace=True),
-            )
+        bias = norm == "none"
+        self.from_image = nn.Sequential(  # no norm on the image itself (Radford et al., sec. 3)
+            nn.Conv2d(num_channels, hidden_dim, 4, 2, 1, bias=bias),
+            nn.LeakyReLU(0.2, inplace=True),
         )  # (N, h, S/2, S/2)
         self.downs = nn.Sequential(
-            *(down(a, b) for a, b in pairwise(narrow_to_wide))
+            *(down(a, b, norm) for a, b in pairwise(narrow_to_wide))
         )  # (N, 4h, 4, 4)
-        self.to_logit = nn.Conv2d(narrow_to_wide[-1], 1, 4, bias=False)  # (N, 1, 1, 1)
+        self.to_logit = nn.Conv2d(narrow_to_wide[-1], 1, 4, bias=bias)  # (N, 1, 1, 1)
         self.apply(init_weights)
 
     def logits(self, x: Tensor) -> Tensor:
         """The value under the sigmoid, (N,): what every loss uses."""
-        features = self.downs(self.from_image(x))
+        features = self.downs(self.from_image(x)).flatten(1)
         # a 4x4 convolution of a 4x4 map is a linear map, and as one it is ten times faster on a CPU
-        return F.linear(features.flatten(1), self.to_logit.weight.flatten(1)).squeeze(1)
+        last = self.to_logit
+        return F.linear(features, last.weight.flatten(1), last.bias).squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x))
@@ -192,13 +248,17 @@ def get_generator(
     *,
     image_size: int = 32,
     arch: str = "cnn",
+    upsample: str = "transposed",
 ) -> nn.Module:
-    """A freshly initialised generator of ARCHITECTURES on `device`."""
-    return ARCHITECTURES[arch][0](
+    """A freshly initialised generator of ARCHITECTURES on `device`; upsample is cnn's alone."""
+    network = ARCHITECTURES[arch][0]
+    own = {"upsample": upsample} if network is Generator else {}
+    return network(
         num_channels=num_channels,
         latent_dim=latent_dim,
         hidden_dim=hidden_dim,
         image_size=image_size,
+        **own,
     ).to(device)
 
 
@@ -209,11 +269,26 @@ def get_discriminator(
     *,
     image_size: int = 32,
     arch: str = "cnn",
+    norm: str = "batch",
+    spectral_norm: bool = False,
 ) -> nn.Module:
-    """A freshly initialised discriminator of ARCHITECTURES on `device`."""
-    return ARCHITECTURES[arch][1](
-        num_channels=num_channels, hidden_dim=hidden_dim, image_size=image_size
-    ).to(device)
+    """A freshly initialised discriminator of ARCHITECTURES on `device`; norm is cnn's alone."""
+    network = ARCHITECTURES[arch][1]
+    own = {"norm": norm} if network is Discriminator else {}
+    D = network(num_channels=num_channels, hidden_dim=hidden_dim, image_size=image_size, **own)
+    return (add_spectral_norm(D) if spectral_norm else D).to(device)
+
+
+def add_spectral_norm(network: nn.Module) -> nn.Module:
+    """Divide every linear and convolution weight by its largest singular value, in place.
+
+    Miyato et al. 2018, alg. 1: one power iteration a forward pass in training mode; the vectors are
+    buffers, so that checkpoints hold them.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            parametrizations.spectral_norm(layer)
+    return network
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +26,9 @@ from config import Config, differences, save_config
 from dataset import Batch, Batches, ImageData
 from doctor import Watcher
 from errors import UserError
-from losses import AdversarialLoss
+from gan_config import GANConfig
+from loop import progress_bar, refuse_nan, stop_signals
+from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty
 from runlog import RunLog
 from seeding import generator
 
@@ -195,41 +195,59 @@ class Trainer:
 
 
 class GANTrainer(Trainer):
-    """The two-part step: D on a real and a fake batch, then G on the same fake batch."""
+    """The two-part step: D on real and fake batches, then G on fakes judged by the new D."""
 
     bar_tags = ("discriminator_loss", "generator_loss")
+    config: GANConfig
 
-    def __init__(
-        self,
-        config: Config,
-        device: torch.device,
-        *,
-        G: nn.Module,
-        D: nn.Module,
-        loss: AdversarialLoss,
-        ema: float = 0.0,
-    ) -> None:
+    def __init__(self, config: GANConfig, device: torch.device, *, G: nn.Module, D: nn.Module):
         super().__init__(config, device)
         self.G = G.to(device, memory_format=torch.channels_last)
         self.D = D.to(device, memory_format=torch.channels_last)
-        self.loss = loss
+        self.loss: AdversarialLoss = LOSSES[config.loss]
+        self.penalty: Penalty | None = PENALTIES[config.penalty]
+        if self.penalty and mixes_samples(D):
+            raise UserError(
+                f"--penalty {config.penalty}: it takes the gradient of D at one image, and in a D"
+                " with BatchNorm that depends on the whole batch. Add --d_norm none (or layer)."
+            )
         self.watcher = Watcher(config.logging_steps)
-        adam = {"lr": config.learning_rate, "betas": (config.beta1, 0.999), "fused": True}
         self.networks = {"G": self.G, "D": self.D}
+        self.learning_rates = {
+            "G": config.learning_rate,
+            "D": config.learning_rate_d or config.learning_rate,
+        }
+        betas = (config.beta1, config.beta2)
         self.optimizers = {
-            name: Adam(net.parameters(), **adam) for name, net in self.networks.items()
+            name: Adam(self.networks[name].parameters(), lr=lr, betas=betas, fused=True)
+            for name, lr in self.learning_rates.items()
         }
         self.average = None  # of G's weights over the steps, with this decay
-        if ema:
-            self.average = AveragedModel(self.G, multi_avg_fn=get_ema_multi_avg_fn(ema))
+        if config.ema:
+            self.average = AveragedModel(self.G, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
             self.networks["G_average"] = self.average
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Goodfellow et al. 2014, algorithm 1, one D step a G step; losses on logits."""
-        G, D = self.G, self.D
-        x, z = batch.x, self.noise(len(batch.x), "noise", self.step)
+    def batches(self) -> Batches:
+        """As many images a step as its D updates take together."""
+        config, data = self.config, self.load_data("train")
+        return Batches(data, batch_size=config.d_steps * config.batch_size, seed=config.seed)
 
-        # Part 1: D ascends log D(x) + log(1 - D(G(z))); the two backward passes accumulate
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Goodfellow et al. 2014, algorithm 1: --d_steps updates of D, then one of G."""
+        self.set_learning_rates()
+        for k, x in enumerate(batch.x.chunk(self.config.d_steps)):
+            z = self.noise(len(x), "noise", self.step * self.config.d_steps + k)
+            fake, scalars = self.update_discriminator(x, z)
+        if self.config.fresh_noise:
+            fake = self.G(self.noise(len(x), "fresh noise", self.step))
+        return scalars | self.update_generator(fake)
+
+    def update_discriminator(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part 1: D ascends log D(x) + log(1 - D(G(z))), or what --loss has in its place.
+
+        The backward passes accumulate. Returns G(z), through which G can still learn.
+        """
+        G, D = self.G, self.D
         self.optimizers["D"].zero_grad()
         real_logits = D.logits(x)
         real_loss = self.loss.real(real_logits)
@@ -238,25 +256,49 @@ class GANTrainer(Trainer):
         fake_logits = D.logits(fake.detach())
         fake_loss = self.loss.fake(fake_logits)
         fake_loss.backward()
+        scalars = self.penalize(x, fake)
         self.optimizers["D"].step()
-
-        # Part 2: G ascends log D(G(z)) on the same fakes, seen by the D just updated
-        self.optimizers["G"].zero_grad()
-        with frozen(D):
-            updated_logits = D.logits(fake)
-            generator_loss = self.loss.generator(updated_logits)
-            generator_loss.backward()
-        self.optimizers["G"].step()
-        if self.average is not None:
-            self.average.update_parameters(G)
-
-        return {
+        return fake, scalars | {
             "discriminator_loss": (real_loss + fake_loss).detach(),
-            "generator_loss": generator_loss.detach(),
             "D(x)": mean_probability(real_logits),
             "D(G(z1))": mean_probability(fake_logits),
-            "D(G(z2))": mean_probability(updated_logits),
         }
+
+    def penalize(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The gradient penalty, on every --penalty_every-th step and that much heavier.
+
+        Karras et al. 2020, sec. 4.1 (lazy regularization).
+        """
+        every = self.config.penalty_every
+        if self.penalty is None or (self.step + 1) % every:
+            return {}
+        stream = generator(self.device, "penalty", self.config.seed, self.step)
+        share = torch.rand(len(x), 1, 1, 1, generator=stream, device=self.device)
+        penalty = self.penalty(self.D.logits, x, fake, share)
+        (self.config.penalty_weight * every * penalty).backward()
+        return {"gradient_penalty": penalty.detach()}
+
+    def update_generator(self, fake: Tensor) -> dict[str, Tensor]:
+        """Part 2: G ascends log D(G(z)), or what --loss has, as the D just updated judges it."""
+        self.optimizers["G"].zero_grad()
+        with frozen(self.D):
+            logits = self.D.logits(fake)
+            loss = self.loss.generator(logits)
+            loss.backward()
+        self.optimizers["G"].step()
+        if self.average is not None:
+            self.average.update_parameters(self.G)
+        return {"generator_loss": loss.detach(), "D(G(z2))": mean_probability(logits)}
+
+    def set_learning_rates(self) -> None:
+        """Constant up to --decay_from, then linear down to 0 at --decay_to; of the step alone."""
+        first, last = self.config.decay_from, self.config.decay_to
+        if not last:
+            return
+        share = min(max((last - self.step) / (last - first), 0.0), 1.0)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rates[name] * share
 
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """A line beside the bar when the game has been ill for long, and when it is so no more."""
@@ -307,6 +349,11 @@ class GANTrainer(Trainer):
         return {"ema": True, "batchnorm": "re-estimated on 2000 generated images"}
 
 
+def mixes_samples(network: nn.Module) -> bool:
+    """Whether what it makes of a sample depends on the rest of the batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """The network passes gradients through but gathers none of its own."""
@@ -332,37 +379,3 @@ def sampling(network: nn.Module) -> Iterator[None]:
 def mean_probability(logits: Tensor) -> Tensor:
     """E D(.), in [0, 1]."""
     return logits.detach().sigmoid().mean()
-
-
-def refuse_nan(values: dict[str, float], step: int) -> None:
-    """Raises UserError naming the tags that are no longer numbers."""
-    bad = [f"{tag} is {value}" for tag, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise UserError(
-            f"training broke down: {', '.join(bad)} at step {step}. Nothing was saved from there;"
-            " try a lower --learning_rate (the last checkpoint still holds finite weights)."
-        )
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM for the loop to act on; a second one interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def progress_bar(done: int, total: int) -> Any:
-    """Steps a second and the time left; a line now and then where nobody watches."""
-    seconds = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm(initial=done, total=total, unit="step", mininterval=seconds, dynamic_ncols=True)

@@ -4,12 +4,19 @@ from dataclasses import dataclass
 
 import torch
 
-from config import Config, setting
+from config import setting
 from dataset import DATASETS
 from digits import load_digits
 from errors import UserError
-from GAN import ARCHITECTURES, IMAGE_SIZES, get_discriminator, get_generator
-from losses import BCE
+from GAN import (
+    ARCHITECTURES,
+    IMAGE_SIZES,
+    NORMS,
+    UPSAMPLINGS,
+    get_discriminator,
+    get_generator,
+)
+from gan_config import GANConfig
 from runlog import RunLog
 from seeding import global_stream
 from trainer import GANTrainer
@@ -18,7 +25,7 @@ WATCHED = 500  # images a look of --collapse_every: a share of 10 % is known to 
 
 
 @dataclass(frozen=True, kw_only=True)
-class DCGANConfig(Config):
+class DCGANConfig(GANConfig):
     dataset: str = setting(
         "mnist", "images to learn from", group="data", tag="{}", choices=tuple(DATASETS)
     )
@@ -38,16 +45,17 @@ class DCGANConfig(Config):
     discriminator_hidden_dim: int = setting(
         16, "channels of D's largest feature map", group="networks", tag="d{}", at_least=1
     )
-    learning_rate: float = setting(2e-4, "of Adam, both networks", group="training", above=0)
-    beta1: float = setting(
-        0.5, "of Adam: memory of the gradient", group="training", at_least=0, below=1
+    upsample: str = setting(
+        "transposed",
+        "how G's images grow: transposed convolutions, or nearest upsampling and a convolution",
+        group="networks",
+        choices=UPSAMPLINGS,
     )
-    ema: float = setting(
-        0.0,
-        "decay a step of an average of G's weights, which is sampled in its place; 0 samples G",
-        group="training",
-        at_least=0,
-        below=1,
+    d_norm: str = setting(
+        "batch", "normalisation in D; none gives it biases", group="networks", choices=tuple(NORMS)
+    )
+    spectral_norm: bool = setting(
+        False, "divide D's weights by their largest singular value", group="networks"
     )
     collapse_every: int = setting(
         0,
@@ -59,6 +67,12 @@ class DCGANConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, only in (("upsample", "transposed"), ("d_norm", "batch")):
+            if self.arch == "mlp" and getattr(self, name) != only:
+                raise UserError(
+                    f"--{name} {getattr(self, name)} is a choice among convolutions:"
+                    " --arch mlp has none. Leave one of the two out."
+                )
         if self.collapse_every and self.dataset != "mnist":
             raise UserError(
                 f"--collapse_every {self.collapse_every}: the classifier knows only the digits of"
@@ -78,6 +92,7 @@ class DCGAN(GANTrainer):
                 device,
                 image_size=config.image_size,
                 arch=config.arch,
+                upsample=config.upsample,
             )
             D = get_discriminator(
                 1,
@@ -85,8 +100,10 @@ class DCGAN(GANTrainer):
                 device,
                 image_size=config.image_size,
                 arch=config.arch,
+                norm=config.d_norm,
+                spectral_norm=config.spectral_norm,
             )
-        super().__init__(config, device, G=G, D=D, loss=BCE, ema=config.ema)
+        super().__init__(config, device, G=G, D=D)
         self.classifier = load_digits(device) if config.collapse_every else None
 
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:

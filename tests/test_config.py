@@ -155,3 +155,9 @@ def test_every_flag_is_in_the_help_with_its_text(name):
 
 def test_the_protocols_offered_are_the_protocols_there_are():
     assert DCGANConfig.__dataclass_fields__["fid_protocol"].metadata["choices"] == tuple(PROTOCOLS)
+
+
+@pytest.mark.parametrize("flags", [["--d_norm", "none"], ["--upsample", "resize"]])
+def test_choices_among_convolutions_are_refused_for_the_mlp(flags):
+    with pytest.raises(UserError, match=r"--arch mlp has none"):
+        read("--arch", "mlp", *flags)

@@ -6,11 +6,13 @@ import torch
 from GAN import (
     ARCHITECTURES,
     IMAGE_SIZES,
+    NORMS,
     Generator,
     count_parameters,
     get_discriminator,
     get_generator,
 )
+from trainer import mixes_samples
 
 
 def test_parameter_counts_of_the_homework():
@@ -107,3 +109,48 @@ def test_construction_is_keyword_only_and_refuses_odd_sizes():
         Generator(1, 16, 16)
     with pytest.raises(ValueError, match="48"):
         Generator(image_size=48)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_only_batchnorm_lets_the_images_of_a_batch_see_each_other(norm):
+    D = get_discriminator(1, 4, "cpu", norm=norm)
+    x = torch.randn(6, 1, 32, 32)
+    alone = torch.cat([D.logits(x[i : i + 2]) for i in (0, 2, 4)])
+    together = torch.allclose(D.logits(x), alone, atol=1e-5)
+    assert together is (norm != "batch")
+    assert mixes_samples(D) is (norm == "batch")
+
+
+def test_a_discriminator_without_norm_has_biases():
+    assert count_parameters(get_discriminator(1, 16, "cpu", norm="none")) == 42_432 - 192 + 113
+    D = get_discriminator(1, 4, "cpu", norm="none")
+    biases = [m.bias for m in D.modules() if hasattr(m, "bias")]
+    assert len(biases) == 4
+    assert not any(bias.any() for bias in biases)
+
+
+def test_resized_upsampling_has_no_transposed_convolution_and_the_same_shapes():
+    for size in IMAGE_SIZES[:3]:
+        G = get_generator(3, 7, 4, "cpu", image_size=size, upsample="resize")
+        assert not any(isinstance(m, torch.nn.ConvTranspose2d) for m in G.modules())
+        assert G.project(torch.randn(2, 7, 1, 1)).shape == (2, size // 2, 4, 4)
+        assert G(torch.randn(2, 7, 1, 1)).shape == (2, 3, size, size)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_spectral_norm_makes_the_largest_singular_value_1(arch):
+    torch.manual_seed(0)
+    D = get_discriminator(1, 8, "cpu", arch=arch, norm="none", spectral_norm=True)
+    x = torch.randn(4, 1, 32, 32)
+    for _ in range(10):
+        D.logits(x)
+    layers = [m for m in D.modules() if hasattr(m, "parametrizations")]
+    assert len(layers) == (4 if arch == "cnn" else 3)
+    for layer in layers:
+        top = torch.linalg.svdvals(layer.weight.detach().flatten(1))[0].item()
+        assert top == pytest.approx(1, abs=0.1)
+
+
+def test_spectral_norm_vectors_are_in_the_state_dict():
+    state = get_discriminator(1, 4, "cpu", spectral_norm=True).state_dict()
+    assert sum(key.endswith("._u") for key in state) == 4

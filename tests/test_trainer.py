@@ -14,20 +14,19 @@ from torch import nn
 
 import checkpoint
 import runlog
-from config import Config, setting
-from dataset import Batches, ImageData
+from config import setting
+from dataset import ImageData
 from errors import UserError
-from losses import BCE
+from gan_config import GANConfig
 from seeding import global_stream
 from systems.dcgan import DCGAN
 from trainer import GANTrainer, frozen, sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyConfig(Config):
+class ToyConfig(GANConfig):
     latent_dim: int = setting(3, "size of z", group="networks", tag="z{}", at_least=1)
     learning_rate: float = setting(1e-2, "of Adam", group="training", above=0)
-    beta1: float = setting(0.5, "of Adam", group="training", at_least=0, below=1)
 
 
 class ToyG(nn.Module):
@@ -53,15 +52,14 @@ class Toy(GANTrainer):
 
     config_class = ToyConfig
 
-    def __init__(self, config: ToyConfig, device="cpu", *, ema: float = 0.0) -> None:
+    def __init__(self, config: ToyConfig, device="cpu") -> None:
         with global_stream("weights", config.seed):
             G, D = ToyG(config.latent_dim), ToyD()
-        super().__init__(config, torch.device(device), G=G, D=D, loss=BCE, ema=ema)
+        super().__init__(config, torch.device(device), G=G, D=D)
 
-    def batches(self) -> Batches:
+    def load_data(self, split: str) -> ImageData:
         images = torch.arange(37 * 16, dtype=torch.int64).mul(7).remainder(256).to(torch.uint8)
-        data = ImageData(images.view(37, 1, 4, 4), torch.zeros(37, dtype=torch.int64))
-        return Batches(data, batch_size=self.config.batch_size, seed=self.config.seed)
+        return ImageData(images.view(37, 1, 4, 4), torch.zeros(37, dtype=torch.int64))
 
 
 @pytest.fixture
@@ -374,7 +372,7 @@ def test_generate_gives_n_bytes_images_whatever_the_global_stream(toy):
 
 
 def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(tmp_path):
-    trainer = Toy(ToyConfig(runs_dir=str(tmp_path)), ema=0.75)
+    trainer = Toy(ToyConfig(runs_dir=str(tmp_path), ema=0.75))
     batches, seen = trainer.batches(), []
     for step in range(3):
         trainer.train_step(batches(step))
@@ -399,3 +397,53 @@ def test_ema_samples_with_batchnorm_statistics_of_the_averaged_weights(tiny_conf
         before_norm = G.project[0](z)
     assert torch.allclose(norm.running_mean, before_norm.mean((0, 2, 3)), atol=1e-4)
     assert all(torch.equal(v, kept[k]) for k, v in trainer.average.module.state_dict().items())
+
+
+def test_a_penalty_is_refused_where_the_discriminator_has_batchnorm(tiny_config):
+    with pytest.raises(UserError, match=r"--penalty r1.*--d_norm none"):
+        DCGAN(tiny_config(penalty="r1"), torch.device("cpu"))
+    DCGAN(tiny_config(penalty="r1", arch="mlp"), torch.device("cpu"))  # whose D has none
+
+
+def test_the_penalty_comes_every_so_often_and_so_much_heavier(toy):
+    """Over 4 steps with frozen weights, D's gradient from the penalty adds up to the same."""
+    sums = []
+    for every in (1, 4):
+        trainer = toy(penalty="r1", penalty_every=every, penalty_weight=3.0)
+        batches, tags = trainer.batches(), []
+        for _ in range(4):
+            tags.append(list(trainer.penalize(batches(0).x, batches(1).x)))
+            trainer.step += 1
+        assert tags == [["gradient_penalty"] if (i + 1) % every == 0 else [] for i in range(4)]
+        sums.append(trainer.D.linear.weight.grad.clone())
+    torch.testing.assert_close(*sums)
+
+
+def test_d_steps_take_images_and_noise_of_their_own(toy, monkeypatch):
+    trainer = toy(d_steps=3, fresh_noise=True)
+    seen = []
+    monkeypatch.setattr(
+        trainer, "update_discriminator", lambda x, z: (seen.append((x, z)), ({}, {}))[1]
+    )
+    monkeypatch.setattr(trainer, "update_generator", lambda fake: {"fakes": fake})
+    for _ in range(2):
+        trainer.train_step(trainer.batches()(trainer.step))
+        trainer.step += 1
+    assert [len(x) for x, _ in seen] == [5] * 6
+    assert len({x.sum().item() for x, _ in seen}) == len({z.sum().item() for _, z in seen}) == 6
+    assert not any(torch.equal(seen[0][1], trainer.noise(5, "fresh noise", k)) for k in range(2))
+
+
+def test_learning_rates_fall_linearly_and_are_a_function_of_the_step(toy):
+    trainer = toy(learning_rate=1.0, learning_rate_d=2.0, decay_from=10, decay_to=20)
+    rates = []
+    for trainer.step in (0, 10, 15, 19, 20, 25):
+        trainer.set_learning_rates()
+        rates.append([trainer.optimizers[n].param_groups[0]["lr"] for n in ("G", "D")])
+    wanted = [[1, 2], [1, 2], [0.5, 1], [0.1, 0.2], [0, 0], [0, 0]]
+    assert rates == [pytest.approx(pair, abs=1e-12) for pair in wanted]
+
+
+def test_a_decay_that_ends_before_it_starts_is_refused():
+    with pytest.raises(UserError, match="--decay_from 30 --decay_to 20"):
+        ToyConfig(decay_from=30, decay_to=20)
