@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from layers import ImageConv, ImageConvTranspose
+
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 
 
@@ -88,7 +90,7 @@ class Generator(nn.Module):
         if upsample == "transposed":
             grow = up
             self.project = up(latent_dim, wide_to_narrow[0], stride=1, padding=0)  # (N, 4h, 4, 4)
-            self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1, bias=False)
+            self.to_image = ImageConvTranspose(hidden_dim, num_channels)
         else:
             grow = up_resized
             self.project = project_linearly(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
@@ -134,7 +136,7 @@ class Discriminator(nn.Module):
         narrow_to_wide = widths(hidden_dim, image_size)
         bias = norm == "none"
         self.from_image = nn.Sequential(  # no norm on the image itself (Radford et al., sec. 3)
-            nn.Conv2d(num_channels, hidden_dim, 4, 2, 1, bias=bias),
+            ImageConv(num_channels, hidden_dim, bias=bias),
             nn.LeakyReLU(0.2, inplace=True),
         )  # (N, h, S/2, S/2)
         self.downs = nn.Sequential(

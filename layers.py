@@ -1,0 +1,120 @@
+"""Layers that several networks use.
+
+`ImageConv` and `ImageConvTranspose` are the two ends of a DCGAN: the 4x4 convolutions, stride 2,
+padding 1, between an image and a feature map. An image has one or three channels, for which the
+CPU's convolution routines are many times slower than a matrix product of the same arithmetic, so
+there they are written as one. Elsewhere they are the framework's own.
+
+With y = conv(x, w) the three maps below are each other's derivatives, of any order:
+    conv (x, w) -> y        transposed (y, w) -> x        weight_gradient (x, y) -> w
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+FEW = 4  # channels of an image up to which the matrix product wins (measured: 1 to 4)
+
+
+class ImageConv(nn.Conv2d):
+    """image (N, C, 2H, 2W) -> features (N, K, H, W): Conv2d(C, K, 4, stride=2, padding=1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 4, 2, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not by_matrix_product(x, self.weight):
+            return super().forward(x)
+        y = Conv.apply(x, self.weight)
+        return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
+
+
+class ImageConvTranspose(nn.ConvTranspose2d):
+    """features (N, K, H, W) -> image (N, C, 2H, 2W): ConvTranspose2d(K, C, 4, 2, 1), no bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 4, 2, 1, bias=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        if not by_matrix_product(y, self.weight):
+            return super().forward(y)
+        return Transposed.apply(y, self.weight)
+
+
+def by_matrix_product(x: Tensor, weight: Tensor) -> bool:
+    """weight (K, C, 4, 4), C the image's channels."""
+    return x.device.type == "cpu" and weight.shape[1] <= FEW
+
+
+class Conv(Function):
+    """x (N, C, 2H, 2W), w (K, C, 4, 4) -> y (N, K, H, W), the framework's own forward pass."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return F.conv2d(x, w, stride=2, padding=1)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, w = ctx.saved_tensors
+        for_x, for_w = ctx.needs_input_grad
+        return (
+            Transposed.apply(g, w) if for_x else None,
+            WeightGradient.apply(x, g) if for_w else None,
+        )
+
+
+class Transposed(Function):
+    """y (N, K, H, W), w (K, C, 4, 4) -> x (N, C, 2H, 2W): each y paints a 4x4 patch, all summed."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(y, w)
+        n, _, height, width = y.shape
+        channels = w.shape[1]
+        patches = rows(y) @ w.flatten(1)
+        patches = patches.view(n, height, width, channels, 4, 4).permute(0, 3, 1, 4, 2, 5)
+        x = y.new_zeros(n, channels, 2 * height + 2, 2 * width + 2)
+        pairs = x.view(n, channels, height + 1, 2, width + 1, 2)
+        for i in (0, 1):  # a patch covers 2x2 cells of 2x2 pixels
+            for j in (0, 1):
+                cell = patches[:, :, :, 2 * i : 2 * i + 2, :, 2 * j : 2 * j + 2]
+                pairs[:, :, i : i + height, :, j : j + width, :] += cell
+        return x[:, :, 1:-1, 1:-1].contiguous()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        y, w = ctx.saved_tensors
+        for_y, for_w = ctx.needs_input_grad
+        return (
+            Conv.apply(g, w) if for_y else None,
+            WeightGradient.apply(g, y) if for_w else None,
+        )
+
+
+class WeightGradient(Function):
+    """x (N, C, 2H, 2W), y (N, K, H, W) -> w (K, C, 4, 4): sum over places of y times x's patch."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        x = F.pad(x, (1, 1, 1, 1)).contiguous()
+        n, c, down, right = x.stride()
+        shape = (len(y), *y.shape[2:], x.shape[1], 4, 4)
+        patches = x.as_strided(shape, (n, 2 * down, 2 * right, c, down, right))
+        w = rows(y).T @ patches.reshape(-1, x.shape[1] * 16)
+        return w.view(-1, x.shape[1], 4, 4)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = ctx.saved_tensors
+        for_x, for_y = ctx.needs_input_grad
+        return (
+            Transposed.apply(y, g) if for_x else None,
+            Conv.apply(x, g) if for_y else None,
+        )
+
+
+def rows(y: Tensor) -> Tensor:
+    """(N, K, H, W) -> (N * H * W, K); free where the channels lie last in memory."""
+    return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
