@@ -83,6 +83,7 @@ class Generator(nn.Module):
         hidden_dim: int = 16,
         image_size: int = 32,
         upsample: str = "transposed",
+        init: str = "normal",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -101,7 +102,7 @@ class Generator(nn.Module):
         self.ups = nn.Sequential(
             *(grow(a, b) for a, b in pairwise(wide_to_narrow))
         )  # (N, h, S/2, S/2)
-        self.apply(init_weights)
+        self.apply(INITS[init])
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.tanh(self.to_image(self.ups(self.project(z))))
@@ -131,6 +132,7 @@ class Discriminator(nn.Module):
         hidden_dim: int = 16,
         image_size: int = 32,
         norm: str = "batch",
+        init: str = "normal",
     ) -> None:
         super().__init__()
         narrow_to_wide = widths(hidden_dim, image_size)
@@ -143,7 +145,7 @@ class Discriminator(nn.Module):
             *(down(a, b, norm) for a, b in pairwise(narrow_to_wide))
         )  # (N, 4h, 4, 4)
         self.to_logit = nn.Conv2d(narrow_to_wide[-1], 1, 4, bias=bias)  # (N, 1, 1, 1)
-        self.apply(init_weights)
+        self.apply(INITS[init])
 
     def logits(self, x: Tensor) -> Tensor:
         """The value under the sigmoid, (N,): what every loss uses."""
@@ -169,6 +171,7 @@ class MLPGenerator(nn.Module):
         latent_dim: int = 16,
         hidden_dim: int = 16,
         image_size: int = 32,
+        init: str = "normal",
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -179,7 +182,7 @@ class MLPGenerator(nn.Module):
             *linear_norm(width, width),  # (N, 3h)
             nn.Linear(width, math.prod(self.image_shape)),  # (N, C * S * S)
         )
-        self.apply(init_weights)
+        self.apply(INITS[init])
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.tanh(self.layers(z.flatten(1))).unflatten(1, self.image_shape)
@@ -192,7 +195,12 @@ class MLPDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, *, num_channels: int = 1, hidden_dim: int = 16, image_size: int = 32
+        self,
+        *,
+        num_channels: int = 1,
+        hidden_dim: int = 16,
+        image_size: int = 32,
+        init: str = "normal",
     ) -> None:
         super().__init__()
         width = 5 * hidden_dim // 2
@@ -203,7 +211,7 @@ class MLPDiscriminator(nn.Module):
             nn.LeakyReLU(0.2, inplace=True),
             nn.Linear(width, 1),
         )
-        self.apply(init_weights)
+        self.apply(INITS[init])
 
     def logits(self, x: Tensor) -> Tensor:
         """The value under the sigmoid, (N,): what every loss uses."""
@@ -222,18 +230,30 @@ def linear_norm(in_features: int, out_features: int) -> list[nn.Module]:
     ]
 
 
-def init_weights(module: nn.Module) -> None:
+def init_normal(module: nn.Module) -> None:
     """Conv weights ~ N(0, 0.02), BatchNorm weights ~ N(1, 0.02), biases 0 (Radford sec. 4).
 
     Linear weights keep PyTorch's initialisation, which knows the layer's width.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+    init_scaled(module)
+
+
+def init_scaled(module: nn.Module) -> None:
+    """As `init_normal`, but conv weights keep PyTorch's initialisation as well.
+
+    That is uniform with variance 1 / (3 fan_in): a signal is as strong behind a narrow layer as
+    behind a wide one, where N(0, 0.02) lets it fade in a narrow D that no norm lifts up again.
+    """
+    if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         nn.init.normal_(module.weight, 1.0, 0.02)
     if getattr(module, "bias", None) is not None and isinstance(module.bias, Tensor):
         nn.init.zeros_(module.bias)
 
+
+# --init -> what is done to every layer
+INITS: dict[str, Callable[[nn.Module], None]] = {"normal": init_normal, "scaled": init_scaled}
 
 # --arch -> the pair of networks
 ARCHITECTURES: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
@@ -250,6 +270,7 @@ def get_generator(
     *,
     image_size: int = 32,
     arch: str = "cnn",
+    init: str = "normal",
     upsample: str = "transposed",
 ) -> nn.Module:
     """A freshly initialised generator of ARCHITECTURES on `device`; upsample is cnn's alone."""
@@ -260,6 +281,7 @@ def get_generator(
         latent_dim=latent_dim,
         hidden_dim=hidden_dim,
         image_size=image_size,
+        init=init,
         **own,
     ).to(device)
 
@@ -271,13 +293,16 @@ def get_discriminator(
     *,
     image_size: int = 32,
     arch: str = "cnn",
+    init: str = "normal",
     norm: str = "batch",
     spectral_norm: bool = False,
 ) -> nn.Module:
     """A freshly initialised discriminator of ARCHITECTURES on `device`; norm is cnn's alone."""
     network = ARCHITECTURES[arch][1]
     own = {"norm": norm} if network is Discriminator else {}
-    D = network(num_channels=num_channels, hidden_dim=hidden_dim, image_size=image_size, **own)
+    D = network(
+        num_channels=num_channels, hidden_dim=hidden_dim, image_size=image_size, init=init, **own
+    )
     return (add_spectral_norm(D) if spectral_norm else D).to(device)
 
 

@@ -11,6 +11,7 @@ from errors import UserError
 from GAN import (
     ARCHITECTURES,
     IMAGE_SIZES,
+    INITS,
     NORMS,
     UPSAMPLINGS,
     get_discriminator,
@@ -44,6 +45,12 @@ class DCGANConfig(GANConfig):
     )
     discriminator_hidden_dim: int = setting(
         16, "channels of D's largest feature map", group="networks", tag="d{}", at_least=1
+    )
+    init: str = setting(
+        "normal",
+        "of convolutions: N(0, 0.02), or scaled by the layer's fan-in (a D without norm needs it)",
+        group="networks",
+        choices=tuple(INITS),
     )
     upsample: str = setting(
         "transposed",
@@ -92,6 +99,7 @@ class DCGAN(GANTrainer):
                 device,
                 image_size=config.image_size,
                 arch=config.arch,
+                init=config.init,
                 upsample=config.upsample,
             )
             D = get_discriminator(
@@ -100,6 +108,7 @@ class DCGAN(GANTrainer):
                 device,
                 image_size=config.image_size,
                 arch=config.arch,
+                init=config.init,
                 norm=config.d_norm,
                 spectral_norm=config.spectral_norm,
             )

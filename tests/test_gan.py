@@ -104,6 +104,14 @@ def test_init_statistics():
     assert not norm.bias.any()
 
 
+def test_scaled_init_knows_the_width_of_a_layer():
+    torch.manual_seed(0)
+    D = get_discriminator(1, 64, "cpu", init="scaled", norm="none")
+    for conv, fan_in in ((D.downs[0][0], 64 * 16), (D.downs[1][0], 128 * 16)):
+        assert conv.weight.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.02)
+        assert not conv.bias.any()
+
+
 def test_construction_is_keyword_only_and_refuses_odd_sizes():
     with pytest.raises(TypeError):
         Generator(1, 16, 16)
