@@ -84,7 +84,7 @@ def bench_end2end(args: argparse.Namespace, folder: Path) -> Contest:
         del tools["pytorch-fid"]
     moments = [path.with_suffix(".npz") for path in sets]
     for path, target in zip(sets, moments, strict=True):
-        run([*our_command(path, target, weights, args.device), "--save-stats"], folder)
+        run([*tools["ours"](path, target, weights, args.device), "--save-stats"], folder)
     for cached, words in CACHED.items():
         paths = [*moments[:cached], *sets[cached:]]
         flops = (2 - cached) * n * inception_flops()

@@ -74,10 +74,10 @@ def peak_name(precision: str) -> str:
 def matrix_product(
     precision: str, device: torch.device, *, n: int | None = None, name: str = ""
 ) -> Rival:
-    """The rival that reaches the machine's peak: n x n by n x n, as often as takes 0.2 s."""
+    """The rival that reaches the machine's peak: n x n by n x n, as often as takes 0.5 s."""
     n = n or PEAK_SIZES[device.type]
     a, b = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in "ab")
-    times = max(1, round(0.2 / seconds_of(lambda: a @ b, device)))
+    times = max(1, round(0.5 / seconds_of(lambda: a @ b, device)))
 
     def work() -> None:
         for _ in range(times):

@@ -5,6 +5,7 @@ is left out by name with the reason.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
@@ -164,7 +165,9 @@ def inception_peers(
     peers, left_out = {}, {"clean-fid, clean": CLEAN_FID_OWN}
     for name, build in INCEPTION_PEERS.items():
         try:
-            peers[name] = build(weights, device)
+            with warnings.catch_warnings():  # theirs, about how they call torchvision
+                warnings.simplefilter("ignore")
+                peers[name] = build(weights, device)
         except ImportError as error:
             left_out[name] = f"{NOT_INSTALLED} ({error})"
         except Exception as error:  # another version than the pinned one may raise anything

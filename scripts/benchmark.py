@@ -113,7 +113,6 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
     takes["plain loop"] = lambda n: [next(plain) for _ in range(n)]
     precisions["plain loop"] = "fp32"
     timed, left_out = timed_limits(set(precisions.values()), device)
-    peaks = {limit.name for limit in timed}
     flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
     rivals = [
         Rival(
@@ -121,7 +120,7 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
             lambda take=take: take(steps),
             items=steps,
             flops=flops,
-            limit=peak_name(precisions[name]) if peak_name(precisions[name]) in peaks else "",
+            limit=limit_of(precisions[name], timed),
         )
         for name, take in takes.items()
     ]
@@ -134,6 +133,12 @@ def timed_limits(precisions: set[str], device: torch.device) -> tuple[list[Rival
     emulated = "bf16" in precisions and not bf16_is_native(device)
     kept = sorted(precisions - ({"bf16"} if emulated else set()))
     return limits(kept, device), ({peak_name("bf16"): EMULATED} if emulated else {})
+
+
+def limit_of(precision: str, timed: list[Rival]) -> str:
+    """The name of this precision's peak, "" if it is not timed."""
+    name = peak_name(precision)
+    return name if name in {rival.name for rival in timed} else ""
 
 
 def bench_inception(args: argparse.Namespace, folder: Path) -> Contest:
@@ -152,31 +157,38 @@ def bench_inception(args: argparse.Namespace, folder: Path) -> Contest:
     flops = len(images) * inception_flops()
 
     def rival(name: str, network: Features) -> Rival:
-        limit = peak_name("bf16" if name == "ours, bf16" else "fp32")
-        limit = limit if limit in {rival.name for rival in timed} else ""
+        limit = limit_of("bf16" if name == "ours, bf16" else "fp32", timed)
         work = lambda: features(network, images)  # noqa: E731
         return Rival(name, work, items=len(images), flops=flops, limit=limit)
 
-    def compare() -> dict[str, float]:
-        wanted, *others = (features(net, images[:8]) for net in (ours | peers).values())
-        names = list(ours | peers)[1:]
-        return {
-            f"largest difference of a feature from ours, fp32: {name}": difference(x, wanted)
-            for name, x in zip(names, others, strict=True)
-        }
-
     rivals = [rival(name, network) for name, network in (ours | peers).items()]
     pairs = [(mine, peer) for mine in ours for peer in peers]
-    return Contest("image", rivals + timed, pairs, left_out | missing | no_limit, compare=compare)
+    return Contest(
+        "image",
+        rivals + timed,
+        pairs,
+        left_out | missing | no_limit,
+        compare=lambda: agreement(ours | peers, images[:4]),
+    )
+
+
+def agreement(networks: dict[str, Features], images: Tensor) -> dict[str, float]:
+    """Largest difference of a feature from the first network's, by network: of these images, and of
+    noise at 299x299, which nobody resizes: there the same weights give the same features."""
+    stream = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (4, 1, 299, 299), generator=stream, dtype=torch.uint8)
+    values = {}
+    for batch in (images, noise.to(images.device)):
+        wanted, *others = (features(network, batch) for network in networks.values())
+        for name, x in zip(list(networks)[1:], others, strict=True):
+            largest = (x.float() - wanted).abs().max().item()
+            values[f"difference at {batch.shape[-1]}x{batch.shape[-1]}, {name}"] = largest
+    return values
 
 
 @torch.no_grad()
 def features(network: Features, images: Tensor) -> Tensor:
     return torch.cat([network(batch) for batch in images.split(50)])
-
-
-def difference(x: Tensor, y: Tensor) -> float:
-    return (x - y).abs().max().item()
 
 
 def bench_frechet(args: argparse.Namespace, folder: Path) -> Contest:
@@ -224,14 +236,16 @@ def bench_scaling(args: argparse.Namespace, folder: Path) -> Contest:
     take = training_steps(training_config(args, "--device cpu"))
     torch.set_num_threads(1)
     steps = args.steps or steps_a_second(take)
-    return thread_scaling(take, steps, steps * step_flops(args.hidden_dim, args.hidden_dim), args)
+    return thread_scaling(
+        take, steps, steps * step_flops(args.hidden_dim, args.hidden_dim), args.max_threads
+    )
 
 
 def thread_scaling(
-    take: Callable[[int], None], steps: int, flops: int, args: argparse.Namespace
+    take: Callable[[int], None], steps: int, flops: int, max_threads: int
 ) -> Contest:
     """Ratios over one thread, which divided by the number of threads are the efficiency."""
-    names = {n: f"{n} thread{'s' if n > 1 else ''}" for n in range(1, args.max_threads + 1)}
+    names = {n: f"{n} thread{'s' if n > 1 else ''}" for n in range(1, max_threads + 1)}
     rivals, products = [], []
     for n, name in names.items():
         torch.set_num_threads(n)
