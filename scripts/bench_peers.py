@@ -157,6 +157,9 @@ INCEPTION_PEERS: dict[str, Callable[[Path, torch.device], Features]] = {
     "clean-fid, legacy_pytorch": clean_fid,
 }
 
+# they scale bytes by (x - 128) / 128, as the TensorFlow graph does; the others by 2 x / 255 - 1
+CENTRED_AT_128 = ("torch-fidelity", "torchmetrics")
+
 
 def inception_peers(
     weights: Path, device: torch.device

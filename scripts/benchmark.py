@@ -44,6 +44,7 @@ from scripts.bench_limits import (
     step_flops,
 )
 from scripts.bench_peers import (
+    CENTRED_AT_128,
     NOT_INSTALLED,
     Features,
     inception_peers,
@@ -173,16 +174,19 @@ def bench_inception(args: argparse.Namespace, folder: Path) -> Contest:
 
 
 def agreement(networks: dict[str, Features], images: Tensor) -> dict[str, float]:
-    """Largest difference of a feature from the first network's, by network: of these images, and of
-    noise at 299x299, which nobody resizes: there the same weights give the same features."""
+    """Largest difference of a feature from the first network's, which is ours: of these images as
+    each resizes and scales them, and of noise at 299x299 that all see alike, where the same weights
+    give the same features."""
+    (_, ours), *others = networks.items()
     stream = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (4, 1, 299, 299), generator=stream, dtype=torch.uint8)
+    noise = noise.to(images.device)
     values = {}
-    for batch in (images, noise.to(images.device)):
-        wanted, *others = (features(network, batch) for network in networks.values())
-        for name, x in zip(list(networks)[1:], others, strict=True):
-            largest = (x.float() - wanted).abs().max().item()
-            values[f"difference at {batch.shape[-1]}x{batch.shape[-1]}, {name}"] = largest
+    for name, network in others:
+        as_seen = noise / 256 if name in CENTRED_AT_128 else noise
+        for words, theirs, mine in (("as used", images, images), ("seen alike", noise, as_seen)):
+            gap = features(network, theirs).float() - features(ours, mine)
+            values[f"largest difference, {words}: {name}"] = gap.abs().max().item()
     return values
 
 
