@@ -24,6 +24,8 @@ from scripts.bench_timing import Rival
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 PEAK_SIZES = {"cpu": 2048, "cuda": 8192, "mps": 4096}  # of a product large enough to be at its best
 
+EMULATED = "emulated on this machine: a bf16 product is slower than an fp32 one"
+
 
 def count_flops(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
@@ -123,3 +125,16 @@ def limits(precisions: list[str], device: torch.device) -> list[Rival]:
     """A matrix product a precision, and on CUDA the memory's copy."""
     products = [matrix_product(precision, device) for precision in precisions]
     return products + ([memory_copy(device)] if device.type == "cuda" else [])
+
+
+def timed_limits(precisions: set[str], device: torch.device) -> tuple[list[Rival], dict[str, str]]:
+    """The limits in these precisions; left out: the bf16 product where it would take for ever."""
+    emulated = "bf16" in precisions and not bf16_is_native(device)
+    kept = sorted(precisions - ({"bf16"} if emulated else set()))
+    return limits(kept, device), ({peak_name("bf16"): EMULATED} if emulated else {})
+
+
+def limit_of(precision: str, timed: list[Rival]) -> str:
+    """The name of this precision's peak, "" if it is not timed."""
+    name = peak_name(precision)
+    return name if name in {rival.name for rival in timed} else ""

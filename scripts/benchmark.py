@@ -13,10 +13,8 @@ A table on the screen, JSON under docs/results/benchmark/. How to read them: doc
 
 import argparse
 import os
-import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,120 +24,36 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Config, parse, print_error
+from config import print_error
 from errors import UserError
 from fid import frechet_distance
 from inception import load_inception
-from main import pick_device
 from scripts import bench_timing as timing
 from scripts.bench_end2end import bench_end2end
 from scripts.bench_limits import (
+    EMULATED,
     bf16_is_native,
     finisher,
     frechet_flops,
     inception_flops,
-    limits,
+    limit_of,
     matrix_product,
     peak_name,
-    step_flops,
+    timed_limits,
 )
 from scripts.bench_peers import (
     CENTRED_AT_128,
     NOT_INSTALLED,
     Features,
     inception_peers,
-    plain_loop,
     torchmetrics_distance,
     write_weights,
 )
 from scripts.bench_timing import Contest, Rival
+from scripts.bench_training import bench_scaling, bench_train
 from scripts.compare_inception import image_sets
-from systems import SYSTEMS
-from trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
-EMULATED = "emulated on this machine (a bf16 product is slower than an fp32 one); --bf16 times it"
-
-
-def training_config(args: argparse.Namespace, extra: str = "") -> Config:
-    """The DCGAN of --hidden_dim, with the flags of main.py that `extra` adds."""
-    width = str(args.hidden_dim)
-    flags = ["--dataset", args.dataset, "--data_dir", args.data_dir, "--device", args.device]
-    for name in ("latent_dim", "generator_hidden_dim", "discriminator_hidden_dim"):
-        flags += [f"--{name}", width]
-    classes = {name: system.config_class for name, system in SYSTEMS.items()}
-    return parse([*flags, *shlex.split(extra)], classes, "")
-
-
-def training_steps(config: Config) -> Callable[[int], None]:
-    """take(n): n more steps as Trainer.train takes them, curves read back on logging steps."""
-    trainer: Trainer = SYSTEMS[config.model](config, pick_device(config))
-    batches = trainer.batches()
-
-    def take(n: int) -> None:
-        for _ in range(n):
-            scalars = trainer.train_step(batches(trainer.step))
-            trainer.step += 1
-            if trainer.step % config.logging_steps == 0:
-                {tag: float(value) for tag, value in scalars.items()}
-
-    return take
-
-
-def steps_a_second(take: Callable[[int], None]) -> int:
-    """How many steps take about a second: one to warm up, then three."""
-    take(1)
-    start = time.perf_counter()
-    take(3)
-    return max(1, round(3 / (time.perf_counter() - start)))
-
-
-def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
-    """Training steps at batch 64: ours, once for every `--ours`, against the plain loop."""
-    takes, precisions = {}, {}
-    for extra in args.ours or [""]:
-        config, name = training_config(args, extra), f"ours {extra}".strip()
-        takes[name] = training_steps(config)
-        precisions[name] = getattr(config, "precision", "fp32")
-    steps = args.steps or steps_a_second(next(iter(takes.values())))
-    device = pick_device(config)
-    plain = plain_loop(
-        args.data_dir,
-        latent_dim=args.hidden_dim,
-        hidden_dim=args.hidden_dim,
-        device=device,
-        dataset=args.dataset,
-        workers=args.workers,
-    )
-    takes["plain loop"] = lambda n: [next(plain) for _ in range(n)]
-    precisions["plain loop"] = "fp32"
-    timed, left_out = timed_limits(set(precisions.values()), device)
-    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
-    rivals = [
-        Rival(
-            name,
-            lambda take=take: take(steps),
-            items=steps,
-            flops=flops,
-            limit=limit_of(precisions[name], timed),
-        )
-        for name, take in takes.items()
-    ]
-    pairs = [(name, "plain loop") for name in takes if name != "plain loop"]
-    return Contest("step", rivals + timed, pairs, left_out)
-
-
-def timed_limits(precisions: set[str], device: torch.device) -> tuple[list[Rival], dict[str, str]]:
-    """The limits in these precisions; left out: the bf16 product where it would take for ever."""
-    emulated = "bf16" in precisions and not bf16_is_native(device)
-    kept = sorted(precisions - ({"bf16"} if emulated else set()))
-    return limits(kept, device), ({peak_name("bf16"): EMULATED} if emulated else {})
-
-
-def limit_of(precision: str, timed: list[Rival]) -> str:
-    """The name of this precision's peak, "" if it is not timed."""
-    name = peak_name(precision)
-    return name if name in {rival.name for rival in timed} else ""
 
 
 def bench_inception(args: argparse.Namespace, folder: Path) -> Contest:
@@ -151,7 +65,7 @@ def bench_inception(args: argparse.Namespace, folder: Path) -> Contest:
     precisions = ["fp32", "bf16"]
     if not (args.bf16 or bf16_is_native(device)):
         precisions.remove("bf16")
-        left_out["ours, bf16"] = EMULATED
+        left_out["ours, bf16"] = f"{EMULATED} (--bf16 times it)"
     ours = {f"ours, {p}": load_inception(device, p, weights) for p in precisions}
     peers, missing = inception_peers(weights, device)
     timed, no_limit = timed_limits(set(precisions), device)
@@ -233,41 +147,6 @@ def bench_frechet(args: argparse.Namespace, folder: Path) -> Contest:
     rivals.append(matrix_product("fp64", torch.device("cpu"), n=min(d, 2048)))
     pairs = [("ours", name) for name in formulas if name != "ours"]
     return Contest("distance", rivals, pairs, left_out, compare=compare, warm_up=False)
-
-
-def bench_scaling(args: argparse.Namespace, folder: Path) -> Contest:
-    """The same training steps with 1, 2, ... `--max_threads` threads, each beside its own peak."""
-    take = training_steps(training_config(args, "--device cpu"))
-    torch.set_num_threads(1)
-    steps = args.steps or steps_a_second(take)
-    return thread_scaling(
-        take, steps, steps * step_flops(args.hidden_dim, args.hidden_dim), args.max_threads
-    )
-
-
-def thread_scaling(
-    take: Callable[[int], None], steps: int, flops: int, max_threads: int
-) -> Contest:
-    """Ratios over one thread, which divided by the number of threads are the efficiency."""
-    names = {n: f"{n} thread{'s' if n > 1 else ''}" for n in range(1, max_threads + 1)}
-    rivals, products = [], []
-    for n, name in names.items():
-        torch.set_num_threads(n)
-        limit = f"{peak_name('fp32')}, {name}"
-        product = matrix_product("fp32", torch.device("cpu"), name=limit)
-        work = with_threads(n, lambda: take(steps))
-        rivals.append(Rival(name, work, items=steps, flops=flops, limit=limit))
-        products.append(Rival(limit, with_threads(n, product.work), items=0, flops=product.flops))
-    interleaved = [rival for pair in zip(rivals, products, strict=True) for rival in pair]
-    return Contest("step", interleaved, [(name, names[1]) for n, name in names.items() if n > 1])
-
-
-def with_threads(n: int, work: Callable[[], object]) -> Callable[[], object]:
-    def run() -> None:
-        torch.set_num_threads(n)
-        work()
-
-    return run
 
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace, Path], Contest]] = {
