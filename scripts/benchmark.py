@@ -1,197 +1,230 @@
-"""Ours against its peers on the same work, interleaved (A B A B ...) in one process.
+"""Ours against its peers on the same work, interleaved, and how near to the machine's limit.
 
-    pip install pytorch-fid                         the peer of `inception`; left out if missing
-    python scripts/benchmark.py train               a training step at 16/16
+    pip install -r requirements-bench.txt           the peers; one that is missing is named, no more
+    python scripts/benchmark.py train               a training step at (16, 16)
+    python scripts/benchmark.py train --hidden_dim 100
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
+    python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
+    python scripts/benchmark.py scaling             a training step with 1, 2, ... threads
 
-Machines drift, so the figure to quote is the median of the ratios of neighbouring runs; the times
-are there to see the spread.
+A table on the screen, JSON under docs/results/benchmark/. How to read them: docs/benchmark.md.
 """
 
 import argparse
-import statistics
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from compare_inception import pytorch_fid_network
 
 from config import print_error
 from errors import UserError
 from fid import frechet_distance
 from inception import load_inception
-from inception.weights import find_weights
-from systems.dcgan import DCGAN, DCGANConfig
+from scripts import bench_timing as timing
+from scripts.bench_end2end import bench_end2end
+from scripts.bench_limits import (
+    EMULATED,
+    bf16_is_native,
+    finisher,
+    frechet_flops,
+    inception_flops,
+    limit_of,
+    matrix_product,
+    peak_name,
+    timed_limits,
+)
+from scripts.bench_peers import (
+    CENTRED_AT_128,
+    NOT_INSTALLED,
+    Features,
+    inception_peers,
+    torchmetrics_distance,
+    write_weights,
+)
+from scripts.bench_timing import Contest, Rival
+from scripts.bench_training import bench_scaling, bench_train
+from scripts.compare_inception import image_sets
+
+ROOT = Path(__file__).parent.parent
 
 
-def interleave(rivals: dict[str, Callable[[], None]], rounds: int) -> None:
-    """Time each rival in turn, `rounds` times; the last one is the peer of the others."""
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for work in rivals.values():
-        work()  # warm-up
-    for _ in range(rounds):
-        for name, work in rivals.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    peer = list(rivals)[-1]
-    for name, seconds in times.items():
-        ratios = [theirs / mine for mine, theirs in zip(seconds, times[peer], strict=True)]
-        print(
-            f"{name:28} median {statistics.median(seconds) * 1e3:9.1f} ms"
-            f"   {statistics.median(ratios):6.2f}x as fast as {peer}"
-            f" ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+def bench_inception(args: argparse.Namespace, folder: Path) -> Contest:
+    """Features of `--images` grey images of 32x32, in batches of 50."""
+    device = torch.device(args.device)
+    weights = write_weights(folder, args.inception_weights)
+    images = image_sets(args.images or 100)["strokes, grey"].to(device)
+    left_out = {}
+    precisions = ["fp32", "bf16"]
+    if not (args.bf16 or bf16_is_native(device)):
+        precisions.remove("bf16")
+        left_out["ours, bf16"] = f"{EMULATED} (--bf16 times it)"
+    ours = {f"ours, {p}": load_inception(device, p, weights) for p in precisions}
+    peers, missing = inception_peers(weights, device)
+    timed, no_limit = timed_limits(set(precisions), device)
+    flops = len(images) * inception_flops()
 
+    def rival(name: str, network: Features) -> Rival:
+        limit = limit_of("bf16" if name == "ours, bf16" else "fp32", timed)
+        work = lambda: features(network, images)  # noqa: E731
+        return Rival(name, work, items=len(images), flops=flops, limit=limit)
 
-def bench_train(args: argparse.Namespace) -> None:
-    """`--steps` training steps: GANTrainer against the plain loop."""
-    config = DCGANConfig(
-        data_dir=args.data_dir,
-        generator_hidden_dim=args.hidden_dim,
-        discriminator_hidden_dim=args.hidden_dim,
+    rivals = [rival(name, network) for name, network in (ours | peers).items()]
+    pairs = [(mine, peer) for mine in ours for peer in peers]
+    return Contest(
+        "image",
+        rivals + timed,
+        pairs,
+        left_out | missing | no_limit,
+        compare=lambda: agreement(ours | peers, images[:4]),
     )
-    trainer = DCGAN(config, torch.device("cpu"))
-    batches = trainer.batches()
-
-    def ours() -> None:
-        for _ in range(args.steps):
-            scalars = trainer.train_step(batches(trainer.step))
-            trainer.step += 1
-            if trainer.step % config.logging_steps == 0:
-                {tag: float(value) for tag, value in scalars.items()}
-
-    plain = plain_loop(args.data_dir, args.hidden_dim, args.workers)
-    interleave(
-        {"GANTrainer": ours, "plain loop": lambda: [next(plain) for _ in range(args.steps)]},
-        args.rounds,
-    )
 
 
-def plain_loop(data_dir: str, hidden_dim: int, workers: int) -> Iterator[None]:
-    """A step each time: the loop that tutorials teach, with DataLoader and transforms."""
-    from torchvision import datasets, transforms
-
-    transform = transforms.Compose(
-        [transforms.Resize(32), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
-    )
-    data = datasets.MNIST(data_dir, transform=transform, download=True)
-    loader = torch.utils.data.DataLoader(
-        data, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
-    )
-    G, D = plain_networks(hidden_dim)
-    bce = nn.BCELoss()
-    adam_G, adam_D = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (G, D))
-    ones, zeros = torch.ones(64), torch.zeros(64)
-    while True:
-        for x, _ in loader:
-            D.zero_grad()
-            real = D(x)
-            real_loss = bce(real, ones)
-            real_loss.backward()
-            fake = G(torch.randn(64, 16, 1, 1))
-            judged = D(fake.detach())
-            fake_loss = bce(judged, zeros)
-            fake_loss.backward()
-            adam_D.step()
-            G.zero_grad()
-            judged_again = D(fake)
-            loss = bce(judged_again, ones)
-            loss.backward()
-            adam_G.step()
-            [v.detach().mean().item() for v in (real_loss + fake_loss, loss, real, judged)]
-            yield
+def agreement(networks: dict[str, Features], images: Tensor) -> dict[str, float]:
+    """Largest difference of a feature from the first network's, which is ours: of these images as
+    each resizes and scales them, and of noise at 299x299 that all see alike, where the same weights
+    give the same features."""
+    (_, ours), *others = networks.items()
+    stream = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (4, 1, 299, 299), generator=stream, dtype=torch.uint8)
+    noise = noise.to(images.device)
+    values = {}
+    for name, network in others:
+        as_seen = noise / 256 if name in CENTRED_AT_128 else noise
+        for words, theirs, mine in (("as used", images, images), ("seen alike", noise, as_seen)):
+            gap = features(network, theirs).float() - features(ours, mine)
+            values[f"largest difference, {words}: {name}"] = gap.abs().max().item()
+    return values
 
 
-def plain_networks(h: int) -> tuple[nn.Module, nn.Module]:
-    """Row 1's networks as tutorials write them: one Sequential each."""
-    ups, downs = [nn.ConvTranspose2d(16, 4 * h, 4, 1, 0, bias=False)], []
-    for a, b in pairwise((4 * h, 2 * h, h)):
-        ups += [nn.BatchNorm2d(a), nn.ReLU(True), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)]
-    ups += [nn.BatchNorm2d(h), nn.ReLU(True), nn.ConvTranspose2d(h, 1, 4, 2, 1, bias=False)]
-    downs = [nn.Conv2d(1, h, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
-    for a, b in pairwise((h, 2 * h, 4 * h)):
-        downs += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, True)]
-    downs += [nn.Conv2d(4 * h, 1, 4, bias=False), nn.Sigmoid(), nn.Flatten(0)]
-    G, D = nn.Sequential(*ups, nn.Tanh()), nn.Sequential(*downs)
-    for module in (*G.modules(), *D.modules()):
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, 0.02)
-    return G, D
+@torch.no_grad()
+def features(network: Features, images: Tensor) -> Tensor:
+    return torch.cat([network(batch) for batch in images.split(50)])
 
 
-def bench_inception(args: argparse.Namespace) -> None:
-    """Features of `--images` images of 32x32, grey, in batches of 50."""
-    images = torch.randint(0, 256, (args.images, 1, 32, 32), dtype=torch.uint8)
-    rivals: dict[str, Callable[[Tensor], Tensor]] = {
-        f"ours, {precision}": load_inception("cpu", precision) for precision in ("fp32", "bf16")
-    }
-    try:
-        theirs = pytorch_fid_network(find_weights())
-        rivals["pytorch-fid"] = lambda batch: theirs((batch.float() / 255).expand(-1, 3, -1, -1))
-    except UserError as error:
-        print(f"left out: {error}")
-
-    @torch.no_grad()
-    def features(network: Callable[[Tensor], Tensor]) -> None:
-        for batch in images.split(50):
-            network(batch)
-
-    interleave({name: lambda net=net: features(net) for name, net in rivals.items()}, args.rounds)
-
-
-def bench_frechet(args: argparse.Namespace) -> None:
-    """Full-rank covariances of 2048 features, float64; the values are compared too."""
-    import numpy as np
+def bench_frechet(args: argparse.Namespace, folder: Path) -> Contest:
+    """Full-rank covariances of `--dims` features, float64, on the CPU; the values are compared."""
     import scipy.linalg
 
-    rng = np.random.default_rng(0)
-    x, y = (rng.standard_normal((3000, 2048)) @ np.diag(rng.uniform(0.1, 1, 2048)) for _ in "xy")
-    (mu1, cov1), (mu2, cov2) = ((f.mean(0), np.cov(f, rowvar=False)) for f in (x, y))
-    values = {}
+    d, stream = args.dims, torch.Generator().manual_seed(0)
+    moments = []
+    for _ in "12":
+        scale = 0.1 + 0.9 * torch.rand(d, generator=stream, dtype=torch.float64)
+        x = torch.randn(3 * d // 2, d, generator=stream, dtype=torch.float64) * scale
+        moments += [x.mean(0), x.T.cov()]
+    mu1, cov1, mu2, cov2 = moments
 
-    def ours() -> None:
-        values["ours"] = frechet_distance(mu1, cov1, mu2, cov2)
+    def by_sqrtm() -> float:
+        root = scipy.linalg.sqrtm((cov1 @ cov2).numpy()).real
+        return float((mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root.trace())
 
-    def sqrtm() -> None:
-        root = scipy.linalg.sqrtm(cov1 @ cov2).real
-        values["sqrtm"] = ((mu1 - mu2) ** 2).sum() + np.trace(cov1 + cov2 - 2 * root)
+    values: dict[str, float] = {}
+    formulas = {"ours": lambda: frechet_distance(*moments), "scipy.linalg.sqrtm": by_sqrtm}
+    left_out = {}
+    eigvals = torchmetrics_distance()
+    if eigvals is None:
+        left_out["torchmetrics, eigvals"] = NOT_INSTALLED
+    else:
+        formulas["torchmetrics, eigvals"] = lambda: float(eigvals(*moments))
 
-    interleave({"ours": ours, "scipy.linalg.sqrtm": sqrtm}, args.rounds)
-    print(f"relative difference {abs(values['ours'] / values['sqrtm'] - 1):.1e}")
+    def rival(name: str, formula: Callable[[], float]) -> Rival:
+        limit = peak_name("fp64")
+        work = lambda: values.update({name: formula()})  # noqa: E731
+        return Rival(name, work, flops=frechet_flops(d), limit=limit)
+
+    def compare() -> dict[str, float]:
+        peers = [name for name in values if name != "ours"]
+        return {f"relative difference of {n}": abs(values[n] / values["ours"] - 1) for n in peers}
+
+    rivals = [rival(name, formula) for name, formula in formulas.items()]
+    rivals.append(matrix_product("fp64", torch.device("cpu"), n=min(d, 2048)))
+    pairs = [("ours", name) for name in formulas if name != "ours"]
+    return Contest("distance", rivals, pairs, left_out, compare=compare, warm_up=False)
 
 
-BENCHMARKS = {"train": bench_train, "inception": bench_inception, "frechet": bench_frechet}
+BENCHMARKS: dict[str, Callable[[argparse.Namespace, Path], Contest]] = {
+    "train": bench_train,
+    "inception": bench_inception,
+    "frechet": bench_frechet,
+    "end2end": bench_end2end,
+    "scaling": bench_scaling,
+}
+
+ON_CPU = ("frechet", "scaling")  # whatever the device
 
 
-def main() -> int:
+def parse_args(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("what", choices=BENCHMARKS)
-    parser.add_argument("--rounds", type=int, default=5, help="timings of each rival")
-    parser.add_argument("--steps", type=int, default=50, help="train: steps a timing")
-    parser.add_argument("--hidden_dim", type=int, default=16, help="train: width of both networks")
-    parser.add_argument("--workers", type=int, default=0, help="train: of the plain DataLoader")
-    parser.add_argument("--images", type=int, default=50, help="inception: images a timing")
-    parser.add_argument("--data_dir", default="data", help="train: folder of MNIST")
-    args = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add_flag = parser.add_argument
+    add_flag("what", choices=BENCHMARKS)
+    add_flag("--rounds", type=int, default=5, help="timings of each rival")
+    add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
+    add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
+    add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths, and size of z")
+    add_flag("--steps", type=int, default=0, help="train, scaling: a timing; 0: about a second")
+    add_flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"')
+    add_flag("--workers", type=int, default=0, help="train: of the plain DataLoader")
+    add_flag("--dataset", choices=["mnist", "fashion"], default="mnist", help="train, scaling")
+    add_flag("--data_dir", default="data", help="train, scaling: folder of datasets")
+    add_flag("--images", type=int, default=0, help="inception (0: 100), end2end (0: 2000 a folder)")
+    add_flag("--inception_weights", type=Path, help="inception, end2end: None: found or fetched")
+    add_flag("--bf16", action="store_true", help="inception: bf16 even where it is emulated")
+    add_flag("--dims", type=int, default=2048, help="frechet: features")
+    add_flag("--max_threads", type=int, default=cores, help="scaling")
+    args = parser.parse_args(argv)
+    for name in ("rounds", "hidden_dim", "max_threads"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)}: wanted 1 or more")
+    return args
+
+
+def file_name(args: argparse.Namespace) -> str:
+    """train.json; at other widths than the defaults' train-100.json."""
+    wide = args.what in ("train", "scaling") and args.hidden_dim != 16
+    return f"{args.what}-{args.hidden_dim}.json" if wide else f"{args.what}.json"
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    """The report, printed and returned."""
+    device = torch.device("cpu" if args.what in ON_CPU else args.device)
+    threads = torch.get_num_threads()
+    report = {"what": args.what, "command": timing.command_line(argv), "rounds": args.rounds}
+    report |= timing.circumstances(device)
+    print(f"{report['device']}, {report['cpu']}, torch {report['torch']}, {threads} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        contest = BENCHMARKS[args.what](args, Path(folder))
+        seconds = timing.interleave(contest, args.rounds, finisher(device))
+        contest.values |= contest.compare()
+    torch.set_num_threads(threads)
+    rows, pairs = timing.summarize(contest, seconds), timing.ratios(contest, seconds)
+    print(timing.table(contest, rows, pairs))
+    values, left_out = contest.values, contest.left_out
+    return report | {"rows": rows, "ratios": pairs, "values": values, "left_out": left_out}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
     try:
-        BENCHMARKS[args.what](args)
+        report = run(args, argv)
     except UserError as error:
         return print_error(error)
+    path = args.results / file_name(args)
+    timing.write(path, report)
+    print(f"\n{path}")
     return 0
 
 

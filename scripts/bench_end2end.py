@@ -1,0 +1,104 @@
+"""FID of two folders of PNGs as whole processes: `python fid.py A B` against pytorch-fid's command.
+
+Both start cold, read the same files with the same weights, and are timed from the fork to the exit;
+again with the moments of A, then of both, cached in a .npz that both can read.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from errors import UserError
+from scripts.bench_limits import inception_flops, limits, peak_name
+from scripts.bench_peers import NOT_INSTALLED, write_weights
+from scripts.bench_timing import Contest, Rival
+
+ROOT = Path(__file__).parent.parent
+CACHED = {0: "", 1: ", A cached", 2: ", A and B cached"}  # sets read from a .npz -> how it is named
+
+
+def make_images(folder: Path, n: int, *, seed: int) -> Path:
+    """n grey PNGs of 32x32: noise whose brightness and contrast are the seed's."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    low, high = sorted(rng.integers(0, 256, 2))
+    for i, image in enumerate(rng.integers(low, high + 1, (n, 32, 32), dtype=np.uint8)):
+        Image.fromarray(image).save(folder / f"{i:05d}.png")
+    return folder
+
+
+def our_command(a: Path, b: Path, weights: Path, device: str) -> list[str]:
+    flags = ["--inception_weights", str(weights), "--device", device]
+    return [sys.executable, str(ROOT / "fid.py"), str(a), str(b), *flags]
+
+
+def pytorch_fid_command(a: Path, b: Path, weights: Path, device: str) -> list[str]:
+    """The weights reach it by TORCH_HOME."""
+    return [sys.executable, "-m", "pytorch_fid", str(a), str(b), "--device", device]
+
+
+TOOLS = {"ours": our_command, "pytorch-fid": pytorch_fid_command}
+
+
+def run(command: list[str], folder: Path) -> str:
+    """What it printed; UserError with its last words if it failed."""
+    done = subprocess.run(
+        command,
+        env=os.environ | {"TORCH_HOME": str(folder)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(f"{' '.join(command)} failed with status {done.returncode}: {last}")
+    return done.stdout
+
+
+def fid_of(output: str) -> float:
+    """The last FID that a tool printed; both print "FID:  1.23"."""
+    return float(re.findall(r"FID:\s+(\S+)", output)[-1])
+
+
+def bench_end2end(args: argparse.Namespace, folder: Path) -> Contest:
+    """Two folders of `--images` PNGs."""
+    n = args.images or 2000
+    device = torch.device(args.device)
+    weights = write_weights(folder, args.inception_weights)
+    sets = [make_images(folder / name, n, seed=seed) for seed, name in enumerate("AB")]
+    contest = Contest("run", [], [], warm_up=False)
+    tools = dict(TOOLS)
+    if find_spec("pytorch_fid") is None:
+        contest.left_out["pytorch-fid"] = NOT_INSTALLED
+        del tools["pytorch-fid"]
+    moments = [path.with_suffix(".npz") for path in sets]
+    for path, target in zip(sets, moments, strict=True):
+        run([*tools["ours"](path, target, weights, args.device), "--save-stats"], folder)
+    for cached, words in CACHED.items():
+        paths = [*moments[:cached], *sets[cached:]]
+        flops = (2 - cached) * n * inception_flops()
+        for tool, command in tools.items():
+            name, argv = tool + words, command(*paths, weights, args.device)
+
+            def work(name: str = name, argv: list[str] = argv) -> None:
+                contest.values[f"FID, {name}"] = fid_of(run(argv, folder))
+
+            limit = peak_name("fp32") if flops else ""
+            contest.rivals.append(Rival(name, work, flops=flops, limit=limit))
+        if len(tools) > 1:
+            contest.pairs.append((f"ours{words}", f"pytorch-fid{words}"))
+    if len(tools) > 1:
+        contest.pairs.append(("ours, A cached", "pytorch-fid"))
+    contest.rivals += limits(["fp32"], device)
+    return contest

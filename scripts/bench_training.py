@@ -1,0 +1,125 @@
+"""A training step: ours against the plain loop, and ours with 1, 2, ... threads."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from config import Config, parse
+from main import pick_device
+from scripts.bench_limits import (
+    limit_of,
+    matrix_product,
+    peak_name,
+    seconds_of,
+    step_flops,
+    timed_limits,
+)
+from scripts.bench_peers import plain_loop
+from scripts.bench_timing import Contest, Rival
+from systems import SYSTEMS
+from trainer import Trainer
+
+
+def training_config(args: argparse.Namespace, extra: str = "") -> Config:
+    """The DCGAN of --hidden_dim, with the flags of main.py that `extra` adds."""
+    width = str(args.hidden_dim)
+    flags = ["--dataset", args.dataset, "--data_dir", args.data_dir, "--device", args.device]
+    for name in ("latent_dim", "generator_hidden_dim", "discriminator_hidden_dim"):
+        flags += [f"--{name}", width]
+    classes = {name: system.config_class for name, system in SYSTEMS.items()}
+    return parse([*flags, *shlex.split(extra)], classes, "")
+
+
+def training_steps(config: Config) -> Callable[[int], None]:
+    """take(n): n more steps as Trainer.train takes them, curves read back on logging steps."""
+    trainer: Trainer = SYSTEMS[config.model](config, pick_device(config))
+    batches = trainer.batches()
+
+    def take(n: int) -> None:
+        for _ in range(n):
+            scalars = trainer.train_step(batches(trainer.step))
+            trainer.step += 1
+            if trainer.step % config.logging_steps == 0:
+                {tag: float(value) for tag, value in scalars.items()}
+
+    return take
+
+
+def steps_a_second(take: Callable[[int], None], device: torch.device) -> int:
+    """How many steps take about a second, from three."""
+    return max(1, round(3 / seconds_of(lambda: take(3), device)))
+
+
+def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
+    """Training steps at batch 64: ours, once for every `--ours`, against the plain loop."""
+    takes, precisions = {}, {}
+    for extra in args.ours or [""]:
+        config, name = training_config(args, extra), f"ours {extra}".strip()
+        takes[name] = training_steps(config)
+        precisions[name] = getattr(config, "precision", "fp32")
+    device = pick_device(config)
+    steps = args.steps or steps_a_second(next(iter(takes.values())), device)
+    plain = plain_loop(
+        args.data_dir,
+        latent_dim=args.hidden_dim,
+        hidden_dim=args.hidden_dim,
+        device=device,
+        dataset=args.dataset,
+        workers=args.workers,
+    )
+    takes["plain loop"] = lambda n: [next(plain) for _ in range(n)]
+    precisions["plain loop"] = "fp32"
+    timed, left_out = timed_limits(set(precisions.values()), device)
+    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
+    rivals = [
+        Rival(
+            name,
+            lambda take=take: take(steps),
+            items=steps,
+            flops=flops,
+            limit=limit_of(precisions[name], timed),
+        )
+        for name, take in takes.items()
+    ]
+    pairs = [(name, "plain loop") for name in takes if name != "plain loop"]
+    return Contest("step", rivals + timed, pairs, left_out)
+
+
+def bench_scaling(args: argparse.Namespace, folder: Path) -> Contest:
+    """The same training steps with 1, 2, ... `--max_threads` threads, each beside its own peak."""
+    take = training_steps(training_config(args, "--device cpu"))
+    torch.set_num_threads(1)
+    steps = args.steps or steps_a_second(take, torch.device("cpu"))
+    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
+    return thread_scaling(take, steps, flops, args.max_threads)
+
+
+def thread_scaling(
+    take: Callable[[int], None], steps: int, flops: int, max_threads: int
+) -> Contest:
+    """Ratios over one thread, which divided by the number of threads are the efficiency."""
+    names = {n: f"{n} thread{'s' if n > 1 else ''}" for n in range(1, max_threads + 1)}
+    rivals, products = [], []
+    for n, name in names.items():
+        torch.set_num_threads(n)
+        limit = f"{peak_name('fp32')}, {name}"
+        product = matrix_product("fp32", torch.device("cpu"), name=limit)
+        work = with_threads(n, lambda: take(steps))
+        rivals.append(Rival(name, work, items=steps, flops=flops, limit=limit))
+        products.append(Rival(limit, with_threads(n, product.work), items=0, flops=product.flops))
+    interleaved = [rival for pair in zip(rivals, products, strict=True) for rival in pair]
+    return Contest("step", interleaved, [(name, names[1]) for n, name in names.items() if n > 1])
+
+
+def with_threads(n: int, work: Callable[[], object]) -> Callable[[], object]:
+    def run() -> None:
+        torch.set_num_threads(n)
+        work()
+
+    return run
