@@ -77,6 +77,18 @@ class Config:
     num_training_steps: int = setting(
         5000, "steps, counted from the start of the run", group="training", role="free", at_least=1
     )
+    precision: str = setting(
+        "fp32",
+        "arithmetic of the networks in training; bf16 keeps weights, losses, penalties and the"
+        " image's own convolutions in fp32",
+        group="training",
+        choices=("fp32", "bf16"),
+    )
+    compile: bool = setting(
+        False,
+        "compile the networks first (torch.compile: a minute, and a C++ compiler)",
+        group="training",
+    )
     logging_steps: int = setting(
         10, "steps between two points of a curve", group="logging", role="free", at_least=1
     )

@@ -7,11 +7,16 @@ there they are written as one. Elsewhere they are the framework's own.
 
 With y = conv(x, w) the three maps below are each other's derivatives, of any order:
     conv (x, w) -> y        transposed (y, w) -> x        weight_gradient (x, y) -> w
+Under autocast they stay in float32: an image's own convolutions are a small share of the work.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+
+in_float32 = torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+outside_autocast = torch.amp.custom_bwd(device_type="cpu")
 
 FEW = 4  # channels of an image up to which the matrix product wins (measured: 1 to 4)
 
@@ -50,11 +55,13 @@ class Conv(Function):
     """x (N, C, 2H, 2W), w (K, C, 4, 4) -> y (N, K, H, W), the framework's own forward pass."""
 
     @staticmethod
+    @in_float32
     def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
         ctx.save_for_backward(x, w)
         return F.conv2d(x, w, stride=2, padding=1)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, w = ctx.saved_tensors
         for_x, for_w = ctx.needs_input_grad
@@ -68,6 +75,7 @@ class Transposed(Function):
     """y (N, K, H, W), w (K, C, 4, 4) -> x (N, C, 2H, 2W): each y paints a 4x4 patch, all summed."""
 
     @staticmethod
+    @in_float32
     def forward(ctx, y: Tensor, w: Tensor) -> Tensor:
         ctx.save_for_backward(y, w)
         n, _, height, width = y.shape
@@ -83,6 +91,7 @@ class Transposed(Function):
         return x[:, :, 1:-1, 1:-1].contiguous()
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         y, w = ctx.saved_tensors
         for_y, for_w = ctx.needs_input_grad
@@ -96,6 +105,7 @@ class WeightGradient(Function):
     """x (N, C, 2H, 2W), y (N, K, H, W) -> w (K, C, 4, 4): sum over places of y times x's patch."""
 
     @staticmethod
+    @in_float32
     def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
         x = F.pad(x, (1, 1, 1, 1)).contiguous()
@@ -106,6 +116,7 @@ class WeightGradient(Function):
         return w.view(-1, x.shape[1], 4, 4)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = ctx.saved_tensors
         for_x, for_y = ctx.needs_input_grad

@@ -65,6 +65,7 @@ def circumstances(trainer: Trainer) -> dict[str, Any]:
         "image_size": config.image_size,
         "seed": config.seed,
         "step": trainer.step,
+        "training_precision": config.precision,
         **trainer.sampling_mode(),
         "device": device_name(trainer.device),
         "torch": torch.__version__,

@@ -6,9 +6,11 @@
 
 import copy
 import math
+import os
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +34,8 @@ from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty
 from runlog import RunLog
 from seeding import generator
 
+CXX = os.environ.get("CXX", "g++")  # what --compile needs on a CPU
+
 
 class Trainer:
     """Runs a system to --num_training_steps; whatever must survive a resume is in two dicts.
@@ -48,6 +52,10 @@ class Trainer:
         self.config = config
         self.device = device
         self.step = 0  # steps done
+        if config.precision == "bf16" and device.type == "mps":
+            raise UserError("--precision bf16: MPS runs in fp32 only. Leave the flag out.")
+        if config.compile and device.type == "cpu" and not shutil.which(CXX):
+            raise UserError(f"--compile: no C++ compiler ({CXX}): install one, or leave it out.")
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -165,6 +173,18 @@ class Trainer:
             device=self.device,
         )
 
+    def in_training_form(self, network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A forward pass as --compile and --precision have it; what comes out is float32."""
+        forward = torch.compile(network) if self.config.compile else network
+        if self.config.precision == "fp32":
+            return forward
+
+        def in_bf16(x: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return forward(x).float()
+
+        return in_bf16
+
     bar_tags: tuple[str, ...] = ()  # the scalars shown beside the progress bar
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -211,6 +231,7 @@ class GANTrainer(Trainer):
                 f"--penalty {config.penalty}: it takes the gradient of D at one image, and in a D"
                 " with BatchNorm that depends on the whole batch. Add --d_norm none (or layer)."
             )
+        self.play_G, self.play_D = self.in_training_form(self.G), self.in_training_form(D.logits)
         self.watcher = Watcher(config.logging_steps)
         self.networks = {"G": self.G, "D": self.D}
         self.learning_rates = {
@@ -239,7 +260,7 @@ class GANTrainer(Trainer):
             z = self.noise(len(x), "noise", self.step * self.config.d_steps + k)
             fake, scalars = self.update_discriminator(x, z)
         if self.config.fresh_noise:
-            fake = self.G(self.noise(len(x), "fresh noise", self.step))
+            fake = self.play_G(self.noise(len(x), "fresh noise", self.step))
         return scalars | self.update_generator(fake)
 
     def update_discriminator(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -247,13 +268,13 @@ class GANTrainer(Trainer):
 
         The backward passes accumulate. Returns G(z), through which G can still learn.
         """
-        G, D = self.G, self.D
+        G, D = self.play_G, self.play_D
         self.optimizers["D"].zero_grad()
-        real_logits = D.logits(x)
+        real_logits = D(x)
         real_loss = self.loss.real(real_logits)
         real_loss.backward()
         fake = G(z)
-        fake_logits = D.logits(fake.detach())
+        fake_logits = D(fake.detach())
         fake_loss = self.loss.fake(fake_logits)
         fake_loss.backward()
         scalars = self.penalize(x, fake)
@@ -282,7 +303,7 @@ class GANTrainer(Trainer):
         """Part 2: G ascends log D(G(z)), or what --loss has, as the D just updated judges it."""
         self.optimizers["G"].zero_grad()
         with frozen(self.D):
-            logits = self.D.logits(fake)
+            logits = self.play_D(fake)
             loss = self.loss.generator(logits)
             loss.backward()
         self.optimizers["G"].step()

@@ -22,6 +22,7 @@ VARIANTS = {
         {"loss": "hinge", "spectral_norm": True, "learning_rate_d": 1e-3},
         {"loss": "wgan", "penalty": "gp", "d_norm": "layer", "decay_from": 2, "decay_to": 20},
         {"penalty": "r1", "penalty_every": 2, "d_norm": "none"},
+        {"precision": "bf16", "penalty": "r1", "d_norm": "layer", "ema": 0.9},
         {"penalty": "zero", "d_norm": "instance", "arch": "cnn"},
     ]
 }
