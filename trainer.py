@@ -5,11 +5,9 @@
 """
 
 import copy
-import math
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,15 +20,21 @@ from tqdm import tqdm
 
 import checkpoint
 import dataset
-from config import Config, differences, save_config
+import distributed
+from config import Config, differences
 from dataset import Batch, Batches, ImageData
+from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
 from doctor import Watcher
 from errors import UserError
 from gan_config import GANConfig
-from loop import progress_bar, refuse_nan, stop_signals
+from loop import progress_bar, refuse_broken_weights, refuse_nan, stop_signals
 from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty
-from runlog import RunLog
+from modes import frozen, sampling
+from runlog import RunLog, open_log
 from seeding import generator
+
+# score(log, stopping): a FID during training, given up as soon as stopping() is true
+Score = Callable[[RunLog, Callable[[], bool]], None]
 
 
 class Trainer:
@@ -48,27 +52,32 @@ class Trainer:
         self.config = config
         self.device = device
         self.step = 0  # steps done
+        self.ranks = world()  # processes that share each batch
 
     @property
     def checkpoint_dir(self) -> Path:
         return self.config.run_dir / "checkpoints"
 
-    def train(self) -> None:
-        """From the latest checkpoint to the last step. SIGINT and SIGTERM save and exit."""
-        self.resume()
-        last = self.config.num_training_steps
+    def train(self, score: Score | None = None) -> None:
+        """From the latest checkpoint to the last step. SIGINT and SIGTERM save and exit.
+
+        score(log, stopping) is called every --fid_every steps, between two steps.
+        """
+        config, last = self.config, self.config.num_training_steps
+        distributed.check(self.device, batch_size=config.batch_size, sync_bn=config.sync_bn)
+        together(self.resume)
         if self.step >= last:
             print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
             return
-        batches = self.batches()
-        self.config.run_dir.mkdir(parents=True, exist_ok=True)
-        save_config(self.config, self.config.run_dir / "config.json")
-        log = RunLog(self.config.run_dir, self.step)
-        if self.step == 0:
-            log.settings(asdict(self.config))
+        distributed.refuse_other_number(self.ranks)
+        distributed.prepare(self.networks, self.optimizers, step=self.step, sync_bn=config.sync_bn)
+        batches = in_turn(self.batches)
+        log = together(lambda: open_log(config, self.step))
         try:
             with stop_signals() as received, progress_bar(self.step, last) as bar:
                 while self.step < last:
+                    if score and self.step and self.step % config.fid_every == 0:
+                        score(log, lambda: bool(agreed_signal(received)))
                     self.one_step(batches, log, bar, received)
         finally:
             log.close()
@@ -76,46 +85,39 @@ class Trainer:
     def one_step(self, batches: Batches, log: RunLog, bar: tqdm, received: list[int]) -> None:
         """A step of the algorithm, then what is due after it: curves, samples, a checkpoint."""
         scalars = self.train_step(batches(self.step))
+        distributed.average_batchnorm(self.networks.values())
         self.step += 1
         bar.update()
+        stop = agreed_signal(received)
         config, last = self.config, self.step == self.config.num_training_steps
         logs = self.step % config.logging_steps == 0
         saves = self.step % config.saving_steps == 0 or last
-        if logs or saves or received:
-            values = {tag: float(value) for tag, value in scalars.items()}
+        if logs or saves or stop:
+            values = mean_scalars(scalars)
             refuse_nan(values, self.step)
             bar.set_postfix({tag: f"{values[tag]:.3f}" for tag in self.bar_tags}, refresh=False)
         if logs:
             log.scalars(values, self.step)
         self.watch(log, values if logs else None)
-        if saves or received:
-            self.refuse_broken_weights()
+        if saves or stop:
+            refuse_broken_weights(self.networks, self.step)
         if saves:
             log.images(self.sample_images(), self.step)
-        if saves or received:
+        if saves or stop:
             log.flush()  # the curves reach the disk before the checkpoint that continues them
-            self.save()
-        if received:
+            on_main(self.save)
+        if stop:
             bar.close()
-            name = signal.Signals(received[0]).name
+            name = signal.Signals(stop).name
             print(f"{name}: saved step {self.step}; the same command goes on from there")
-            sys.exit(128 + received[0])
-
-    def refuse_broken_weights(self) -> None:
-        """The losses are those before a step's update: this looks at what came of it."""
-        bad = [
-            f"{name}.{key}"
-            for name, network in self.networks.items()
-            for key, value in network.state_dict().items()
-            if not value.isfinite().all()
-        ]
-        refuse_nan(dict.fromkeys(bad[:3], math.nan), self.step)
+            sys.exit(128 + stop)
 
     def save(self) -> None:
         state = {
             "model": self.config.model,
             "config": asdict(self.config),
             "step": self.step,
+            "ranks": self.ranks,
             "networks": {name: net.state_dict() for name, net in self.networks.items()},
             "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
         }
@@ -145,7 +147,7 @@ class Trainer:
                 f"step {state['step']} in {self.checkpoint_dir} holds other tensors than this"
                 f" model's ({str(error).splitlines()[0]}). Move it away, or give another --run."
             ) from None
-        self.step = state["step"]
+        self.step, self.ranks = state["step"], state.get("ranks", 1)
         return True
 
     def batches(self) -> Batches:
@@ -178,6 +180,13 @@ class Trainer:
     def generate(self, n: int, seed: int) -> Iterator[Tensor]:
         """n images in batches (B, C, S, S) of uint8: what is scored is what would be saved."""
         raise NotImplementedError
+
+    def generate_share(self, n: int, seed: int) -> Iterator[Tensor]:
+        """This rank's share of `generate`; a subclass may save itself making the others'."""
+        start = 0
+        for images in self.generate(n, seed):
+            yield shard(images, start)
+            start += len(images)
 
     def sampling_mode(self) -> dict[str, str | bool]:
         """How `generate` runs the model: part of every result."""
@@ -236,10 +245,10 @@ class GANTrainer(Trainer):
         """Goodfellow et al. 2014, algorithm 1: --d_steps updates of D, then one of G."""
         self.set_learning_rates()
         for k, x in enumerate(batch.x.chunk(self.config.d_steps)):
-            z = self.noise(len(x), "noise", self.step * self.config.d_steps + k)
+            z = self.batch_noise(len(x), "noise", self.step * self.config.d_steps + k)
             fake, scalars = self.update_discriminator(x, z)
         if self.config.fresh_noise:
-            fake = self.G(self.noise(len(x), "fresh noise", self.step))
+            fake = self.G(self.batch_noise(len(x), "fresh noise", self.step))
         return scalars | self.update_generator(fake)
 
     def update_discriminator(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -273,8 +282,8 @@ class GANTrainer(Trainer):
         if self.penalty is None or (self.step + 1) % every:
             return {}
         stream = generator(self.device, "penalty", self.config.seed, self.step)
-        share = torch.rand(len(x), 1, 1, 1, generator=stream, device=self.device)
-        penalty = self.penalty(self.D.logits, x, fake, share)
+        share = torch.rand(len(x) * world(), 1, 1, 1, generator=stream, device=self.device)
+        penalty = self.penalty(self.D.logits, x, fake, shard(share))
         (self.config.penalty_weight * every * penalty).backward()
         return {"gradient_penalty": penalty.detach()}
 
@@ -312,6 +321,10 @@ class GANTrainer(Trainer):
         stream = generator(device, purpose, self.config.seed, index)
         return torch.randn(n, self.config.latent_dim, 1, 1, generator=stream, device=device)
 
+    def batch_noise(self, n: int, purpose: str, index: int) -> Tensor:
+        """This rank's n rows of a batch's noise: all ranks together draw as one would alone."""
+        return shard(self.noise(n * world(), purpose, index))
+
     def sample_images(self) -> dict[str, Tensor]:
         """An 8x8 grid from 64 noise vectors that never change."""
         z = self.noise(64, "fixed noise", 0, device="cpu").to(self.device)
@@ -321,12 +334,24 @@ class GANTrainer(Trainer):
 
     def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
         """n images from noise that depends on the seed alone, G in eval mode."""
-        stream, G = generator("cpu", "generate", seed), self.sampled_generator()
+        return self.images_of(self.generated_noise(n, seed, batch_size))
+
+    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        noise = self.generated_noise(n, seed, batch_size)
+        return self.images_of(shard(z, i * batch_size) for i, z in enumerate(noise))
+
+    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
+        stream = generator("cpu", "generate", seed)
         for start in range(0, n, batch_size):
             size = (min(batch_size, n - start), self.config.latent_dim, 1, 1)
-            z = torch.randn(size, generator=stream).to(self.device)
+            yield torch.randn(size, generator=stream)
+
+    def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Batches of uint8 images, one a batch of z."""
+        G = self.sampled_generator()
+        for z in noise:
             with sampling(G):
-                images = dataset.to_bytes(G(z))
+                images = dataset.to_bytes(G(z.to(self.device)))
             yield images  # outside the block, which would else hold for the consumer too
 
     def sampled_generator(self) -> nn.Module:
@@ -352,28 +377,6 @@ class GANTrainer(Trainer):
 def mixes_samples(network: nn.Module) -> bool:
     """Whether what it makes of a sample depends on the rest of the batch."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """The network passes gradients through but gathers none of its own."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
-
-
-@contextmanager
-def sampling(network: nn.Module) -> Iterator[None]:
-    """No gradients and eval mode (BatchNorm's running statistics); the mode found is restored."""
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(was_training)
 
 
 def mean_probability(logits: Tensor) -> Tensor:
