@@ -1,4 +1,4 @@
-"""Two processes on the CPU (gloo) against one, by tests/rank.py: no Inception, no network.
+"""Two processes on the CPU (gloo) against one, by tests/ranks.py: no Inception, no network.
 
 Where two ranks are held against one there is no BatchNorm: with it each normalises by half a
 batch, which is another game. And a GAN amplifies rounding, so that few steps can agree.
@@ -7,7 +7,6 @@ batch, which is another game. And a GAN amplifies rounding, so that few steps ca
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, PixelMeans
+from conftest import TINY
+from ranks import free_port, print_moments, run_main, run_ranks
 from test_cli import ROOT, flags
 from test_trainer import assert_same, curves
 
@@ -23,60 +23,21 @@ import checkpoint
 import distributed
 import moments
 from errors import UserError
-from moments import Moments, features_to_groups, members
+from moments import members
 
-RANK = ROOT / "tests" / "rank.py"
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port")
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-class Ranks:
-    """A command as so many processes, told of each other as torchrun tells them."""
-
-    def __init__(self, number: int, *argv, **env) -> None:
-        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(number)}
-        own = [common | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(number)]
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, *map(str, argv)],
-                cwd=ROOT,
-                env=ENV | env | (own[i] if number > 1 else {}),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for i in range(number)
-        ]
-
-    def end(self, limit: int = 120) -> list[subprocess.CompletedProcess]:
-        """Status, stdout and stderr by rank; none outlives the test."""
-        try:
-            texts = [process.communicate(timeout=limit) for process in self.processes]
-        finally:
-            for process in self.processes:
-                process.kill()
-        return [
-            subprocess.CompletedProcess(process.args, process.returncode, *text)
-            for process, text in zip(self.processes, texts, strict=True)
-        ]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
 
 
 @pytest.fixture
 def train(data_dir, tmp_path):
-    """train(ranks, run, status=0, environment={}, flag=value, ...) -> what each rank said."""
+    """train(ranks, run, status=0, env={}, flag=value, ...) -> what each rank said at its end."""
 
     def run(number: int, name: str, *, status: int = 0, env: dict | None = None, **changes):
-        argv = [*flags(**TINY | changes, run=name), *folders(data_dir, tmp_path)]
+        argv = ["--do_train", *flags(**TINY | changes, run=name), *folders(data_dir, tmp_path)]
         if "fid_every" not in changes:
             argv.append("--no_score")
-        ended = Ranks(number, RANK, "--do_train", *argv, **(env or {})).end()
-        assert [one.returncode for one in ended] == [status] * number, ended
+        ended = run_ranks(number, run_main, argv, folder=tmp_path, **(env or {}))
+        assert [one.status for one in ended] == [status] * number, ended
         return ended
 
     return run
@@ -158,13 +119,21 @@ def test_a_nan_on_one_rank_stops_all(train, tmp_path):
 
 def test_torchrun_passes_sigterm_on_and_all_are_saved(data_dir, tmp_path):
     argv = [*flags(**TINY | {"num_training_steps": 10**6}), *folders(data_dir, tmp_path)]
-    run = Ranks(1, *TORCHRUN, free_port(), "--", RANK, "--do_train", "--run", "long", *argv)
-    wait_for(tmp_path / "long" / "checkpoints", run.processes[0])
-    run.processes[0].send_signal(signal.SIGTERM)
-    (ended,) = run.end()
+    program = ["--", str(ROOT / "tests" / "ranks.py"), "--do_train", "--run", "long", *argv]
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    process = subprocess.Popen(
+        [*TORCHRUN, "--master_port", free_port(), *program],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "long" / "checkpoints", process)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
     saved = state_of(tmp_path / "long")["step"]
-    assert f"SIGTERM: saved step {saved};" in ended.stdout
-    assert "KeyboardInterrupt" not in ended.stderr
+    assert f"SIGTERM: saved step {saved};" in stdout
+    assert "KeyboardInterrupt" not in stderr
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -239,25 +208,13 @@ def test_a_group_has_the_same_images_whatever_the_number_of_ranks(monkeypatch, r
         assert torch.equal(torch.cat(found).sort().values, rows[group::groups])
 
 
-def test_moments_of_shares_merge_to_those_of_all(data_dir):
-    """In two real processes, each printing the moments of all ten groups."""
-    program = (
-        "import torch, distributed\n"
-        "from test_distributed import made_up_groups\n"
-        "with distributed.session(torch.device('cpu')):\n"
-        "    print([(m.n, m.mean.tolist(), m.cov.tolist()) for m in made_up_groups()])\n"
-    )
-    (alone,) = Ranks(1, "-c", program).end()
-    both = Ranks(2, "-c", program).end()
+def test_moments_of_shares_merge_to_those_of_all(tmp_path):
+    alone, both = (run_ranks(n, print_moments, folder=tmp_path) for n in (1, 2))
     assert both[0].stdout == both[1].stdout
-    for wanted, found in zip(eval(alone.stdout), eval(both[0].stdout), strict=True):
-        assert found[0] == wanted[0]
-        for x, y in zip(found[1:], wanted[1:], strict=True):
-            torch.testing.assert_close(torch.tensor(x), torch.tensor(y), rtol=1e-12, atol=1e-15)
-
-
-def made_up_groups() -> list[Moments]:
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (131, 1, 8, 8), dtype=torch.uint8)
-    batches = [distributed.shard(part, 25 * i) for i, part in enumerate(images.split(25))]
-    return features_to_groups(batches, PixelMeans(), 131, groups=10)
+    wanted, found = (
+        torch.tensor(list(map(json.loads, text.splitlines())), dtype=torch.float64)
+        for text in (alone[0].stdout, both[0].stdout)
+    )
+    assert wanted.shape == (10, 1 + 16 + 256)
+    assert wanted[:, 0].sum() == 131
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
