@@ -73,7 +73,14 @@ class Config:
     seed: int = setting(
         42, "of the weights, the order and the noise", group="training", tag="s{}", at_least=0
     )
-    batch_size: int = setting(64, "images a step", group="training", tag="b{}", at_least=2)
+    batch_size: int = setting(
+        64, "images a step, of all processes together", group="training", tag="b{}", at_least=2
+    )
+    sync_bn: bool = setting(
+        False,
+        "BatchNorm over the batch of all processes, not each one's share (torchrun; CUDA alone)",
+        group="training",
+    )
     num_training_steps: int = setting(
         5000, "steps, counted from the start of the run", group="training", role="free", at_least=1
     )
@@ -120,6 +127,13 @@ class Config:
         group="scoring",
         role="free",
         choices=("fp32", "bf16"),
+    )
+    fid_every: int = setting(
+        0,
+        "steps between two FIDs during training, by the same protocol; 0: only after it",
+        group="scoring",
+        role="free",
+        at_least=0,
     )
     inception_weights: str = setting(
         "",

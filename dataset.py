@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mnist
+from distributed import shard
 from seeding import generator
 
 
@@ -59,7 +60,8 @@ def order(n: int, seed: int, epoch: int) -> Tensor:
 class Batches:
     """batches(step) -> the step's Batch, cut from the endless stream order(0), order(1), ...
 
-    Every batch is full: one that reaches the end of an epoch goes on into the next.
+    Every batch is full: one that reaches the end of an epoch goes on into the next. Where several
+    processes train together, each gets its share of it.
     """
 
     def __init__(self, data: ImageData, *, batch_size: int, seed: int) -> None:
@@ -83,7 +85,7 @@ class Batches:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def __call__(self, step: int) -> Batch:
-        return self.data.batch(self.indices(step))
+        return self.data.batch(shard(self.indices(step)))
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
 from errors import UserError
@@ -68,19 +69,35 @@ def check_finite(*moments: Tensor) -> None:
         raise UserError("the moments of the features hold NaN or infinite values")
 
 
-def covariance_factor(cov: Tensor) -> Tensor:
-    """F (d, r) with F F^T = cov (d, d): Cholesky's factor or, below full rank, r eigenvectors.
+def covariance_factor(cov: Tensor, n: int | None = None) -> Tensor:
+    """F (d, r) with F F^T = cov (d, d): Cholesky's factor, below full rank with pivots.
 
-    A pivot or an eigenvalue at the level of rounding, d * eps * the largest, counts as zero.
+    A pivot or an eigenvalue at the level of rounding, d * eps * the largest, counts as zero. Of
+    n <= d samples, F stands for their centred features: F^T C F is then a Gram matrix of n - 1
+    rows, and no eigenvalue of a (d, d) matrix is asked for (Higham 2002, sec. 10.3).
     """
     check_finite(cov)
-    rounding = len(cov) * torch.finfo(cov.dtype).eps
-    L, failed = torch.linalg.cholesky_ex(cov)
-    if not failed and L.diagonal().square().min() > rounding * cov.diagonal().max():
-        return L
-    values, vectors = torch.linalg.eigh(cov)
+    rounding, largest = len(cov) * torch.finfo(cov.dtype).eps, cov.diagonal().max()
+    if n is None or n > len(cov):
+        L, failed = torch.linalg.cholesky_ex(cov)
+        if not failed and L.diagonal().square().min() > rounding * largest:
+            return L
+    F = pivoted_cholesky(cov, rounding * largest.item())
+    F = F if n is None else F[:, : n - 1]
+    left = (cov.diagonal() - F.square().sum(1)).abs().max()
+    if left <= 1e-6 * largest:  # 1e-7 is the float32 in which references are kept
+        return F
+    values, vectors = torch.linalg.eigh(cov)  # not positive semidefinite: less exact than claimed
     kept = values > rounding * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
+
+
+def pivoted_cholesky(cov: Tensor, tolerance: float) -> Tensor:
+    """F (d, r) with F F^T = cov but for pivots up to the tolerance. LAPACK's, on the CPU."""
+    L, pivots, rank, _ = dpstrf(cov.cpu().numpy(), lower=1, tol=tolerance)
+    factor = np.zeros((len(L), rank))
+    factor[pivots - 1] = np.tril(L)[:, :rank]
+    return torch.from_numpy(factor).to(cov.device)
 
 
 def frechet_distance(
@@ -132,9 +149,13 @@ def fid_with_error(real: Moments, groups: list[Moments]) -> tuple[float, float]:
         if moments.n is not None and moments.n < 2:
             raise UserError(f"FID of {moments.n} image: a covariance needs at least two")
         warn_if_few(moments)
-    factor = covariance_factor(real.cov)
+    factor = covariance_factor(real.cov, real.n)
 
     def distance(other: Moments) -> float:
+        """By the factor of the smaller rank, if it is smaller enough to pay for another factor."""
+        if other.n is not None and other.n < 0.75 * factor.shape[1]:
+            F = covariance_factor(other.cov, other.n)
+            return frechet_distance(other.mean, other.cov, real.mean, real.cov, factor1=F)
         return frechet_distance(real.mean, real.cov, other.mean, other.cov, factor1=factor)
 
     if len(groups) < 2 or fake.n - max(group.n for group in groups) < 2:

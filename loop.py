@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from torch import nn
 from tqdm import tqdm
 
+from distributed import world
 from errors import UserError
 
 
@@ -23,13 +25,28 @@ def refuse_nan(values: dict[str, float], step: int) -> None:
         )
 
 
+def refuse_broken_weights(networks: dict[str, nn.Module], step: int) -> None:
+    """The losses are those before a step's update: this looks at what came of it."""
+    bad = [
+        f"{name}.{key}"
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+        if not value.isfinite().all()
+    ]
+    refuse_nan(dict.fromkeys(bad[:3], math.nan), step)
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM for the loop to act on; a second one interrupts at once."""
+    """Collects SIGINT and SIGTERM for the loop to act on; a second one interrupts at once.
+
+    Not so among several processes: torchrun passes on what the terminal has sent to all already,
+    and signals the others again when the first one exits. It kills what lives 30 s later.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:
+        if received and world() == 1:
             raise KeyboardInterrupt
         received.append(number)
 
@@ -37,8 +54,9 @@ def stop_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        stopped_together = received and world() > 1
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stopped_together else handler)
 
 
 def progress_bar(done: int, total: int) -> Any:

@@ -4,6 +4,7 @@
     python main.py                score the latest checkpoint
     tensorboard --logdir runs     see it
 
+Under torchrun several processes share the work (docs/distributed.md).
 Flags -> config -> networks -> Trainer -> score; no mathematics here.
 """
 
@@ -13,16 +14,18 @@ import warnings
 
 import torch
 
+import distributed
 from config import Config, describe, parse, print_error
 from errors import UserError
 from GAN import count_parameters
-from score import score
+from score import Scorer, score
 from systems import SYSTEMS
 from trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 for what the user can mend, 2 for unknown flags, 130/143 if stopped."""
+    distributed.one_voice()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         return run(sys.argv[1:] if argv is None else argv)
@@ -39,22 +42,29 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str]) -> int:
     config_classes = {name: system.config_class for name, system in SYSTEMS.items()}
     config = parse(argv, config_classes, __doc__.split("\n\n")[0])
-    device = pick_device(config)
+    device = own_device(pick_device(config))
     if config.deterministic:
         be_deterministic()
+    with distributed.session(device):
+        work(config, device)
+    return 0
+
+
+def work(config: Config, device: torch.device) -> None:
+    """Train and score as the config says; where there are several processes, all run this."""
     trainer = SYSTEMS[config.model](config, device)
     print(summary(trainer))
     if config.dry_run:
         print(plan(trainer))
-        return 0
+        return
+    scorer = Scorer(trainer) if config.fid_every and config.do_train else None
     if config.do_train:
-        trainer.train()
-    elif not trainer.resume():
+        trainer.train(scorer and scorer.during_training)
+    elif not distributed.together(trainer.resume):
         print(f"no checkpoint in {trainer.checkpoint_dir}: scoring a fresh initialisation")
     if not config.no_score:
-        score(trainer)
+        score(trainer, scorer)
     print(f"next: tensorboard --logdir {config.runs_dir}")
-    return 0
 
 
 def pick_device(config: Config) -> torch.device:
@@ -70,6 +80,21 @@ def pick_device(config: Config) -> torch.device:
     return torch.device(config.device)
 
 
+def own_device(device: torch.device) -> torch.device:
+    """One CUDA device a process; UserError if there are too few on this machine."""
+    if device.type != "cuda" or not distributed.launched():
+        return device
+    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if here > there:
+        raise UserError(
+            f"{here} processes on a machine of {there} CUDA devices: start one for each"
+            f" (--nproc_per_node={there}), or add --no_cuda."
+        )
+    device = torch.device("cuda", distributed.local_rank())
+    torch.cuda.set_device(device)
+    return device
+
+
 def be_deterministic() -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
@@ -79,11 +104,12 @@ def be_deterministic() -> None:
 def summary(trainer: Trainer) -> str:
     """The settings, the networks' sizes, the machine."""
     config = trainer.config
+    processes = f", {trainer.ranks} processes" if trainer.ranks > 1 else ""
     sizes = (f"{name} {count_parameters(net):,}" for name, net in trainer.networks.items())
     return (
         f"{config.run_name}\n{describe(config)}\n"
         f"  parameters  {', '.join(sizes)}\n"
-        f"  running on  {trainer.device}, torch {torch.__version__}"
+        f"  running on  {trainer.device}, torch {torch.__version__}{processes}"
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from distributed import rank, share_size, total, world
 from errors import UserError
 
 # What numpy raises on a file that is no .npz, or a torn one.
@@ -129,14 +130,14 @@ def extract(batches: Iterable[Tensor], extractor, n: int, label: str) -> Iterato
     """Features (N, d) of the first n images, batch for batch, behind a bar of images a second."""
     seen = 0
     with tqdm(total=n, desc=label, unit="img", disable=None) as bar:
-        for images in batches:
+        for images in batches:  # to their end, which all ranks then see alike
             images = images[: n - seen]
-            yield extractor(images)
+            if len(images):
+                yield extractor(images)
             seen += len(images)
             bar.update(len(images))
-            if seen == n:
-                return
-    raise UserError(f"{label}: {seen} images came and {n} were promised")
+    if seen < n:
+        raise UserError(f"{label}: {seen} images came and {n} were promised")
 
 
 def in_chunks(stream: Iterable[Tensor], size: int) -> Iterator[Tensor]:
@@ -165,12 +166,17 @@ def features_to_groups(
     Batches are uint8 (or [0, 1]) on the extractor's device. Image i belongs to group i % groups,
     whatever the batch size, so that images sorted by class spread evenly. Memory does not depend
     on n. UserError: fewer than n images, or features that are not finite.
+
+    Where several processes work together, batches hold this rank's share of the n images, every
+    world()-th, and the moments are those of all.
     """
     size = groups * math.ceil(1000 / groups)  # large, so that d x d updates are rare
     moments = []
-    for i, features in enumerate(in_chunks(extract(batches, extractor, n, label), size)):
+    for i, features in enumerate(
+        in_chunks(extract(batches, extractor, share_size(n), label), size)
+    ):
         bad = (~features.isfinite()).any(1).nonzero()
-        if len(bad):
+        if len(bad) and world() == 1:  # of several, all find it in the merged moments
             raise UserError(
                 f"{label}: the features of image {i * size + bad[0].item()} are not finite"
             )
@@ -178,5 +184,23 @@ def features_to_groups(
             device = "cpu" if features.device.type == "mps" else features.device
             moments = [Moments.empty(features.shape[1], device) for _ in range(groups)]
         for g, group in enumerate(moments):
-            group.update(features[g::groups])
-    return moments
+            group.update(features[members(g, groups)])
+    return [over_ranks(group) for group in moments]
+
+
+def members(group: int, groups: int) -> slice:
+    """Which of this rank's images belong to the group: those with (rank + j * world) % groups."""
+    of = [(rank() + j * world()) % groups for j in range(groups)]
+    period = groups // math.gcd(groups, world())
+    return slice(of.index(group), None, period) if group in of else slice(0)
+
+
+def over_ranks(moments: Moments) -> Moments:
+    """Moments of all ranks' features together: sums about their common mean."""
+    if world() == 1:
+        return moments
+    n = int(total(torch.tensor(moments.n)))
+    mean = total(moments.mean * moments.n) / max(n, 1)
+    delta = moments.mean - mean
+    scatter = total(moments.scatter + moments.n * torch.outer(delta, delta))
+    return Moments(n, mean, scatter / max(n - 1, 1))

@@ -9,6 +9,7 @@ and kept in <data_dir>/reference/.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dataset import ImageData, order
+from distributed import gather, in_turn, local_rank, shard, together
 from errors import UserError
 from fid import PROTOCOLS, fid_with_error
 from inception import InceptionV3
@@ -53,16 +55,21 @@ def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     """Shipped, cached, or computed now from the dataset and then cached."""
     name = file_name(trainer, extractor)
     cache = Path(trainer.config.data_dir) / "reference"
-    for folder in (SHIPPED, cache):
-        if (folder / name).is_file():
-            return load_reference(folder / name)
+    for path in (SHIPPED / name, cache / name):
+        if all(gather(path.is_file())):
+            return together(partial(load_reference, path))
     reference = compute_reference(trainer, extractor)
+    return in_turn(lambda: cached(reference, cache / name))
+
+
+def cached(reference: Reference, path: Path) -> Reference:
+    """The reference as the file, written now, will give it back the next time."""
     try:
-        save_reference(reference, cache / name)
+        if local_rank() == 0:
+            save_reference(reference, path)
     except OSError as error:
-        print(f"could not keep the reference moments: {cache / name}: {error.strerror}")
-        return reference
-    return load_reference(cache / name)
+        print(f"could not keep the reference moments: {path}: {error.strerror}")
+    return load_reference(path) if path.is_file() else reference
 
 
 def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
@@ -84,7 +91,7 @@ def real_moments(
     data: ImageData, start: int, n: int, extractor: InceptionV3, label: str, *, groups: int
 ) -> list[Moments]:
     """Moments of the images start .. start + n of the split's seeded order."""
-    chosen = order(len(data), REFERENCE_SEED, 0)[start : start + n]
+    chosen = shard(order(len(data), REFERENCE_SEED, 0)[start : start + n])
     return features_to_groups(images(data, chosen), extractor, n, groups=groups, label=label)
 
 

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import save_image
 
+from config import Config, save_config
+from distributed import rank
 from errors import UserError
 
 FRAME = 16  # bytes around a record: its length, that length's checksum, the payload's checksum
@@ -59,6 +62,37 @@ class RunLog:
 
     def close(self) -> None:
         self.writer.close()
+
+
+class NoLog(RunLog):
+    """What ranks above 0 log to: nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        pass
+
+    def images(self, grids: dict[str, Tensor], step: int) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_log(config: Config, step: int) -> RunLog:
+    """The run's folder with its settings and its curves up to `step`, on rank 0."""
+    if rank():
+        return NoLog()
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.run_dir / "config.json")
+    log = RunLog(config.run_dir, step)
+    if step == 0:
+        log.settings(asdict(config))
+    return log
 
 
 def cut_events(run_dir: Path, step: int) -> int:
@@ -126,19 +160,43 @@ def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) ->
 
 
 def record(run_dir: Path, result: dict[str, Any]) -> None:
-    """A result to results.jsonl, and to TensorBoard unless this very point stands there already.
+    """A result to results.jsonl, and to TensorBoard unless this very point stands there already."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    tag, value = point_of(result)
+    if not has_event(run_dir, tag, result["step"], value):
+        with SummaryWriter(run_dir) as writer:
+            writer.add_scalar(tag, value, result["step"])
+    append_result(run_dir, result)
+
+
+def keep(log: RunLog, result: dict[str, Any]) -> None:
+    """A result to a log that is open, and to results.jsonl; neither where it stands already.
+
+    A run that was killed comes by the same steps again.
+    """
+    tag, value = point_of(result)
+    log.flush()
+    if not has_event(log.run_dir, tag, result["step"], value):
+        log.scalars({tag: value}, result["step"])
+    known = ({k: v for k, v in old.items() if k != "date"} for old in read_results(log.run_dir))
+    if plain(result) not in known:
+        append_result(log.run_dir, result)
+
+
+def point_of(result: dict[str, Any]) -> tuple[str, float]:
+    """Tag and value in TensorBoard, which keeps float32.
 
     Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on.
     """
     words = (result.get("protocol", "homework"), result.get("precision", "fp32"))
     marks = [word for word in words if word not in ("homework", "fp32")]
-    tag = "_".join([result["metric"], *marks])
-    run_dir.mkdir(parents=True, exist_ok=True)
-    value = struct.unpack("f", struct.pack("f", result["value"]))[0]  # as TensorBoard keeps it
-    if not has_event(run_dir, tag, result["step"], value):
-        with SummaryWriter(run_dir) as writer:
-            writer.add_scalar(tag, value, result["step"])
-    append_result(run_dir, result)
+    value = struct.unpack("f", struct.pack("f", result["value"]))[0]
+    return "_".join([result["metric"], *marks]), value
+
+
+def plain(result: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it: a NaN, as of an error that is unknown, is null."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
 
 
 def read_results(run_dir: Path) -> list[dict[str, Any]]:
@@ -152,10 +210,9 @@ def read_results(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def append_result(run_dir: Path, result: dict[str, Any]) -> None:
-    """One dated line. A NaN, as of an error that is unknown, is written as null."""
+    """One dated line."""
     path = run_dir / "results.jsonl"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
     torn = path.is_file() and not path.read_bytes().endswith(b"\n")
     with open(path, "a") as file:
-        file.write("\n" * torn + json.dumps(plain | {"date": now}) + "\n")
+        file.write("\n" * torn + json.dumps(plain(result) | {"date": now}) + "\n")

@@ -4,56 +4,94 @@ A line names everything the value depends on; a FID without those is not a resul
 """
 
 import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from distributed import in_turn, on_main
 from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception import load_inception
 from moments import features_to_groups
 from reference import find_reference
-from runlog import record
+from runlog import RunLog, keep, record
 from trainer import Trainer
 
 
-def score(trainer: Trainer) -> list[dict[str, Any]]:
+def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, Any]]:
     """FID by the config's protocol and the system's own scores: printed, logged, kept."""
-    results = [score_fid(trainer)]
+    results = [(scorer or Scorer(trainer)).fid()]
     for metric, value in trainer.evaluate().items():
         results.append({"metric": metric, "value": value} | circumstances(trainer))
-    for result in results:
-        record(trainer.config.run_dir, result)
+    on_main(lambda: [record(trainer.config.run_dir, result) for result in results])
     print(in_words(results[0]))
     return results
 
 
-def score_fid(trainer: Trainer) -> dict[str, Any]:
-    """The FID of generated images against the protocol's reference, with error and floor."""
-    config = trainer.config
-    protocol = PROTOCOLS[config.fid_protocol]
-    extractor = load_inception(
-        trainer.device, config.fid_precision, config.inception_weights or None
-    )
-    reference = find_reference(trainer, extractor)
-    images = trainer.generate(protocol.n_fake, config.seed)
-    label = f"FID: {protocol.n_fake:,} generated images"
-    groups = features_to_groups(images, extractor, protocol.n_fake, groups=GROUPS, label=label)
-    value, error = fid_with_error(reference.moments, groups)
-    return {
-        "metric": "fid",
-        "value": value,
-        "error": error,
-        "floor": reference.floor,
-        "protocol": config.fid_protocol,
-        "split": protocol.split,
-        "n_real": reference.moments.n,
-        "n_fake": protocol.n_fake,
-        "extractor": extractor.name,
-        "precision": extractor.precision,
-        "weights_sha256": extractor.digest,
-    } | circumstances(trainer)
+class Stopped(Exception):
+    """A signal came while a FID was computed."""
+
+
+def until(stopping: Callable[[], bool], batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The batches; Stopped as soon as stopping() is true."""
+    for batch in batches:
+        if stopping():
+            raise Stopped
+        yield batch
+
+
+class Scorer:
+    """The FID of a trainer's images, as often as one likes: what it takes is loaded once."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        config = trainer.config
+        self.trainer = trainer
+        weights = config.inception_weights or None
+        self.extractor = in_turn(
+            lambda: load_inception(trainer.device, config.fid_precision, weights)
+        )
+        self.reference = find_reference(trainer, self.extractor)
+
+    def fid(self, stopping: Callable[[], bool] | None = None) -> dict[str, Any]:
+        """FID of generated images against the protocol's reference, with error and floor."""
+        config = self.trainer.config
+        protocol = PROTOCOLS[config.fid_protocol]
+        images = self.trainer.generate_share(protocol.n_fake, config.seed)
+        groups = features_to_groups(
+            until(stopping, images) if stopping else images,
+            self.extractor,
+            protocol.n_fake,
+            groups=GROUPS,
+            label=f"FID: {protocol.n_fake:,} generated images",
+        )
+        value, error = fid_with_error(self.reference.moments, groups)
+        return {
+            "metric": "fid",
+            "value": value,
+            "error": error,
+            "floor": self.reference.floor,
+            "protocol": config.fid_protocol,
+            "split": protocol.split,
+            "n_real": self.reference.moments.n,
+            "n_fake": protocol.n_fake,
+            "extractor": self.extractor.name,
+            "precision": self.extractor.precision,
+            "weights_sha256": self.extractor.digest,
+        } | circumstances(self.trainer)
+
+    def during_training(self, log: RunLog, stopping: Callable[[], bool]) -> None:
+        """A point of the curve `fid` and a line of results.jsonl, once each; training goes on.
+
+        Nothing where stopping() turns true meanwhile: a resumed run makes up for it.
+        """
+        try:
+            result = self.fid(stopping)
+        except Stopped:
+            return
+        on_main(lambda: keep(log, result))
 
 
 def circumstances(trainer: Trainer) -> dict[str, Any]:
@@ -66,6 +104,7 @@ def circumstances(trainer: Trainer) -> dict[str, Any]:
         "seed": config.seed,
         "step": trainer.step,
         "training_precision": config.precision,
+        "ranks": trainer.ranks,
         **trainer.sampling_mode(),
         "device": device_name(trainer.device),
         "torch": torch.__version__,

@@ -5,13 +5,9 @@
 """
 
 import copy
-import math
-import os
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,17 +20,21 @@ from tqdm import tqdm
 
 import checkpoint
 import dataset
-from config import Config, differences, save_config
+import distributed
+from config import Config, differences
 from dataset import Batch, Batches, ImageData
+from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
 from doctor import Watcher
 from errors import UserError
 from gan_config import GANConfig
-from loop import progress_bar, refuse_nan, stop_signals
+from loop import progress_bar, refuse_broken_weights, refuse_nan, stop_signals
 from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty
-from runlog import RunLog
+from modes import frozen, in_training_form, mixes_samples, sampling
+from runlog import RunLog, open_log
 from seeding import generator
 
-CXX = os.environ.get("CXX", "g++")  # what --compile needs on a CPU
+# score(log, stopping): a FID during training, given up as soon as stopping() is true
+Score = Callable[[RunLog, Callable[[], bool]], None]
 
 
 class Trainer:
@@ -52,31 +52,32 @@ class Trainer:
         self.config = config
         self.device = device
         self.step = 0  # steps done
-        if config.precision == "bf16" and device.type == "mps":
-            raise UserError("--precision bf16: MPS runs in fp32 only. Leave the flag out.")
-        if config.compile and device.type == "cpu" and not shutil.which(CXX):
-            raise UserError(f"--compile: no C++ compiler ({CXX}): install one, or leave it out.")
+        self.ranks = world()  # processes that share each batch
 
     @property
     def checkpoint_dir(self) -> Path:
         return self.config.run_dir / "checkpoints"
 
-    def train(self) -> None:
-        """From the latest checkpoint to the last step. SIGINT and SIGTERM save and exit."""
-        self.resume()
-        last = self.config.num_training_steps
+    def train(self, score: Score | None = None) -> None:
+        """From the latest checkpoint to the last step. SIGINT and SIGTERM save and exit.
+
+        score(log, stopping) is called every --fid_every steps, between two steps.
+        """
+        config, last = self.config, self.config.num_training_steps
+        distributed.check(self.device, batch_size=config.batch_size, sync_bn=config.sync_bn)
+        together(self.resume)
         if self.step >= last:
             print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
             return
-        batches = self.batches()
-        self.config.run_dir.mkdir(parents=True, exist_ok=True)
-        save_config(self.config, self.config.run_dir / "config.json")
-        log = RunLog(self.config.run_dir, self.step)
-        if self.step == 0:
-            log.settings(asdict(self.config))
+        distributed.refuse_other_number(self.ranks)
+        distributed.prepare(self.networks, self.optimizers, step=self.step, sync_bn=config.sync_bn)
+        batches = in_turn(self.batches)
+        log = together(lambda: open_log(config, self.step))
         try:
             with stop_signals() as received, progress_bar(self.step, last) as bar:
                 while self.step < last:
+                    if score and self.step and self.step % config.fid_every == 0:
+                        score(log, lambda: bool(agreed_signal(received)))
                     self.one_step(batches, log, bar, received)
         finally:
             log.close()
@@ -84,46 +85,39 @@ class Trainer:
     def one_step(self, batches: Batches, log: RunLog, bar: tqdm, received: list[int]) -> None:
         """A step of the algorithm, then what is due after it: curves, samples, a checkpoint."""
         scalars = self.train_step(batches(self.step))
+        distributed.average_batchnorm(self.networks.values())
         self.step += 1
         bar.update()
+        stop = agreed_signal(received)
         config, last = self.config, self.step == self.config.num_training_steps
         logs = self.step % config.logging_steps == 0
         saves = self.step % config.saving_steps == 0 or last
-        if logs or saves or received:
-            values = {tag: float(value) for tag, value in scalars.items()}
+        if logs or saves or stop:
+            values = mean_scalars(scalars)
             refuse_nan(values, self.step)
             bar.set_postfix({tag: f"{values[tag]:.3f}" for tag in self.bar_tags}, refresh=False)
         if logs:
             log.scalars(values, self.step)
         self.watch(log, values if logs else None)
-        if saves or received:
-            self.refuse_broken_weights()
+        if saves or stop:
+            refuse_broken_weights(self.networks, self.step)
         if saves:
             log.images(self.sample_images(), self.step)
-        if saves or received:
+        if saves or stop:
             log.flush()  # the curves reach the disk before the checkpoint that continues them
-            self.save()
-        if received:
+            on_main(self.save)
+        if stop:
             bar.close()
-            name = signal.Signals(received[0]).name
+            name = signal.Signals(stop).name
             print(f"{name}: saved step {self.step}; the same command goes on from there")
-            sys.exit(128 + received[0])
-
-    def refuse_broken_weights(self) -> None:
-        """The losses are those before a step's update: this looks at what came of it."""
-        bad = [
-            f"{name}.{key}"
-            for name, network in self.networks.items()
-            for key, value in network.state_dict().items()
-            if not value.isfinite().all()
-        ]
-        refuse_nan(dict.fromkeys(bad[:3], math.nan), self.step)
+            sys.exit(128 + stop)
 
     def save(self) -> None:
         state = {
             "model": self.config.model,
             "config": asdict(self.config),
             "step": self.step,
+            "ranks": self.ranks,
             "networks": {name: net.state_dict() for name, net in self.networks.items()},
             "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
         }
@@ -153,7 +147,7 @@ class Trainer:
                 f"step {state['step']} in {self.checkpoint_dir} holds other tensors than this"
                 f" model's ({str(error).splitlines()[0]}). Move it away, or give another --run."
             ) from None
-        self.step = state["step"]
+        self.step, self.ranks = state["step"], state.get("ranks", 1)
         return True
 
     def batches(self) -> Batches:
@@ -173,18 +167,6 @@ class Trainer:
             device=self.device,
         )
 
-    def in_training_form(self, network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """A forward pass as --compile and --precision have it; what comes out is float32."""
-        forward = torch.compile(network) if self.config.compile else network
-        if self.config.precision == "fp32":
-            return forward
-
-        def in_bf16(x: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return forward(x).float()
-
-        return in_bf16
-
     bar_tags: tuple[str, ...] = ()  # the scalars shown beside the progress bar
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -198,6 +180,13 @@ class Trainer:
     def generate(self, n: int, seed: int) -> Iterator[Tensor]:
         """n images in batches (B, C, S, S) of uint8: what is scored is what would be saved."""
         raise NotImplementedError
+
+    def generate_share(self, n: int, seed: int) -> Iterator[Tensor]:
+        """This rank's share of `generate`; a subclass may save itself making the others'."""
+        start = 0
+        for images in self.generate(n, seed):
+            yield shard(images, start)
+            start += len(images)
 
     def sampling_mode(self) -> dict[str, str | bool]:
         """How `generate` runs the model: part of every result."""
@@ -231,7 +220,9 @@ class GANTrainer(Trainer):
                 f"--penalty {config.penalty}: it takes the gradient of D at one image, and in a D"
                 " with BatchNorm that depends on the whole batch. Add --d_norm none (or layer)."
             )
-        self.play_G, self.play_D = self.in_training_form(self.G), self.in_training_form(D.logits)
+        self.play_G, self.play_D = (
+            in_training_form(forward, config, device) for forward in (self.G, self.D.logits)
+        )
         self.watcher = Watcher(config.logging_steps)
         self.networks = {"G": self.G, "D": self.D}
         self.learning_rates = {
@@ -257,10 +248,10 @@ class GANTrainer(Trainer):
         """Goodfellow et al. 2014, algorithm 1: --d_steps updates of D, then one of G."""
         self.set_learning_rates()
         for k, x in enumerate(batch.x.chunk(self.config.d_steps)):
-            z = self.noise(len(x), "noise", self.step * self.config.d_steps + k)
+            z = self.batch_noise(len(x), "noise", self.step * self.config.d_steps + k)
             fake, scalars = self.update_discriminator(x, z)
         if self.config.fresh_noise:
-            fake = self.play_G(self.noise(len(x), "fresh noise", self.step))
+            fake = self.play_G(self.batch_noise(len(x), "fresh noise", self.step))
         return scalars | self.update_generator(fake)
 
     def update_discriminator(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -294,8 +285,8 @@ class GANTrainer(Trainer):
         if self.penalty is None or (self.step + 1) % every:
             return {}
         stream = generator(self.device, "penalty", self.config.seed, self.step)
-        share = torch.rand(len(x), 1, 1, 1, generator=stream, device=self.device)
-        penalty = self.penalty(self.D.logits, x, fake, share)
+        share = torch.rand(len(x) * world(), 1, 1, 1, generator=stream, device=self.device)
+        penalty = self.penalty(self.D.logits, x, fake, shard(share))
         (self.config.penalty_weight * every * penalty).backward()
         return {"gradient_penalty": penalty.detach()}
 
@@ -333,6 +324,10 @@ class GANTrainer(Trainer):
         stream = generator(device, purpose, self.config.seed, index)
         return torch.randn(n, self.config.latent_dim, 1, 1, generator=stream, device=device)
 
+    def batch_noise(self, n: int, purpose: str, index: int) -> Tensor:
+        """This rank's n rows of a batch's noise: all ranks together draw as one would alone."""
+        return shard(self.noise(n * world(), purpose, index))
+
     def sample_images(self) -> dict[str, Tensor]:
         """An 8x8 grid from 64 noise vectors that never change."""
         z = self.noise(64, "fixed noise", 0, device="cpu").to(self.device)
@@ -342,12 +337,24 @@ class GANTrainer(Trainer):
 
     def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
         """n images from noise that depends on the seed alone, G in eval mode."""
-        stream, G = generator("cpu", "generate", seed), self.sampled_generator()
+        return self.images_of(self.generated_noise(n, seed, batch_size))
+
+    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        noise = self.generated_noise(n, seed, batch_size)
+        return self.images_of(shard(z, i * batch_size) for i, z in enumerate(noise))
+
+    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
+        stream = generator("cpu", "generate", seed)
         for start in range(0, n, batch_size):
             size = (min(batch_size, n - start), self.config.latent_dim, 1, 1)
-            z = torch.randn(size, generator=stream).to(self.device)
+            yield torch.randn(size, generator=stream)
+
+    def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Batches of uint8 images, one a batch of z."""
+        G = self.sampled_generator()
+        for z in noise:
             with sampling(G):
-                images = dataset.to_bytes(G(z))
+                images = dataset.to_bytes(G(z.to(self.device)))
             yield images  # outside the block, which would else hold for the consumer too
 
     def sampled_generator(self) -> nn.Module:
@@ -368,33 +375,6 @@ class GANTrainer(Trainer):
         if self.average is None:
             return super().sampling_mode()
         return {"ema": True, "batchnorm": "re-estimated on 2000 generated images"}
-
-
-def mixes_samples(network: nn.Module) -> bool:
-    """Whether what it makes of a sample depends on the rest of the batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """The network passes gradients through but gathers none of its own."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
-
-
-@contextmanager
-def sampling(network: nn.Module) -> Iterator[None]:
-    """No gradients and eval mode (BatchNorm's running statistics); the mode found is restored."""
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(was_training)
 
 
 def mean_probability(logits: Tensor) -> Tensor:

@@ -132,6 +132,29 @@ def test_covariance_factor_has_as_many_columns_as_the_rank():
         assert torch.allclose(factor @ factor.T, cov, atol=1e-12)
 
 
+@pytest.mark.parametrize(("n1", "n2"), [(5, 5), (12, 5), (100, 5), (5, 100), (16, 17)])
+@pytest.mark.parametrize("kept_in", [torch.float64, torch.float32])
+def test_few_samples_give_what_the_gram_matrix_of_their_features_gives(n1, n2, kept_in):
+    x1, x2 = (normal(n, 16, seed=n + i).double() for i, n in enumerate((n1, n2)))
+    a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (x1, x2))
+    shift = (x1.mean(0) - x2.mean(0)).square().sum()
+    wanted = shift + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
+    real, fake = Moments.empty(16), Moments.empty(16)
+    real.update(x1)
+    fake.update(x2)
+    real.cov = real.cov.to(kept_in).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value, _ = fid.fid_with_error(real, [fake])
+    assert value == approx(wanted.item(), rel=1e-9 if kept_in == torch.float64 else 1e-4)
+
+
+def test_a_covariance_that_is_none_still_gets_a_factor():
+    """As a foreign file may hold: what is below zero is left out."""
+    factor = covariance_factor(torch.diag(torch.tensor([1.0, 4, -0.5], dtype=torch.float64)))
+    assert torch.allclose(factor @ factor.T, torch.diag(torch.tensor([1.0, 4, 0]).double()))
+
+
 def test_a_factor_given_is_used():
     cov1, cov2 = random_cov(8, 20, seed=1), random_cov(8, 20, seed=2)
     zero = torch.zeros(8)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,83 @@ def test_the_shipped_reference_is_that_of_the_default_protocol():
     assert torch.linalg.eigvalsh(shipped.moments.cov)[0] > -1e-6
     assert 0 < shipped.floor < 10
     assert dataclasses.astuple(PROTOCOLS["homework"])[:3] == ("train", 3000, 3000)
+
+
+# FID during training
+
+
+def train_scored(make, monkeypatch, run: str, extractor, **changes):
+    """A run of six steps with its FIDs, and how often Inception and the reference were loaded."""
+    loads = []
+    monkeypatch.setattr(score, "load_inception", lambda *_: loads.append("Inception") or extractor)
+    find = reference.find_reference
+    monkeypatch.setattr(score, "find_reference", lambda *a: loads.append("real") or find(*a))
+    config = make(run=run, fid_protocol="smoke", **changes)
+    trainer = SYSTEMS["dcgan"](config, torch.device("cpu"))
+    trainer.train(score.Scorer(trainer).during_training if config.fid_every else None)
+    return trainer, loads
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_fid_during_training_leaves_the_training_as_it_is(
+    tiny_config, monkeypatch, pixel_means, ema
+):
+    from test_trainer import assert_same, curves, final_state
+
+    plain, _ = train_scored(tiny_config, monkeypatch, "plain", pixel_means, ema=ema)
+    scored, loads = train_scored(
+        tiny_config, monkeypatch, "scored", pixel_means, ema=ema, fid_every=2
+    )
+    assert loads == ["Inception", "real"]
+    a, b = final_state(plain), final_state(scored)
+    assert_same(a["networks"], b["networks"])
+    assert_same(a["optimizers"], b["optimizers"])
+    found = curves(scored.config.run_dir)
+    points = {point: n for point, n in found.items() if point[0] == "fid_smoke"}
+    assert found - curves(plain.config.run_dir) == points
+    assert {step: value for _, step, value in points} == {
+        line["step"]: pytest.approx(line["value"]) for line in lines(scored)
+    }
+    assert [line["step"] for line in lines(scored)] == [2, 4]  # that of the last step comes after
+
+
+def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(
+    tiny_config, monkeypatch, pixel_means
+):
+    from test_trainer import Killed, curves, die_at, kill
+
+    trainer = SYSTEMS["dcgan"](tiny_config(run="killed", fid_protocol="smoke"), torch.device("cpu"))
+    die_at(trainer, 5, kill)  # after the FIDs of steps 1 to 5, one step after the checkpoint
+    object.__setattr__(trainer.config, "fid_every", 1)
+    with pytest.raises(Killed):
+        trainer.train(score.Scorer(trainer).during_training)
+    runs = [
+        train_scored(tiny_config, monkeypatch, run, pixel_means, fid_every=1)[0]
+        for run in ("killed", "whole")
+    ]
+    again, whole = ([(line["step"], line["value"]) for line in lines(run)] for run in runs)
+    assert again == whole
+    assert [step for step, _ in whole] == [1, 2, 3, 4, 5]
+    assert curves(runs[0].config.run_dir) == curves(runs[1].config.run_dir)
+
+
+def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
+    tiny_config, monkeypatch, pixel_means
+):
+    from test_trainer import final_state
+
+    config = tiny_config(run="stopped", fid_protocol="smoke", fid_every=4)
+    trainer = SYSTEMS["dcgan"](config, torch.device("cpu"))
+    share = trainer.generate_share
+
+    def interrupted(n, seed):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return share(n, seed)
+
+    scorer = score.Scorer(trainer)
+    trainer.generate_share = interrupted
+    with pytest.raises(SystemExit) as stop:
+        trainer.train(scorer.during_training)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert final_state(trainer)["step"] == 5
+    assert not (config.run_dir / "results.jsonl").exists()

@@ -1,0 +1,67 @@
+"""The modes a network is run in: as it trains, without gradients of its own, for sampling."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from config import Config
+from errors import UserError
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def in_training_form(forward: Forward, config: Config, device: torch.device) -> Forward:
+    """A forward pass as --compile and --precision have it; what comes out is float32.
+
+    Penalties and sampling do without: they use the network itself.
+    """
+    if config.compile:
+        forward = compiled(forward, device)
+    if config.precision == "fp32":
+        return forward
+    if device.type == "mps":
+        raise UserError("--precision bf16: MPS runs in fp32 only. Leave the flag out.")
+
+    def in_bf16(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return forward(x).float()
+
+    return in_bf16
+
+
+def compiled(forward: Forward, device: torch.device) -> Forward:
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and not shutil.which(compiler):
+        raise UserError(f"--compile: no C++ compiler ({compiler}): install one, or leave it out.")
+    return torch.compile(forward)
+
+
+def mixes_samples(network: nn.Module) -> bool:
+    """Whether what it makes of a sample depends on the rest of the batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """The network passes gradients through but gathers none of its own."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+@contextmanager
+def sampling(network: nn.Module) -> Iterator[None]:
+    """No gradients and eval mode (BatchNorm's running statistics); the mode found is restored."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)

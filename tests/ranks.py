@@ -1,0 +1,135 @@
+"""What test_distributed.py runs once a rank: main.py on little networks, without Inception.
+
+The environment says what befalls it: NO_BATCHNORM takes BatchNorm out of G and D; at step POISON
+rank 1 has a NaN in its images, and at step SIGNAL it gets a SIGTERM. Beside the checkpoints each
+rank leaves the weights it ended with, as rank-0.pt and rank-1.pt.
+"""
+
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from conftest import PixelMeans
+from torch import nn
+
+import distributed
+import main
+import score
+from moments import features_to_groups
+from systems.dcgan import DCGAN
+
+TESTS = Path(__file__).parent
+
+
+def befalls(variable: str, step: int) -> bool:
+    return distributed.rank() == 1 and os.environ.get(variable) == str(step)
+
+
+def without_batchnorm(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+
+
+class Watched(DCGAN):
+    def __init__(self, config, device) -> None:
+        super().__init__(config, device)
+        if "NO_BATCHNORM" in os.environ:
+            for name, network in (("G", self.G), ("D", self.D)):
+                without_batchnorm(network)
+                self.optimizers[name].param_groups[0]["params"] = list(network.parameters())
+
+    def train_step(self, batch):
+        if befalls("SIGNAL", self.step):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if befalls("POISON", self.step):
+            batch.x.fill_(math.nan)
+        return super().train_step(batch)
+
+    def train(self, *args) -> None:
+        try:
+            super().train(*args)
+        finally:
+            weights = {name: network.state_dict() for name, network in self.networks.items()}
+            if self.config.run_dir.is_dir():
+                torch.save(weights, self.config.run_dir / f"rank-{distributed.rank()}.pt")
+
+
+def run_main(argv: list[str]) -> int:
+    torch.set_num_threads(1)
+    score.load_inception = lambda *_: PixelMeans()
+    main.SYSTEMS = {"dcgan": Watched}
+    return main.main(argv)
+
+
+def print_moments() -> None:
+    """Those of ten groups of made-up images, of which each rank has its share."""
+    images = torch.randint(0, 256, (131, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    with distributed.session(torch.device("cpu")):
+        parts = images.to(torch.uint8).split(25)
+        batches = [distributed.shard(part, 25 * i) for i, part in enumerate(parts)]
+        for group in features_to_groups(batches, PixelMeans(), 131, groups=10):
+            print([group.n, *group.mean.tolist(), *group.cov.flatten().tolist()])
+
+
+# Starting ranks
+
+
+class Ended(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def run_ranks(number: int, action: Callable, *args, folder: Path, **env: str) -> list[Ended]:
+    """action(*args) in so many processes, told of each other as torchrun tells them.
+
+    They are forked from a server that has imported everything once: that takes most of the time.
+    """
+    os.environ["PYTHONPATH"] = f"{TESTS.parent}{os.pathsep}{TESTS}"  # of the server
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ranks"])
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(number)}
+    processes, files = [], []
+    for i in range(number):
+        own = env | {"RANK": str(i), "LOCAL_RANK": str(i)}
+        files.append([folder / f"{name}-{i}.txt" for name in ("stdout", "stderr")])
+        processes.append(context.Process(target=speak_to, args=(files[i], own, action, args)))
+        processes[i].start()
+    try:
+        for process in processes:
+            process.join(120)
+        assert all(process.exitcode is not None for process in processes), "a rank hangs"
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        Ended(process.exitcode, *(file.read_text() for file in pair))
+        for process, pair in zip(processes, files, strict=True)
+    ]
+
+
+def speak_to(files: list[Path], env: dict[str, str], action: Callable, args: tuple) -> None:
+    """The process's main function: stdout and stderr into files, then the action."""
+    os.environ.update(env)
+    sys.stdout, sys.stderr = (open(file, "w", buffering=1) for file in files)  # noqa: SIM115
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+    sys.exit(action(*args))
+
+
+if __name__ == "__main__":  # under torchrun
+    sys.exit(run_main(sys.argv[1:]))

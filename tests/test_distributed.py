@@ -1,0 +1,220 @@
+"""Two processes on the CPU (gloo) against one, by tests/ranks.py: no Inception, no network.
+
+Where two ranks are held against one there is no BatchNorm: with it each normalises by half a
+batch, which is another game. And a GAN amplifies rounding, so that few steps can agree.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from ranks import free_port, print_moments, run_main, run_ranks
+from test_cli import ROOT, flags
+from test_trainer import assert_same, curves
+
+import checkpoint
+import distributed
+import moments
+from errors import UserError
+from moments import members
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
+
+
+@pytest.fixture
+def train(data_dir, tmp_path):
+    """train(ranks, run, status=0, env={}, flag=value, ...) -> what each rank said at its end."""
+
+    def run(number: int, name: str, *, status: int = 0, env: dict | None = None, **changes):
+        argv = ["--do_train", *flags(**TINY | changes, run=name), *folders(data_dir, tmp_path)]
+        if "fid_every" not in changes:
+            argv.append("--no_score")
+        ended = run_ranks(number, run_main, argv, folder=tmp_path, **(env or {}))
+        assert [one.status for one in ended] == [status] * number, ended
+        return ended
+
+    return run
+
+
+def folders(data_dir: Path, runs_dir: Path) -> list[str]:
+    return flags(data_dir=data_dir, runs_dir=runs_dir, fid_protocol="smoke")
+
+
+def state_of(folder: Path):
+    return checkpoint.load_newest(folder / "checkpoints", model="dcgan")
+
+
+def weights_of(folder: Path, rank: int):
+    return torch.load(folder / f"rank-{rank}.pt", weights_only=True)
+
+
+def results(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+# Whole runs
+
+
+def test_two_ranks_play_the_game_of_one(train, tmp_path):
+    for number in (1, 2):
+        env = {"NO_BATCHNORM": "1"}
+        train(number, f"of{number}", env=env, logging_steps=1, batch_size=8, fid_every=3)
+    lines = results(tmp_path / "of2")
+    assert [(line["step"], line["ranks"]) for line in lines] == [(3, 2), (6, 2)]  # each once
+    one, two = ({k[:2]: k[2] for k in curves(tmp_path / f"of{n}")} for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert {("discriminator_loss", 1), ("D(G(z2))", 6), ("fid_smoke", 3)} <= one.keys()
+    for point in one:
+        assert two[point] == pytest.approx(one[point], rel=1e-4), point
+    a, b = (state_of(tmp_path / f"of{n}") for n in (1, 2))
+    assert (a["ranks"], b["ranks"]) == (1, 2)
+    for name, network in a["networks"].items():
+        for key, value in network.items():
+            torch.testing.assert_close(b["networks"][name][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_rank_0_alone_writes_and_speaks_and_both_end_with_the_same_weights(train, tmp_path):
+    first, second = train(2, "run", ema=0.9, d_steps=2)
+    assert "2 processes" in first.stdout
+    assert "6/6" in first.stderr
+    assert second.stdout + second.stderr == ""
+    folder = tmp_path / "run"
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    assert not list(folder.rglob("*.part"))
+    assert_same(weights_of(folder, 0), weights_of(folder, 1))  # BatchNorm's statistics too
+    assert_same(weights_of(folder, 0), state_of(folder)["networks"])
+    assert set(curves(folder).values()) == {1}
+
+
+# How they end
+
+
+def test_sigterm_on_one_rank_saves_and_ends_both_and_the_same_command_goes_on(train, tmp_path):
+    first, second = train(2, "stopped", env={"SIGNAL": "2"}, status=143)
+    assert "SIGTERM: saved step 3" in first.stdout
+    assert second.stdout + second.stderr == ""
+    assert state_of(tmp_path / "stopped")["step"] == 3
+    for run in ("stopped", "whole"):
+        train(2, run)
+    a, b = (state_of(tmp_path / run) for run in ("stopped", "whole"))
+    assert_same(a["networks"], b["networks"])  # BatchNorm's statistics too
+    assert_same(a["optimizers"], b["optimizers"])
+    assert curves(tmp_path / "stopped") == curves(tmp_path / "whole")
+
+
+def test_a_nan_on_one_rank_stops_all(train, tmp_path):
+    first, second = train(2, "ill", env={"POISON": "3"}, status=1)
+    assert "discriminator_loss is nan" in first.stderr
+    assert "at step 4" in first.stderr
+    assert "Traceback" not in first.stderr
+    assert second.stderr == ""
+
+
+def test_torchrun_passes_sigterm_on_and_all_are_saved(data_dir, tmp_path):
+    argv = [*flags(**TINY | {"num_training_steps": 10**6}), *folders(data_dir, tmp_path)]
+    program = ["--", str(ROOT / "tests" / "ranks.py"), "--do_train", "--run", "long", *argv]
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    process = subprocess.Popen(
+        [*TORCHRUN, "--master_port", free_port(), *program],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "long" / "checkpoints", process)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    saved = state_of(tmp_path / "long")["step"]
+    assert f"SIGTERM: saved step {saved};" in stdout
+    assert "KeyboardInterrupt" not in stderr
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert process.poll() is None, process.communicate()
+        if path.is_dir():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{path} did not come to be")
+
+
+# What is refused
+
+
+def test_a_batch_that_cant_be_shared_is_refused_once(train):
+    first, second = train(2, "odd", status=1, batch_size=5)
+    assert first.stderr.startswith("error: --batch_size 5 is shared by 2 processes")
+    assert first.stderr.count("\n") == 1
+    assert second.stderr == ""
+
+
+def test_another_number_of_ranks_goes_on_with_no_run_but_may_score_it(train, tmp_path):
+    train(1, "run", num_training_steps=3)
+    first, _ = train(2, "run", status=1)
+    assert "trained by 1 processes and here are 2" in first.stderr
+    train(2, "run", num_training_steps=3, fid_every=3)  # nothing left to train: only the score
+    (line,) = results(tmp_path / "run")
+    assert line["ranks"] == 1
+
+
+def test_sync_bn_is_cudas(tiny_config):
+    with pytest.raises(UserError, match="CUDA alone"):
+        distributed.check(torch.device("cpu"), batch_size=4, sync_bn=True)
+
+
+# Shares
+
+
+def as_ranks(monkeypatch, number: int, rank: int) -> None:
+    for module in (distributed, moments):
+        monkeypatch.setattr(module, "world", lambda: number)
+        monkeypatch.setattr(module, "rank", lambda: rank)
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(12, 2), (12, 3), (100, 7)])
+def test_shares_are_disjoint_and_whole_however_the_rows_come(monkeypatch, n, ranks):
+    rows = torch.arange(n)
+    for parts in ([n], [5, n - 5], [1] * n):
+        seen = []
+        for rank in range(ranks):
+            as_ranks(monkeypatch, ranks, rank)
+            starts = [sum(parts[:i]) for i in range(len(parts))]
+            pieces = [
+                distributed.shard(part, start)
+                for part, start in zip(rows.split(parts), starts, strict=True)
+            ]
+            mine = torch.cat(pieces)
+            assert torch.equal(mine, rows[rank::ranks])
+            assert len(mine) == distributed.share_size(n)
+            seen.append(mine)
+        assert torch.equal(torch.cat(seen).sort().values, rows)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 10, 12])
+def test_a_group_has_the_same_images_whatever_the_number_of_ranks(monkeypatch, ranks):
+    rows, groups = torch.arange(240), 10
+    for group in range(groups):
+        found = []
+        for rank in range(ranks):
+            as_ranks(monkeypatch, ranks, rank)
+            found.append(rows[rank::ranks][members(group, groups)])
+        assert torch.equal(torch.cat(found).sort().values, rows[group::groups])
+
+
+def test_moments_of_shares_merge_to_those_of_all(tmp_path):
+    alone, both = (run_ranks(n, print_moments, folder=tmp_path) for n in (1, 2))
+    assert both[0].stdout == both[1].stdout
+    wanted, found = (
+        torch.tensor(list(map(json.loads, text.splitlines())), dtype=torch.float64)
+        for text in (alone[0].stdout, both[0].stdout)
+    )
+    assert wanted.shape == (10, 1 + 16 + 256)
+    assert wanted[:, 0].sum() == 131
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
