@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from layers import ImageConv, ImageConvTranspose
+from layers import DoublingConvTranspose2d, HalvingConv2d
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 
@@ -29,11 +29,20 @@ def widths(hidden_dim: int, image_size: int) -> list[int]:
     return [hidden_dim * 2**i for i in range(image_size.bit_length() - 3)]
 
 
-def up(in_channels: int, out_channels: int, *, stride: int = 2, padding: int = 1) -> nn.Sequential:
-    """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S) by default."""
+def up(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S)."""
     return nn.Sequential(
-        nn.ConvTranspose2d(in_channels, out_channels, 4, stride, padding, bias=False),
+        DoublingConvTranspose2d(in_channels, out_channels),
         nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def project(latent_dim: int, channels: int) -> nn.Sequential:
+    """Transposed convolution + BatchNorm + ReLU: z (N, latent_dim, 1, 1) -> (N, channels, 4, 4)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(latent_dim, channels, 4, bias=False),
+        nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     )
 
@@ -55,7 +64,7 @@ def up_resized(in_channels: int, out_channels: int) -> nn.Sequential:
 def down(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:
     """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=norm == "none"),
+        HalvingConv2d(in_channels, out_channels, bias=norm == "none"),
         NORMS[norm](out_channels),
         nn.LeakyReLU(0.2, inplace=True),
     )
@@ -90,8 +99,8 @@ class Generator(nn.Module):
         wide_to_narrow = widths(hidden_dim, image_size)[::-1]
         if upsample == "transposed":
             grow = up
-            self.project = up(latent_dim, wide_to_narrow[0], stride=1, padding=0)  # (N, 4h, 4, 4)
-            self.to_image = ImageConvTranspose(hidden_dim, num_channels)
+            self.project = project(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
+            self.to_image = DoublingConvTranspose2d(hidden_dim, num_channels)
         else:
             grow = up_resized
             self.project = project_linearly(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
@@ -109,7 +118,7 @@ class Generator(nn.Module):
 
 
 def project_linearly(latent_dim: int, channels: int) -> nn.Sequential:
-    """z (N, latent_dim, 1, 1) -> (N, channels, 4, 4): the linear map of `up` with stride 1."""
+    """z (N, latent_dim, 1, 1) -> (N, channels, 4, 4): the linear map of `project`."""
     return nn.Sequential(
         nn.Conv2d(latent_dim, channels * 16, 1, bias=False),
         nn.Flatten(),
@@ -138,7 +147,7 @@ class Discriminator(nn.Module):
         narrow_to_wide = widths(hidden_dim, image_size)
         bias = norm == "none"
         self.from_image = nn.Sequential(  # no norm on the image itself (Radford et al., sec. 3)
-            ImageConv(num_channels, hidden_dim, bias=bias),
+            HalvingConv2d(num_channels, hidden_dim, bias=bias),
             nn.LeakyReLU(0.2, inplace=True),
         )  # (N, h, S/2, S/2)
         self.downs = nn.Sequential(

@@ -1,13 +1,16 @@
-"""Layers that several networks use.
+"""Layers that several networks use: the 4x4 convolutions, stride 2, padding 1, of a DCGAN.
 
-`ImageConv` and `ImageConvTranspose` are the two ends of a DCGAN: the 4x4 convolutions, stride 2,
-padding 1, between an image and a feature map. An image has one or three channels, for which the
-CPU's convolution routines are many times slower than a matrix product of the same arithmetic, so
-there they are written as one. Elsewhere they are the framework's own.
+Two of their derivatives are slow in the CPU's convolution routines, and there they are written as
+matrix products of the same arithmetic:
+- between an image of one to three channels and a feature map, all of them (3 to 4 times as fast);
+- towards the weight from a map of 4x4, where the channels are many (1.1 to 2.8 times at widths of
+  64 to 512 channels). The forward pass and the gradient of the image are not: they are near the
+  peak of the machine as they are.
+On other devices, and in bf16, the layers are the framework's own, but for the image's convolutions,
+which on a CPU stay in float32 under autocast: they are a small share of the work.
 
 With y = conv(x, w) the three maps below are each other's derivatives, of any order:
     conv (x, w) -> y        transposed (y, w) -> x        weight_gradient (x, y) -> w
-Under autocast they stay in float32: an image's own convolutions are a small share of the work.
 """
 
 import torch
@@ -18,37 +21,44 @@ from torch.autograd import Function
 in_float32 = torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
 outside_autocast = torch.amp.custom_bwd(device_type="cpu")
 
-FEW = 4  # channels of an image up to which the matrix product wins (measured: 1 to 4)
+FEW_CHANNELS = 4  # of an image, up to which the matrix product wins (measured: 1 and 3)
+SMALL_MAP = 4  # side of a map, up to which it wins for the weight's gradient (measured: 4, not 8)
 
 
-class ImageConv(nn.Conv2d):
-    """image (N, C, 2H, 2W) -> features (N, K, H, W): Conv2d(C, K, 4, stride=2, padding=1)."""
+class HalvingConv2d(nn.Conv2d):
+    """(N, C, 2H, 2W) -> (N, K, H, W): nn.Conv2d(C, K, 4, stride=2, padding=1)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
         super().__init__(in_channels, out_channels, 4, 2, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not by_matrix_product(x, self.weight):
+        if not by_matrix_product(x, self.weight, side=x.shape[-1] // 2):
             return super().forward(x)
         y = Conv.apply(x, self.weight)
         return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
 
 
-class ImageConvTranspose(nn.ConvTranspose2d):
-    """features (N, K, H, W) -> image (N, C, 2H, 2W): ConvTranspose2d(K, C, 4, 2, 1), no bias."""
+class DoublingConvTranspose2d(nn.ConvTranspose2d):
+    """(N, K, H, W) -> (N, C, 2H, 2W): nn.ConvTranspose2d(K, C, 4, stride=2, padding=1), no bias."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 4, 2, 1, bias=False)
 
     def forward(self, y: Tensor) -> Tensor:
-        if not by_matrix_product(y, self.weight):
+        if not by_matrix_product(y, self.weight, side=y.shape[-1]):
             return super().forward(y)
         return Transposed.apply(y, self.weight)
 
 
-def by_matrix_product(x: Tensor, weight: Tensor) -> bool:
-    """weight (K, C, 4, 4), C the image's channels."""
-    return x.device.type == "cpu" and weight.shape[1] <= FEW
+def by_matrix_product(x: Tensor, weight: Tensor, *, side: int) -> bool:
+    """weight (K, C, 4, 4), C on the side of the larger map; side: that of the smaller map."""
+    if x.device.type != "cpu":
+        return False
+    return is_image(weight) or (side <= SMALL_MAP and not torch.is_autocast_enabled("cpu"))
+
+
+def is_image(weight: Tensor) -> bool:
+    return weight.shape[1] <= FEW_CHANNELS
 
 
 class Conv(Function):
@@ -78,6 +88,8 @@ class Transposed(Function):
     @in_float32
     def forward(ctx, y: Tensor, w: Tensor) -> Tensor:
         ctx.save_for_backward(y, w)
+        if not is_image(w):
+            return F.conv_transpose2d(y, w, stride=2, padding=1)
         n, _, height, width = y.shape
         channels = w.shape[1]
         patches = rows(y) @ w.flatten(1)
@@ -108,12 +120,13 @@ class WeightGradient(Function):
     @in_float32
     def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
-        x = F.pad(x, (1, 1, 1, 1)).contiguous()
-        n, c, down, right = x.stride()
-        shape = (len(y), *y.shape[2:], x.shape[1], 4, 4)
-        patches = x.as_strided(shape, (n, 2 * down, 2 * right, c, down, right))
-        w = rows(y).T @ patches.reshape(-1, x.shape[1] * 16)
-        return w.view(-1, x.shape[1], 4, 4)
+        channels = x.shape[1]
+        x = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
+        n, down, right, _ = x.stride()
+        shape = (len(y), *y.shape[2:], 4, 4 * channels)
+        patches = x.as_strided(shape, (n, 2 * down, 2 * right, down, 1))
+        w = rows(y).T @ patches.reshape(-1, 16 * channels)
+        return w.view(-1, 4, 4, channels).permute(0, 3, 1, 2)
 
     @staticmethod
     @outside_autocast
