@@ -2,7 +2,7 @@
 
 Two of their derivatives are slow in the CPU's convolution routines, and there they are written as
 matrix products of the same arithmetic:
-- between an image of one to three channels and a feature map, all of them (3 to 4 times as fast);
+- between an image of one to three channels and a feature map, all of them (1.8 to 4 times as fast);
 - towards the weight from a map of 4x4, where the channels are many (1.1 to 2.8 times at widths of
   64 to 512 channels). The forward pass and the gradient of the image are not: they are near the
   peak of the machine as they are.
