@@ -56,10 +56,12 @@ def find(spec: DataSpec, split: str) -> FolderFiles:
     archives = [path for name in ARCHIVES if (path := spec.data_dir / name).is_file()]
     if not root.is_dir() and archives:
         unpack(archives[0], root)
-    files = FolderFiles(root / FOLDERS[split].format(spec.emoji_style))
-    if len(files.names) < 2:
+    folder = root / FOLDERS[split].format(spec.emoji_style)
+    files = FolderFiles(folder) if folder.is_dir() else None
+    if not files or len(files.names) < 2:
+        found = f"holds {len(files.names)} images" if files else "is not there"
         raise UserError(
-            f"{files.root} holds {len(files.names)} images: run `python data/emoji.py --data_dir"
+            f"{folder} {found}: run `python data/emoji.py --data_dir"
             f" {spec.data_dir}` to make a set from the npm packages, or put the course's emoji.tar"
             f" (or its folder emoji/ with Apple/, Windows/, Test_Apple/, Test_Windows/) into"
             f" {spec.data_dir}."

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def write(path: Path, chunks: Iterable[np.ndarray], about: dict[str, Any]) -> No
             " that can be."
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def read(path: Path) -> np.ndarray:
