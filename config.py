@@ -202,8 +202,15 @@ def name_of(config: Config) -> str:
     for field in fields:
         value = getattr(config, field.name)
         if not field.metadata["tag"] and value != field.default:
-            parts.append(f"{field.name}={value}")
+            parts.append(f"{field.name}={in_a_name(value)}")
     return "-".join(parts)
+
+
+def in_a_name(value: Any) -> str:
+    """A value as part of a folder's name: of a path the last part alone, and no odd characters."""
+    if not isinstance(value, str):
+        return str(value)
+    return re.sub(r"[^\w.,+-]", "_", Path(value).resolve().name if "/" in value else value)
 
 
 LAST_TAGS = {"batch_size": 1, "seed": 2}  # a name reads from the system to the seed

@@ -1,5 +1,7 @@
 """Datasets: decoded once into a uint8 tensor on the device; batches are indexed, not loaded.
 
+DATASETS is the registry; each dataset has a module of its own. docs/data.md.
+
 MNIST's training set at 32x32 is 61 MB as bytes, so there are no worker processes and no copies a
 step: a batch is `images[order]`, brought to [-1, 1]. The order of samples is a function of
 (seed, epoch), and the batch of step k a function of (seed, k), so that a resumed run sees what an
@@ -13,11 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+import emoji_data
+import folder_data
 import mnist
+import stl10
+from config import Config
+from data_spec import DataSpec
 from distributed import shard
+from pictures import resize
 from seeding import generator
 
 
@@ -30,7 +37,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageData:
-    """images (N, C, S, S) uint8 in [0, 255]; labels (N,) int64. Both on one device."""
+    """images (N, C, S, S) uint8 in [0, 255]; labels (N,) int64, on the device that trains.
+
+    So are the images, unless they are too many for the RAM: then they are a file mapped on the CPU.
+    """
 
     images: Tensor
     labels: Tensor
@@ -39,7 +49,8 @@ class ImageData:
         return len(self.images)
 
     def batch(self, indices: Tensor) -> Batch:
-        return Batch(to_signed(self.images[indices]), self.labels[indices])
+        images = self.images[indices].to(self.labels.device)
+        return Batch(to_signed(images), self.labels[indices])
 
 
 def to_signed(images: Tensor) -> Tensor:
@@ -88,32 +99,56 @@ class Batches:
         return self.data.batch(shard(self.indices(step)))
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, C, H, W) -> uint8 (N, C, size, size); bilinear, antialiased when it shrinks."""
-    if images.shape[-2:] == (size, size):
-        return images
-    shrinks = size < max(images.shape[-2:])
-    chunks = (
-        F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=shrinks)
-        for chunk in images.split(5000)
-    )
-    return torch.cat([chunk.round_().clamp_(0, 255).to(torch.uint8) for chunk in chunks])
+@dataclass(frozen=True)
+class Source:
+    """A dataset: its loader, the channels of its images, and a mark in the names of what is kept.
+
+    load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,), as NumPy arrays.
+    channels and identity load no images where that can be helped; an identity tells apart two
+    sets of images that have the dataset's name.
+    """
+
+    load: Callable[[DataSpec, str], tuple[np.ndarray, np.ndarray]]
+    channels: Callable[[DataSpec], int]
+    identity: Callable[[DataSpec], str] = lambda spec: ""
 
 
-# name -> loader of (data_dir, split): images (N, H, W) uint8 and labels (N,)
-DATASETS: dict[str, Callable[[Path, str], tuple[np.ndarray, np.ndarray]]] = {
-    "mnist": mnist.load_mnist,
-    "fashion": mnist.load_fashion,
+DATASETS: dict[str, Source] = {
+    "mnist": Source(lambda s, split: mnist.load_mnist(s.data_dir, split), lambda s: 1),
+    "fashion": Source(lambda s, split: mnist.load_fashion(s.data_dir, split), lambda s: 1),
+    "stl10": Source(stl10.load, lambda s: 3),
+    "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity),
+    "folder": Source(folder_data.load, folder_data.channels, folder_data.identity),
 }
+
+
+def identity(config: Config) -> str:
+    """What tells this config's images from others of the same dataset; "" where there is one."""
+    return DATASETS[config.dataset].identity(DataSpec.of(config))
+
+
+def num_channels(config: Config) -> int:
+    """1 or 3: of this config's images."""
+    return DATASETS[config.dataset].channels(DataSpec.of(config))
 
 
 def load(
     name: str, split: str, *, image_size: int, data_dir: str | Path, device: torch.device | str
 ) -> ImageData:
-    """The split ("train" or "test") of a dataset in DATASETS, on `device`.
+    """The split ("train" or "test") of a dataset in DATASETS, on `device`."""
+    return load_spec(name, split, DataSpec(Path(data_dir), image_size), device)
 
-    Raises UserError where its files are damaged and can't be fetched.
+
+def load_spec(name: str, split: str, spec: DataSpec, device: torch.device | str) -> ImageData:
+    """The same, by all settings a dataset may have.
+
+    Raises UserError where its files are damaged and can't be fetched, NoTestSplit where it has
+    no test images.
     """
-    images, labels = DATASETS[name](Path(data_dir), split)
-    images = resize(torch.from_numpy(images).unsqueeze(1), image_size)
-    return ImageData(images.to(device), torch.from_numpy(labels).long().to(device))
+    arrays = DATASETS[name].load(spec, split)
+    images, labels = map(torch.from_numpy, arrays)
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    if not isinstance(arrays[0], np.memmap):
+        images = resize(images, spec.image_size).to(device)
+    return ImageData(images, labels.long().to(device))

@@ -1,11 +1,12 @@
 """Reference moments: what generated images are compared with, and the floor of that comparison.
 
-A reference belongs to a dataset, an image size, a protocol, and to the weights and the precision of
-the extractor; its file name says all five. The one of the default protocol on MNIST is shipped in
-inception/reference/ (`python scripts/make_reference.py` makes it again); others are computed once
-and kept in <data_dir>/reference/.
+A reference belongs to a dataset (which folder, which style), an image size, a protocol, and to the
+weights and the precision of the extractor; its file name says all of it. The one of the default
+protocol on MNIST is shipped in inception/reference/ (`python scripts/make_reference.py` makes it
+again); others are computed once and kept in <data_dir>/reference/.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset import ImageData, order
+from data_spec import NoTestSplit
+from dataset import ImageData, identity, order
 from distributed import gather, in_turn, local_rank, shard, together
 from errors import UserError
 from fid import PROTOCOLS, fid_with_error
@@ -45,8 +47,9 @@ class Reference:
 
 def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
     config = trainer.config
+    which = identity(config)
     return (
-        f"{config.dataset}-{config.image_size}px-{config.fid_protocol}"
+        f"{config.dataset}{which and '-' + which}-{config.image_size}px-{config.fid_protocol}"
         f"-{extractor.precision}-{extractor.digest[:12]}.npz"
     )
 
@@ -78,13 +81,27 @@ def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     data = trainer.load_data(protocol.split)
     n_real = min(protocol.n_real or len(data), len(data))
     (moments,) = real_moments(data, 0, n_real, extractor, "real images", groups=1)
-    same = protocol.floor_split == protocol.split
-    others = data if same else trainer.load_data(protocol.floor_split)
-    start = n_real if same else 0
-    n_floor = min(protocol.n_floor, len(others) - start)
-    groups = real_moments(others, start, n_floor, extractor, "floor: other real images", groups=10)
     (sample,) = images(data, order(len(data), REFERENCE_SEED, 0)[:4])
-    return Reference(moments, *fid_with_error(moments, groups), extractor(sample).cpu())
+    floor = compute_floor(trainer, extractor, data, moments)
+    return Reference(moments, *floor, extractor(sample).cpu())
+
+
+def compute_floor(
+    trainer: Trainer, extractor: InceptionV3, data: ImageData, moments: Moments
+) -> tuple[float, float]:
+    """FID and error of real images that are not among the moments'; NaN where there are none."""
+    protocol = PROTOCOLS[trainer.config.fid_protocol]
+    others, start = data, moments.n
+    if protocol.floor_split != protocol.split:
+        try:
+            others, start = trainer.load_data(protocol.floor_split), 0
+        except NoTestSplit:
+            return math.nan, math.nan
+    n_floor = min(protocol.n_floor, len(others) - start)
+    if n_floor < 2:
+        return math.nan, math.nan
+    groups = real_moments(others, start, n_floor, extractor, "floor: other real images", groups=10)
+    return fid_with_error(moments, groups)
 
 
 def real_moments(

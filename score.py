@@ -3,6 +3,7 @@
 A line names everything the value depends on; a FID without those is not a result.
 """
 
+import math
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataset import identity
 from distributed import in_turn, on_main
 from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception import load_inception
@@ -100,6 +102,7 @@ def circumstances(trainer: Trainer) -> dict[str, Any]:
     return {
         "model": config.model,
         "dataset": config.dataset,
+        "data": identity(config),
         "image_size": config.image_size,
         "seed": config.seed,
         "step": trainer.step,
@@ -144,8 +147,11 @@ git_commit()
 
 
 def in_words(result: dict[str, Any]) -> str:
+    floor = "unknown: no other images"
+    if math.isfinite(result["floor"]):
+        floor = f"{result['floor']:.2f}"
     return (
         f"FID {result['value']:.2f} ± {result['error']:.2f} at step {result['step']}"
         f" ({result['protocol']}: {result['n_real']:,} real images of the {result['split']} split"
-        f" against {result['n_fake']:,} generated; real against real {result['floor']:.2f})"
+        f" against {result['n_fake']:,} generated; real against real {floor})"
     )

@@ -22,6 +22,7 @@ import checkpoint
 import dataset
 import distributed
 from config import Config, differences
+from data_spec import DataSpec
 from dataset import Batch, Batches, ImageData
 from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
 from doctor import Watcher
@@ -158,14 +159,8 @@ class Trainer:
 
     def load_data(self, split: str) -> ImageData:
         """A split of the config's dataset on the device."""
-        config = self.config
-        return dataset.load(
-            config.dataset,
-            split,
-            image_size=config.image_size,
-            data_dir=config.data_dir,
-            device=self.device,
-        )
+        spec = DataSpec.of(self.config)
+        return dataset.load_spec(self.config.dataset, split, spec, self.device)
 
     bar_tags: tuple[str, ...] = ()  # the scalars shown beside the progress bar
 

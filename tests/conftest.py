@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from config import Config
@@ -33,7 +34,7 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
-    """FashionMNIST's four files with 150 / 140 made-up images: bright squares on noise."""
+    """FashionMNIST's four files with 150 / 140 made-up images: bright squares on noise; emoji."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for prefix, n in (("train", 150), ("t10k", 140)):
@@ -44,6 +45,12 @@ def data_dir(tmp_path_factory) -> Path:
         raw = folder / "FashionMNIST" / "raw"
         write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
+    for name, n in (("Windows", 30), ("Test_Windows", 12)):  # emoji: colour, 36x36, half clear
+        (folder / "emoji" / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 256, (36, 36, 4), dtype=np.uint8)
+            pixels[:18, :, 3] = 0
+            Image.fromarray(pixels).save(folder / "emoji" / name / f"U+{0x1F600 + i:X}.png")
     return folder
 
 

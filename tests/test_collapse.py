@@ -14,7 +14,6 @@ from test_trainer import assert_same, curves
 
 import collapse
 import dataset
-import mnist
 from collapse import judge, label_statistics
 from digits import load_digits, predict
 from digits.figures import as_tensor, counts_figure
@@ -185,7 +184,7 @@ def test_copies_are_nearer_than_test_images():
 @pytest.fixture
 def fake_mnist(monkeypatch):
     """The made-up images of the tests under the name of MNIST."""
-    monkeypatch.setitem(dataset.DATASETS, "mnist", mnist.load_fashion)
+    monkeypatch.setitem(dataset.DATASETS, "mnist", dataset.DATASETS["fashion"])
 
 
 @pytest.fixture

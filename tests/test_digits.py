@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dataset
-import mnist
 from dataset import ImageData
 from digits import WEIGHTS, DigitClassifier, as_input, load_digits, predict, save_digits
 from errors import UserError
@@ -198,7 +197,7 @@ def test_training_is_a_function_of_the_seed():
 
 
 def test_the_command_trains_measures_and_checks(data_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(dataset.DATASETS, "mnist", mnist.load_fashion)
+    monkeypatch.setitem(dataset.DATASETS, "mnist", dataset.DATASETS["fashion"])
     argv = ["--data_dir", str(data_dir), "--out", str(tmp_path / "own.pt")]
     assert train_digits.main([*argv, "--epochs", "2"]) == 0
     assert "errors of 140" in capsys.readouterr().out

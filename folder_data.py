@@ -1,0 +1,101 @@
+"""Any folder or zip archive of images as a dataset: --dataset folder --folder PATH. docs/data.md.
+
+Decoded once, in threads, to squares of --image_size, and kept under <data_dir>/cache.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+import image_cache
+from data_spec import DataSpec, NoTestSplit
+from decoding import Decoding
+from errors import UserError
+from image_files import Files, digest, open_files
+from pictures import is_grey
+
+
+def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """images (N, C, S, S) uint8, C = 1 if none has a colour, else 3; labels all 0.
+
+    UserError: nothing there, one image, too small images, an unsafe archive, unreadable files.
+    """
+    files = opened(spec)
+    splits = split_names(files.names)
+    if split not in splits:
+        raise NoTestSplit(
+            f"{spec.folder} has no test images: put them into subfolders train/ and test/, or"
+            " choose a --fid_protocol that compares with training images (homework, 50k)."
+        )
+    path = split_cache(spec, files, split)
+    if image_cache.described(path) is None:
+        Decoding(
+            files,
+            splits[split],
+            image_size=spec.image_size,
+            channels=channels(spec),
+            small_images=spec.small_images,
+            label=f"{Path(spec.folder).name}, {split}",
+        ).write(path)
+    images = image_cache.read(path)
+    return images, np.zeros(len(images), np.int64)
+
+
+def channels(spec: DataSpec) -> int:
+    """1 if no image has a colour, else 3: from the cache, else up to the first coloured image."""
+    files = opened(spec)
+    about = image_cache.described(split_cache(spec, files, "train"))
+    if about:
+        return about["shape"][1]
+    return 1 if all(looks_grey(files, name, spec.image_size) for name in files.names) else 3
+
+
+def identity(spec: DataSpec) -> str:
+    """The folder's name and a fingerprint of its files, for the names of what is kept of them."""
+    return f"{plain_name(spec.folder)}-{digest(opened(spec).fingerprint(), spec.small_images)}"
+
+
+def opened(spec: DataSpec) -> Files:
+    """The image files; UserError if there are fewer than two."""
+    if not spec.folder:
+        raise UserError("--dataset folder needs --folder PATH: a folder or a zip of images.")
+    files = open_files(Path(spec.folder).expanduser())
+    if len(files.names) < 2:
+        found = f"one image, {files.names[0]}," if files.names else "no images"
+        raise UserError(f"--folder {spec.folder} holds {found} and a dataset needs at least two.")
+    return files
+
+
+def looks_grey(files: Files, name: str, size: int) -> bool:
+    """Whether an image has no colour; a broken one, which will be skipped, decides nothing."""
+    try:
+        return is_grey(files.read(name), size)
+    except Exception:
+        return True
+
+
+def split_names(names: list[str]) -> dict[str, list[str]]:
+    """By subfolders train/ and test/, below whatever folders hold all; else all is "train".
+
+    Where both are there, images beside them belong to neither.
+    """
+    paths = [name.split("/") for name in names]
+    while len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
+        paths = [path[1:] for path in paths]
+    tops = [path[0].lower() if len(path) > 1 else "" for path in paths]
+    if {"train", "test"} <= set(tops):
+        return {
+            split: [name for name, top in zip(names, tops, strict=True) if top == split]
+            for split in ("train", "test")
+        }
+    return {"train": names}
+
+
+def split_cache(spec: DataSpec, files: Files, split: str) -> Path:
+    key = digest(files.fingerprint(), spec.image_size, spec.small_images)
+    name = f"{plain_name(spec.folder)}-{spec.image_size}px-{key}-{split}"
+    return image_cache.cache_path(spec.data_dir, name)
+
+
+def plain_name(path: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in Path(path).resolve().stem)[:40]

@@ -1,0 +1,81 @@
+"""Decoded images on disk: NAME.u8, raw bytes (N, C, S, S), and NAME.json, what they are.
+
+The .json is written last, so that its presence says that the bytes are whole.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from errors import UserError
+
+
+def cache_path(data_dir: Path, name: str) -> Path:
+    """Without its two suffixes. Nothing else than data_dir/cache is ever written."""
+    return data_dir / "cache" / name
+
+
+def described(path: Path) -> dict[str, Any] | None:
+    """What the cache at path holds: its "shape" and what `write` was told; None if it isn't whole.
+
+    A torn or foreign file counts as none and is written anew.
+    """
+    try:
+        about = json.loads(suffixed(path, ".json").read_text())
+        whole = suffixed(path, ".u8").stat().st_size == math.prod(about["shape"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return about if whole else None
+
+
+def write(path: Path, chunks: Iterable[np.ndarray], about: dict[str, Any]) -> None:
+    """Append the chunks (n, C, S, S) uint8 as they come; `about` is read after the last of them.
+
+    UserError where the folder can't be written.
+    """
+    part = suffixed(path, f".{os.getpid()}.part")
+    n, shape = 0, ()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            for chunk in chunks:
+                file.write(np.ascontiguousarray(chunk).data)
+                n, shape = n + len(chunk), chunk.shape[1:]
+        part.replace(suffixed(path, ".u8"))
+        part.write_text(json.dumps({"shape": [n, *shape]} | about, indent=1) + "\n")
+        part.replace(suffixed(path, ".json"))
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} can't be written ({error.strerror}): make room, or give a --data_dir"
+            " that can be."
+        ) from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def read(path: Path) -> np.ndarray:
+    """The images (N, C, S, S) uint8; mapped, not read, where they'd fill more than half the RAM."""
+    shape = tuple(described(path)["shape"])
+    file = suffixed(path, ".u8")
+    if math.prod(shape) > physical_memory() / 2:
+        return np.memmap(file, np.uint8, mode="c", shape=shape)  # "c": torch wants it writable
+    return np.fromfile(file, np.uint8).reshape(shape)
+
+
+def physical_memory() -> float:
+    """Bytes of RAM; infinity on systems that don't say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def suffixed(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

@@ -1,0 +1,100 @@
+"""Image files under a folder or in a zip archive: their names, their bytes, their fingerprint.
+
+An archive is read in place: nothing of it is ever extracted to disk.
+"""
+
+import hashlib
+import os
+import re
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from errors import UserError
+from image_folder import EXTENSIONS
+
+LARGEST = 1 << 28  # bytes of one file in an archive; what claims more is a bomb, not an image
+
+
+class FolderFiles:
+    """Every image file under a folder, at any depth, by its path below it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stamps = {}  # name -> size and time of change
+        for folder, _, files in os.walk(root, onerror=refuse_unreadable):
+            for path in (Path(folder, file) for file in files):
+                name = path.relative_to(root).as_posix()
+                if is_image(name) and path.is_file():
+                    status = path.stat()
+                    self.stamps[name] = (status.st_size, status.st_mtime_ns)
+        self.names = sorted(self.stamps)
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def fingerprint(self) -> str:
+        """Changes with the absolute path and the name, size or time of any image."""
+        return digest(self.root.resolve(), sorted(self.stamps.items()))
+
+
+class ZipFiles:
+    """Every image file in a zip archive, which is refused if any of its paths leads out of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{path} can't be read as a zip archive ({error}).") from None
+        for entry in self.archive.infolist():
+            refuse_unsafe(path, entry)
+        entries = (e for e in self.archive.infolist() if not e.is_dir() and is_image(e.filename))
+        self.entries = {entry.filename: entry for entry in entries}
+        self.names = sorted(self.entries)
+
+    def read(self, name: str) -> bytes:
+        """Threads may call this at once."""
+        if self.entries[name].file_size > LARGEST:
+            raise ValueError(f"says to be {self.entries[name].file_size:,} bytes large")
+        return self.archive.read(name)
+
+    def fingerprint(self) -> str:
+        status = self.path.stat()
+        return digest(self.path.resolve(), (status.st_size, status.st_mtime_ns))
+
+
+Files = FolderFiles | ZipFiles
+
+
+def open_files(path: Path) -> Files:
+    """UserError unless path is a folder or a zip archive."""
+    if path.is_dir():
+        return FolderFiles(path)
+    if path.is_file():
+        return ZipFiles(path)
+    raise UserError(f"--folder {path}: no folder and no zip archive is there.")
+
+
+def is_image(name: str) -> bool:
+    """By its extension; not what hides behind a dot, as macOS puts beside each file in a zip."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+
+
+def refuse_unsafe(path: Path, entry: zipfile.ZipInfo) -> None:
+    name = entry.orig_filename.replace("\\", "/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+        raise UserError(
+            f"{path} is refused: its entry {entry.orig_filename!r} leads out of the archive. Make"
+            " the archive again without it."
+        )
+    if entry.flag_bits & 1:
+        raise UserError(f"{path} is encrypted: unpack it, and name the folder.")
+
+
+def refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename} can't be read ({error.strerror}).")
+
+
+def digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]

@@ -1,0 +1,95 @@
+"""One image file, whatever its format -> a square of bytes; and resizing of many at once."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L"}  # of Pillow: no colour in them
+ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}  # 16 bits a pixel; "I" is how older Pillows read them
+
+
+class TooSmall(Exception):
+    """An image with fewer pixels a side than asked for."""
+
+
+class Picture(NamedTuple):
+    """pixels (3, S, S) uint8; width x height of the file; whether no pixel has a colour."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    grey: bool
+
+
+def decode(data: bytes, size: int, *, upscale: bool = False) -> Picture:
+    """The middle square of an image file at size x size: bilinear, antialiased when it shrinks.
+
+    Turned upright by its EXIF, palettes looked up, transparency composited on white, 16 bits
+    brought to 8, CMYK to RGB. Raises TooSmall, or whatever Pillow raises on a broken file.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        if min(width, height) < size and not upscale:
+            raise TooSmall(f"{width}x{height}")
+        image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at 1/2 to 1/8 where that does
+        image = to_rgb(ImageOps.exif_transpose(image))
+    square = image.resize((size, size), Image.Resampling.BILINEAR, box=middle(*image.size))
+    pixels = np.asarray(square).transpose(2, 0, 1)
+    return Picture(pixels, width, height, bool((pixels == pixels[:1]).all()))
+
+
+def is_grey(data: bytes, size: int) -> bool:
+    """Whether an image file has no colour; decoded only where its header does not say."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode in GREY_MODES:
+            return True
+    return decode(data, size, upscale=True).grey
+
+
+def middle(width: int, height: int) -> tuple[float, float, float, float]:
+    """The largest square in the middle, as Pillow's box (left, upper, right, lower)."""
+    side = min(width, height)
+    left, upper = (width - side) / 2, (height - side) / 2
+    return left, upper, left + side, upper + side
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode of Pillow -> RGB of 8 bits."""
+    if image.mode in DEEP_MODES:
+        return Image.fromarray(eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("pixels are floats of no known range")
+    transparent = image.mode in ALPHA_MODES or "transparency" in image.info
+    return on_white(image) if transparent else image.convert("RGB")
+
+
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """[0, 65535] -> uint8 [0, 255], rounded; Pillow's own conversion clips at 255."""
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("pixels have more than 16 bits")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB: the image over a white ground, as its transparency says."""
+    image = image.convert("RGBA")
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 (N, C, H, W) -> uint8 (N, C, size, size); bilinear, antialiased when it shrinks."""
+    if images.shape[-2:] == (size, size):
+        return images
+    shrinks = size < max(images.shape[-2:])
+    chunks = (
+        F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=shrinks)
+        for chunk in images.split(5000)
+    )
+    return torch.cat([chunk.round_().clamp_(0, 255).to(torch.uint8) for chunk in chunks])

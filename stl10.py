@@ -1,0 +1,138 @@
+"""STL-10 (Coates, Ng & Lee 2011): 96x96 colour photographs, resized once and kept as bytes.
+
+Its 100,000 unlabeled images and the 5,000 labeled ones train; the 8,000 of the test set test.
+Address and checksums are torchvision's.
+"""
+
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import STL10
+from tqdm import tqdm
+
+import image_cache
+from data_spec import DataSpec
+from download import check_digest, fetch, first_that_answers
+from errors import UserError
+from image_files import digest
+from pictures import resize
+
+SHAPE = (3, 96, 96)
+IMAGE = 3 * 96 * 96  # bytes
+FILES = {  # split -> image files with their label files; labels are 1 to 10, one byte an image
+    "train": (("train_X.bin", "train_y.bin"), ("unlabeled_X.bin", "")),
+    "test": (("test_X.bin", "test_y.bin"),),
+}
+PUBLISHED = {"train_X.bin": 5_000, "unlabeled_X.bin": 100_000, "test_X.bin": 8_000}  # images
+MD5 = dict([*STL10.train_list, *STL10.test_list])  # of the unpacked files
+CHUNK = 500  # images resized at a time
+
+
+def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """images (N, 3, S, S) uint8; labels (N,) 0 to 9, -1 for the unlabeled ones. train, then
+    unlabeled. Downloads 2.6 GB where the files aren't there. UserError: they can't be had.
+    """
+    folder = find(spec.data_dir, split)
+    pairs = [(folder / x, folder / y if y else None) for x, y in FILES[split]]
+    stamps = [(x.stat().st_size, x.stat().st_mtime_ns) for x, _ in pairs]
+    name = f"stl10-{spec.image_size}px-{digest(folder.resolve(), stamps)}-{split}"
+    path = image_cache.cache_path(spec.data_dir, name)
+    if image_cache.described(path) is None:
+        for x, _ in pairs:
+            check(x)
+        image_cache.write(path, resized([x for x, _ in pairs], spec.image_size, split), {})
+    return image_cache.read(path), np.concatenate([labels(x, y) for x, y in pairs])
+
+
+def find(data_dir: Path, split: str) -> Path:
+    """The folder with the split's files, unpacked from the archive, which is fetched if need be."""
+    folder, archive = data_dir / STL10.base_folder, data_dir / STL10.filename
+    names = [name for pair in FILES[split] for name in pair if name]
+    if not all((folder / name).is_file() for name in names):
+        if not archive.is_file():
+            download(archive)
+        unpack(archive, folder)
+    return folder
+
+
+def download(archive: Path) -> Path:
+    return first_that_answers(
+        f"whole {archive.name} (2.6 GB)",
+        {STL10.url: lambda: fetch(STL10.url, archive, md5=STL10.tgz_md5)},
+        f"Run again with a network (it resumes), or put the published file into {archive.parent}.",
+    )
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """The .bin files of the archive into `folder`, by their known names alone, each checked."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = Path(member.name).name
+                if name in MD5 and member.isfile():
+                    extract(tar, member, folder / name)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{archive} is damaged ({error}): delete it and run again.") from None
+    except OSError as error:
+        raise UserError(f"{archive} can't be unpacked into {folder} ({error}).") from None
+
+
+def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    source = tar.extractfile(member)
+    bar = tqdm(desc=target.name, total=member.size, unit="B", unit_scale=True)
+    with bar, open(part, "wb") as file:
+        while block := source.read(1 << 20):
+            file.write(block)
+            bar.update(len(block))
+    part.replace(target)
+
+
+def check(path: Path) -> None:
+    """UserError unless it is whole images, and if as many as published, exactly those."""
+    n, rest = divmod(path.stat().st_size, IMAGE)
+    if rest or not n:
+        raise UserError(
+            f"{path} has {path.stat().st_size:,} bytes: wanted a multiple of {IMAGE:,}, 3x96x96 an"
+            " image. Delete it and run again."
+        )
+    if n == PUBLISHED[path.name]:
+        try:
+            check_digest(path, md5=MD5[path.name])
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}. Delete it and run again.") from None
+    else:
+        print(f"{path} holds {n:,} images, not the published {PUBLISHED[path.name]:,}: taken as"
+              " it is", file=sys.stderr)  # fmt: skip
+
+
+def read_images(path: Path) -> np.ndarray:
+    """(N, 3, 96, 96) uint8, mapped. In the file each plane lies column by column."""
+    return np.memmap(path, np.uint8, mode="r").reshape(-1, *SHAPE).transpose(0, 1, 3, 2)
+
+
+def resized(paths: list[Path], size: int, split: str) -> Iterator[np.ndarray]:
+    """All images of the files, in chunks (n, 3, size, size)."""
+    files = [read_images(path) for path in paths]
+    with tqdm(total=sum(map(len, files)), desc=f"STL-10 {split}, to {size}px", unit="image") as bar:
+        for images in files:
+            for start in range(0, len(images), CHUNK):
+                chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + CHUNK]))
+                yield resize(chunk, size).numpy()
+                bar.update(len(chunk))
+
+
+def labels(images: Path, labels: Path | None) -> np.ndarray:
+    """int64 (N,) from 0; -1 where none are known."""
+    n = images.stat().st_size // IMAGE
+    if labels is None:
+        return np.full(n, -1, np.int64)
+    values = np.fromfile(labels, np.uint8).astype(np.int64) - 1
+    if len(values) != n:
+        raise UserError(f"{labels} has {len(values):,} labels for {n:,} images; wanted as many.")
+    return values

@@ -1,0 +1,107 @@
+"""The presets of the DCGAN family: each source's layer table and parameter count; data settings."""
+
+import pytest
+import torch
+from torch import nn
+
+from config import parse
+from errors import UserError
+from GAN import count_parameters
+from systems.dcgan import DCGAN, PRESETS, DCGANConfig
+
+# layers of G, then of D: channels in and out, kernel, stride, padding
+GROW, SHRINK = (4, 2, 1), (4, 2, 1)
+TABLES = {
+    "mnist64": (
+        [(100, 512, 4, 1, 0)]
+        + [(a, b, *GROW) for a, b in ((512, 256), (256, 128), (128, 64), (64, 1))],
+        [(a, b, *SHRINK) for a, b in ((1, 64), (64, 128), (128, 256), (256, 512))]
+        + [(512, 1, 4, 1, 0)],
+    ),
+    "stl10": (
+        [(100, 1024, 4, 1, 0)]
+        + [(a, b, *GROW) for a, b in ((1024, 512), (512, 256), (256, 128), (128, 3))],
+        [(a, b, *SHRINK) for a, b in ((3, 128), (128, 256), (256, 512), (512, 1024))]
+        + [(1024, 1, 4, 1, 0)],
+    ),
+    "emoji": (
+        [(100, 128 * 16, 1, 1, 0), (128, 64, 3, 1, 1), (64, 32, 3, 1, 1), (32, 3, 3, 1, 1)],
+        [(a, b, *SHRINK) for a, b in ((3, 64), (64, 128), (128, 256))] + [(256, 1, 4, 1, 0)],
+    ),
+}
+PARAMETERS = {
+    "mnist64": (3_574_656, 2_763_520),
+    "stl10": (12_658_432, 11_036_160),
+    "emoji": (298_272, 663_296),
+}
+
+
+def table(network: nn.Module) -> list[tuple[int, ...]]:
+    """Its convolutions, from the input to the output."""
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    if hasattr(network, "to_image"):  # G makes `to_image` before the layers that come before it
+        convs.append(convs.pop(1))
+    return [
+        (m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0], m.padding[0]) for m in convs
+    ]
+
+
+def from_preset(name: str) -> DCGAN:
+    config = parse(["--preset", name], {"dcgan": DCGANConfig}, "")
+    return DCGAN(config, torch.device("cpu"))
+
+
+def by_hand(name: str) -> tuple[int, int]:
+    """Weights of the convolutions, and two for each channel under BatchNorm."""
+    G, D = TABLES[name]
+    weights = [sum(a * b * k * k for a, b, k, _, _ in network) for network in (G, D)]
+    normed = [128 if b == 128 * 16 else b for _, b, *_ in G[:-1]], [b for _, b, *_ in D[1:-1]]
+    return tuple(w + 2 * sum(channels) for w, channels in zip(weights, normed, strict=True))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_layers_and_parameters_of_each_source(name):
+    trainer = from_preset(name)
+    assert (table(trainer.G), table(trainer.D)) == TABLES[name]
+    assert (count_parameters(trainer.G), count_parameters(trainer.D)) == PARAMETERS[name]
+    assert by_hand(name) == PARAMETERS[name]
+
+
+def test_settings_of_each_source():
+    mnist64, stl10, emoji = (from_preset(name).config for name in ("mnist64", "stl10", "emoji"))
+    assert (mnist64.batch_size, mnist64.latent_dim, mnist64.image_size) == (64, 100, 64)
+    assert (stl10.batch_size, stl10.latent_dim, stl10.image_size) == (128, 100, 64)
+    assert (stl10.learning_rate, stl10.loss, stl10.beta1) == (2e-4, "bce", 0.5)
+    assert (emoji.loss, emoji.upsample, emoji.fresh_noise) == ("lsgan", "resize", True)
+    assert (emoji.image_size, emoji.num_training_steps, emoji.saving_steps) == (32, 20_000, 200)
+    assert mnist64.num_training_steps == -(-25 * 60_000 // 64)
+    assert stl10.num_training_steps == -(-25 * 105_000 // 128)
+
+
+def test_flags_come_before_the_preset():
+    argv = ["--preset", "emoji", "--emoji_style", "Apple", "--upsample", "transposed"]
+    config = parse(argv, {"dcgan": DCGANConfig}, "")
+    assert (config.emoji_style, config.upsample) == ("Apple", "transposed")
+    assert "emoji_style=Apple" in config.run_name
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"dataset": "folder"}, "needs --folder PATH"),
+        ({"folder": "x"}, "--folder x belongs to --dataset folder, and this is mnist"),
+        ({"emoji_style": "Apple"}, "belongs to --dataset emoji"),
+        ({"dataset": "emoji", "small_images": "skip"}, "belongs to --dataset folder"),
+        ({"dataset": "stl10", "collapse_every": 5}, "knows only the digits"),
+        ({"dataset": "cifar"}, "one of mnist, fashion, stl10, emoji, folder"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, told):
+    with pytest.raises(UserError, match=told):
+        DCGANConfig(**settings)
+
+
+@pytest.mark.parametrize("folder", ["/some/where/my photos.zip", "where/my photos.zip"])
+def test_a_folder_names_its_run_without_its_path(folder):
+    name = DCGANConfig(dataset="folder", folder=folder).run_name
+    assert name == "dcgan-folder-32px-z16-g16-d16-b64-s42-folder=my_photos.zip"

@@ -1,0 +1,113 @@
+"""STL-10 from binary files in the published format: planes column by column, labels from 1."""
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dataset
+import stl10
+from errors import UserError
+
+COUNTS = {"train": 6, "unlabeled": 9, "test": 4}
+
+
+@pytest.fixture
+def images() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, 256, (n, 3, 96, 96), np.uint8) for name, n in COUNTS.items()}
+
+
+@pytest.fixture
+def data_dir(images, tmp_path) -> Path:
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for name, values in images.items():
+        (folder / f"{name}_X.bin").write_bytes(values.transpose(0, 1, 3, 2).tobytes())
+        if name != "unlabeled":
+            (folder / f"{name}_y.bin").write_bytes(bytes(range(1, len(values) + 1)))
+    return tmp_path
+
+
+def load(data_dir: Path, split: str = "train", size: int = 96):
+    return dataset.load("stl10", split, image_size=size, data_dir=data_dir, device="cpu")
+
+
+def test_labeled_then_unlabeled_images_train_and_the_test_set_tests(data_dir, images, capsys):
+    data = load(data_dir)
+    together = np.concatenate([images["train"], images["unlabeled"]])
+    assert np.array_equal(data.images.numpy(), together)
+    assert data.labels.tolist() == [*range(6), *[-1] * 9]
+    test = load(data_dir, "test")
+    assert np.array_equal(test.images.numpy(), images["test"])
+    assert test.labels.tolist() == [0, 1, 2, 3]
+    assert "holds 6 images, not the published 5,000" in capsys.readouterr().err
+
+
+def test_resized_once_as_pillow_does(data_dir, images, monkeypatch):
+    monkeypatch.setattr(stl10, "CHUNK", 4)
+    small = load(data_dir, size=64).images
+    assert small.shape == (15, 3, 64, 64)
+    one = Image.fromarray(images["unlabeled"][0].transpose(1, 2, 0))
+    wanted = np.asarray(one.resize((64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.abs(small[6].numpy().astype(int) - wanted).max() <= 1
+    monkeypatch.setattr(stl10, "resized", lambda *_: 1 / 0)
+    assert torch.equal(load(data_dir, size=64).images, small)
+
+
+def test_files_of_another_length_or_content_are_refused(data_dir, monkeypatch):
+    path = data_dir / "stl10_binary" / "train_X.bin"
+    monkeypatch.setitem(stl10.PUBLISHED, "train_X.bin", 6)
+    with pytest.raises(UserError, match=r"train_X.bin is damaged: .*md5"):
+        load(data_dir)
+    monkeypatch.setitem(stl10.MD5, "train_X.bin", hashlib.md5(path.read_bytes()).hexdigest())
+    assert len(load(data_dir)) == 15
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="wanted a multiple of 27,648"):
+        load(data_dir)
+
+
+def test_as_many_labels_as_images(data_dir):
+    (data_dir / "stl10_binary" / "train_y.bin").write_bytes(b"\1\2")
+    with pytest.raises(UserError, match="2 labels for 6 images"):
+        load(data_dir)
+
+
+def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
+    data_dir, images, tmp_path, monkeypatch
+):
+    archive = tmp_path / "made.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for file in sorted((data_dir / "stl10_binary").iterdir()):
+            tar.add(file, f"stl10_binary/{file.name}")
+            file.unlink()
+        tar.add(__file__, "../../outside.py")
+    asked = []
+
+    def fetch(url: str, path: Path, *, md5: str) -> Path:
+        asked.append((url, path.name, md5))
+        return archive.rename(path)
+
+    monkeypatch.setattr(stl10, "fetch", fetch)
+    assert np.array_equal(load(data_dir, "test").images.numpy(), images["test"])
+    assert len(load(data_dir)) == 15
+    url = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
+    assert asked == [(url, "stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb")]
+    names = {p.name for p in (data_dir / "stl10_binary").iterdir()}
+    assert names == {f"{n}_X.bin" for n in COUNTS} | {"train_y.bin", "test_y.bin"}
+
+
+def test_without_a_network_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise UserError("no network")
+
+    monkeypatch.setattr(stl10, "fetch", refuse)
+    with pytest.raises(UserError, match=r"no network.*Run again with a network"):
+        load(tmp_path)
+    (tmp_path / "stl10_binary.tar.gz").write_bytes(b"garbage")
+    with pytest.raises(UserError, match="is damaged"):
+        load(tmp_path)
