@@ -116,10 +116,11 @@ class Config:
     fid_protocol: str = setting(
         "homework",
         "images compared: homework 3000 training / 3000 generated, 10k test set / 10,000,"
-        " 50k training set / 50,000, smoke 64 / 64 (tries the pipeline, no result)",
+        " 50k training set / 50,000, all training set / as many, with KID (for small sets),"
+        " smoke 64 / 64 (tries the pipeline, no result)",
         group="scoring",
         role="free",
-        choices=("homework", "10k", "50k", "smoke"),
+        choices=("homework", "10k", "50k", "all", "smoke"),
     )
     fid_precision: str = setting(
         "fp32",

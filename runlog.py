@@ -186,10 +186,12 @@ def keep(log: RunLog, result: dict[str, Any]) -> None:
 def point_of(result: dict[str, Any]) -> tuple[str, float]:
     """Tag and value in TensorBoard, which keeps float32.
 
-    Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on.
+    Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on; "kid" for
+    the protocol all, which alone has it.
     """
-    words = (result.get("protocol", "homework"), result.get("precision", "fp32"))
-    marks = [word for word in words if word not in ("homework", "fp32")]
+    usual = "all" if result["metric"] == "kid" else "homework"
+    words = (result.get("protocol", usual), result.get("precision", "fp32"))
+    marks = [word for word in words if word not in (usual, "fp32")]
     value = struct.unpack("f", struct.pack("f", result["value"]))[0]
     return "_".join([result["metric"], *marks]), value
 
