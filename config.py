@@ -106,6 +106,20 @@ class Config:
         role="free",
         at_least=1,
     )
+    sample_every: int = setting(
+        0,
+        "steps between two grids of samples; 0: one with each checkpoint",
+        group="logging",
+        role="free",
+        at_least=0,
+    )
+    log_lines: bool = setting(
+        False,
+        "print a line a step, [epoch/epochs][batch/batches] and the scalars; they are read back"
+        " from the device for it, which a GPU waits for",
+        group="logging",
+        role="once",
+    )
     keep_checkpoints: int = setting(
         3,
         "newest checkpoints to keep on disk; 0 keeps all",

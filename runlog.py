@@ -1,11 +1,13 @@
 """What a run leaves behind besides checkpoints: TensorBoard events, sample PNGs, results.jsonl.
 
 A run that was killed has logged steps that its checkpoint does not know. They are cut out of the
-event files before it goes on, so that each curve has one point a step and no seam.
+event files before it goes on, and their PNGs deleted, so that each curve has one point a step and
+no seam, and no grid stands there that the run, as it goes on, would not make.
 """
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,6 +36,7 @@ class RunLog:
     def __init__(self, run_dir: Path, step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         cut = cut_events(run_dir, step)
+        cut_samples(run_dir, step)
         self.run_dir = run_dir
         self.writer = SummaryWriter(run_dir, purge_step=step + 1 if cut else None)
 
@@ -114,6 +117,14 @@ def cut_events(run_dir: Path, step: int) -> int:
                 writer.write(record)
         part.replace(path)
     return dropped
+
+
+def cut_samples(run_dir: Path, step: int) -> None:
+    """Delete the grids of steps after `step`; another --sample_every may not make them again."""
+    for path in (run_dir / "samples").glob("*.png"):
+        made = re.fullmatch(r".+-(\d{7,})", path.stem)
+        if made and int(made[1]) > step:
+            path.unlink()
 
 
 def read_records(path: Path) -> Iterator[bytes]:
