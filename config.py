@@ -106,6 +106,20 @@ class Config:
         role="free",
         at_least=1,
     )
+    sample_every: int = setting(
+        0,
+        "steps between two grids of samples; 0: one with each checkpoint",
+        group="logging",
+        role="free",
+        at_least=0,
+    )
+    log_lines: bool = setting(
+        False,
+        "print a line a step, [epoch/epochs][batch/batches] and the scalars; they are read back"
+        " from the device for it, which a GPU waits for",
+        group="logging",
+        role="once",
+    )
     keep_checkpoints: int = setting(
         3,
         "newest checkpoints to keep on disk; 0 keeps all",
@@ -116,10 +130,11 @@ class Config:
     fid_protocol: str = setting(
         "homework",
         "images compared: homework 3000 training / 3000 generated, 10k test set / 10,000,"
-        " 50k training set / 50,000, smoke 64 / 64 (tries the pipeline, no result)",
+        " 50k training set / 50,000, all training set / as many, with KID (for small sets),"
+        " smoke 64 / 64 (tries the pipeline, no result)",
         group="scoring",
         role="free",
-        choices=("homework", "10k", "50k", "smoke"),
+        choices=("homework", "10k", "50k", "all", "smoke"),
     )
     fid_precision: str = setting(
         "fp32",

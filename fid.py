@@ -37,15 +37,21 @@ class Protocol:
     """Which real images meet how many generated ones, and which other real ones give the floor.
 
     Where both splits are the same one, the floor takes the images that follow the reference's
-    n_real in the split's seeded order, so that the two are disjoint.
+    n_real in the split's seeded order, so that the two are disjoint. Where none follow, as n_floor
+    None says, it is the FID of the split's two halves: half the images, so that it is set too high.
     """
 
     split: str
     n_real: int | None  # None: all of the split
-    n_fake: int
+    n_fake: int | None  # None: as many as real ones
     floor_split: str
-    n_floor: int
+    n_floor: int | None
     about: str
+    kid: bool = False  # KID beside the FID: features are kept for it
+
+    @property
+    def floor_of(self) -> str:
+        return "real against real" if self.n_floor else "two halves of the real images"
 
 
 PROTOCOLS = {
@@ -57,6 +63,9 @@ PROTOCOLS = {
     ),
     "50k": Protocol(  # no 50,000 other real images exist, so its floor is set too high
         "train", None, 50_000, "test", 10_000, "the whole training split, as papers report it"
+    ),
+    "all": Protocol(
+        "train", None, None, "train", None, "a small training set against as many, with KID", True
     ),
     "smoke": Protocol(
         "train", 64, 64, "train", 64, "64 training images, to see the pipeline run: not a result"

@@ -42,6 +42,11 @@ def generator_log_d(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits).mean()
 
 
+def mean_probability(logits: Tensor) -> Tensor:
+    """E D(.), in [0, 1]: no loss, but what one logs beside them."""
+    return logits.detach().sigmoid().mean()
+
+
 BCE = AdversarialLoss(real=real_log_d, fake=fake_log_1_minus_d, generator=generator_log_d)
 
 

@@ -10,7 +10,8 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from distributed import gather, in_turn, local_rank, shard, together
 from errors import UserError
 from fid import PROTOCOLS, fid_with_error
 from inception import InceptionV3
+from kid import MOST, Keeping, kid_with_error
 from moments import Moments, features_to_groups
 from trainer import Trainer
 
@@ -36,13 +38,21 @@ class Reference:
     """Moments of the real images; FID and standard error of other real images against them.
 
     sample: features (4, d) of the first four real images, by which one sees that a reference, an
-    extractor and a dataset belong together without computing it all again.
+    extractor and a dataset belong together without computing it all again. features: those of as
+    many images as KID takes, where the protocol has KID; their halves belong to the split's.
     """
 
     moments: Moments
     floor: float
     floor_error: float
     sample: Tensor
+    features: Tensor | None = None
+
+    @cached_property
+    def kid_floor(self) -> tuple[float, float]:
+        """KID of the two halves, and its error: about 0, and as often below it."""
+        half = len(self.features) // 2
+        return kid_with_error(self.features[:half], self.features[half:])
 
 
 def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
@@ -79,11 +89,12 @@ def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     """Moments of the protocol's real images, and its floor from other real ones."""
     protocol = PROTOCOLS[trainer.config.fid_protocol]
     data = trainer.load_data(protocol.split)
+    if protocol.n_floor is None:
+        return reference_of_halves(data, extractor)
     n_real = min(protocol.n_real or len(data), len(data))
     (moments,) = real_moments(data, 0, n_real, extractor, "real images", groups=1)
-    (sample,) = images(data, order(len(data), REFERENCE_SEED, 0)[:4])
     floor = compute_floor(trainer, extractor, data, moments)
-    return Reference(moments, *floor, extractor(sample).cpu())
+    return Reference(moments, *floor, first_features(data, extractor))
 
 
 def compute_floor(
@@ -104,8 +115,33 @@ def compute_floor(
     return fid_with_error(moments, groups)
 
 
+def reference_of_halves(data: ImageData, extractor: InceptionV3) -> Reference:
+    """Moments of all images; the floor is one half of them, at random, against the other."""
+    n = len(data)
+    if n < 4:
+        raise UserError(f"FID of two halves of {n} training images: wanted 4 images or more")
+    first, second = Keeping(extractor, MOST // 2), Keeping(extractor, MOST // 2)
+    (half,) = real_moments(data, 0, n // 2, first, "real images, first half", groups=1)
+    rest = real_moments(data, n // 2, n - n // 2, second, "and the second", groups=10)
+    floor, error = fid_with_error(half, rest)
+    features = torch.cat([first.features(), second.features()])
+    whole = reduce(add, (part for part in rest if part.n), half)
+    return Reference(whole, floor, error, first_features(data, extractor), features.cpu())
+
+
+def first_features(data: ImageData, extractor: InceptionV3) -> Tensor:
+    (sample,) = images(data, order(len(data), REFERENCE_SEED, 0)[:4])
+    return extractor(sample).cpu()
+
+
 def real_moments(
-    data: ImageData, start: int, n: int, extractor: InceptionV3, label: str, *, groups: int
+    data: ImageData,
+    start: int,
+    n: int,
+    extractor: InceptionV3 | Keeping,
+    label: str,
+    *,
+    groups: int,
 ) -> list[Moments]:
     """Moments of the images start .. start + n of the split's seeded order."""
     chosen = shard(order(len(data), REFERENCE_SEED, 0)[start : start + n])
@@ -126,6 +162,7 @@ def save_reference(reference: Reference, path: Path) -> None:
     upper = torch.triu_indices(moments.dims, moments.dims)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
+    kept = {} if reference.features is None else {"features": reference.features.numpy()}
     with open(part, "wb") as file:
         np.savez_compressed(
             file,
@@ -134,6 +171,7 @@ def save_reference(reference: Reference, path: Path) -> None:
             n=np.int64(moments.n),
             sample=reference.sample.numpy(),
             floor=np.array([reference.floor, reference.floor_error]),
+            **kept,
         )
     part.replace(path)
 
@@ -144,10 +182,11 @@ def load_reference(path: Path) -> Reference:
         with np.load(path) as file:
             mu, upper = torch.from_numpy(file["mu"]), torch.from_numpy(file["upper"]).double()
             n, floor, sample = int(file["n"]), file["floor"].tolist(), file["sample"]
+            kept = torch.from_numpy(file["features"]) if "features" in file else None
     except Exception as error:  # a damaged zip raises nearly anything
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
     cov = torch.zeros(len(mu), len(mu), dtype=torch.float64)
     rows, columns = torch.triu_indices(len(mu), len(mu))
     cov[rows, columns] = upper
     cov[columns, rows] = upper
-    return Reference(Moments(n, mu.double(), cov), *floor, torch.from_numpy(sample))
+    return Reference(Moments(n, mu.double(), cov), *floor, torch.from_numpy(sample), kept)

@@ -1,11 +1,13 @@
 """What a run leaves behind besides checkpoints: TensorBoard events, sample PNGs, results.jsonl.
 
 A run that was killed has logged steps that its checkpoint does not know. They are cut out of the
-event files before it goes on, so that each curve has one point a step and no seam.
+event files before it goes on, and their PNGs deleted, so that each curve has one point a step and
+no seam, and no grid stands there that the run, as it goes on, would not make.
 """
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,6 +36,7 @@ class RunLog:
     def __init__(self, run_dir: Path, step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         cut = cut_events(run_dir, step)
+        cut_samples(run_dir, step)
         self.run_dir = run_dir
         self.writer = SummaryWriter(run_dir, purge_step=step + 1 if cut else None)
 
@@ -116,6 +119,14 @@ def cut_events(run_dir: Path, step: int) -> int:
     return dropped
 
 
+def cut_samples(run_dir: Path, step: int) -> None:
+    """Delete the grids of steps after `step`; another --sample_every may not make them again."""
+    for path in (run_dir / "samples").glob("*.png"):
+        made = re.fullmatch(r".+-(\d{7,})", path.stem)
+        if made and int(made[1]) > step:
+            path.unlink()
+
+
 def read_records(path: Path) -> Iterator[bytes]:
     """The serialized events of a file, up to its end or to the first torn one."""
     yield from RawEventFileLoader(str(path)).Load()
@@ -186,10 +197,12 @@ def keep(log: RunLog, result: dict[str, Any]) -> None:
 def point_of(result: dict[str, Any]) -> tuple[str, float]:
     """Tag and value in TensorBoard, which keeps float32.
 
-    Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on.
+    Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on; "kid" for
+    the protocol all, which alone has it.
     """
-    words = (result.get("protocol", "homework"), result.get("precision", "fp32"))
-    marks = [word for word in words if word not in ("homework", "fp32")]
+    usual = "all" if result["metric"] == "kid" else "homework"
+    words = (result.get("protocol", usual), result.get("precision", "fp32"))
+    marks = [word for word in words if word not in (usual, "fp32")]
     value = struct.unpack("f", struct.pack("f", result["value"]))[0]
     return "_".join([result["metric"], *marks]), value
 

@@ -1,4 +1,4 @@
-"""From a trained model to lines in results.jsonl: generate -> Inception -> Moments -> FID.
+"""From a trained model to lines in results.jsonl: generate -> Inception -> Moments -> FID, KID.
 
 A line names everything the value depends on; a FID without those is not a result.
 """
@@ -17,6 +17,7 @@ from dataset import identity
 from distributed import in_turn, on_main
 from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception import load_inception
+from kid import BLOCKS, MOST, Keeping, kid_with_error
 from moments import features_to_groups
 from reference import find_reference
 from runlog import RunLog, keep, record
@@ -24,12 +25,13 @@ from trainer import Trainer
 
 
 def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, Any]]:
-    """FID by the config's protocol and the system's own scores: printed, logged, kept."""
-    results = [(scorer or Scorer(trainer)).fid()]
+    """FID (and KID) by the config's protocol and the system's own scores: printed, logged, kept."""
+    measured = (scorer or Scorer(trainer)).measure()
+    results = list(measured)
     for metric, value in trainer.evaluate().items():
         results.append({"metric": metric, "value": value} | circumstances(trainer))
     on_main(lambda: [record(trainer.config.run_dir, result) for result in results])
-    print(in_words(results[0]))
+    print("\n".join(in_words(result) for result in measured))
     return results
 
 
@@ -46,54 +48,73 @@ def until(stopping: Callable[[], bool], batches: Iterable[Tensor]) -> Iterator[T
 
 
 class Scorer:
-    """The FID of a trainer's images, as often as one likes: what it takes is loaded once."""
+    """The scores of a trainer's images, as often as one likes: what it takes is loaded once."""
 
     def __init__(self, trainer: Trainer) -> None:
         config = trainer.config
         self.trainer = trainer
+        self.protocol = PROTOCOLS[config.fid_protocol]
         weights = config.inception_weights or None
         self.extractor = in_turn(
             lambda: load_inception(trainer.device, config.fid_precision, weights)
         )
         self.reference = find_reference(trainer, self.extractor)
 
-    def fid(self, stopping: Callable[[], bool] | None = None) -> dict[str, Any]:
-        """FID of generated images against the protocol's reference, with error and floor."""
-        config = self.trainer.config
-        protocol = PROTOCOLS[config.fid_protocol]
-        images = self.trainer.generate_share(protocol.n_fake, config.seed)
+    def measure(self, stopping: Callable[[], bool] | None = None) -> list[dict[str, Any]]:
+        """FID of generated images against the protocol's reference, with error and floor.
+
+        And KID from the same features, where the protocol has it.
+        """
+        seed, protocol = self.trainer.config.seed, self.protocol
+        real = self.reference
+        n_fake = protocol.n_fake or real.moments.n
+        images = self.trainer.generate_share(n_fake, seed)
+        keeping = Keeping(self.extractor, MOST if protocol.kid else 0)
         groups = features_to_groups(
             until(stopping, images) if stopping else images,
-            self.extractor,
-            protocol.n_fake,
+            keeping,
+            n_fake,
             groups=GROUPS,
-            label=f"FID: {protocol.n_fake:,} generated images",
+            label=f"FID: {n_fake:,} generated images",
         )
-        value, error = fid_with_error(self.reference.moments, groups)
+        value, error = fid_with_error(real.moments, groups)
+        results = [self.result("fid", value, error, real.floor, real.moments.n, n_fake)]
+        if protocol.kid:
+            x, y = real.features.to(self.trainer.device), keeping.features()
+            floor, _ = real.kid_floor
+            results.append(self.result("kid", *kid_with_error(x, y), floor, len(x), len(y)))
+        return results
+
+    def result(
+        self, metric: str, value: float, error: float, floor: float, n_real: int, n_fake: int
+    ) -> dict[str, Any]:
+        """A line of results.jsonl, without its date."""
         return {
-            "metric": "fid",
+            "metric": metric,
             "value": value,
             "error": error,
-            "floor": self.reference.floor,
-            "protocol": config.fid_protocol,
-            "split": protocol.split,
-            "n_real": self.reference.moments.n,
-            "n_fake": protocol.n_fake,
+            "floor": floor,
+            "floor_of": self.protocol.floor_of,
+            "protocol": self.trainer.config.fid_protocol,
+            "split": self.protocol.split,
+            "n_real": n_real,
+            "n_fake": n_fake,
             "extractor": self.extractor.name,
             "precision": self.extractor.precision,
             "weights_sha256": self.extractor.digest,
+            **(KID_ESTIMATOR if metric == "kid" else {}),
         } | circumstances(self.trainer)
 
     def during_training(self, log: RunLog, stopping: Callable[[], bool]) -> None:
-        """A point of the curve `fid` and a line of results.jsonl, once each; training goes on.
+        """A point of the curve `fid` and a line of results.jsonl, once each (and so for KID).
 
         Nothing where stopping() turns true meanwhile: a resumed run makes up for it.
         """
         try:
-            result = self.fid(stopping)
+            results = self.measure(stopping)
         except Stopped:
             return
-        on_main(lambda: keep(log, result))
+        on_main(lambda: [keep(log, result) for result in results])
 
 
 def circumstances(trainer: Trainer) -> dict[str, Any]:
@@ -146,12 +167,17 @@ def git_commit() -> str:
 git_commit()
 
 
+KID_ESTIMATOR = {"estimator": "unbiased, all pairs, cubic kernel", "jackknife_blocks": BLOCKS}
+DIGITS = {"fid": 2, "kid": 5}
+
+
 def in_words(result: dict[str, Any]) -> str:
-    floor = "unknown: no other images"
-    if math.isfinite(result["floor"]):
-        floor = f"{result['floor']:.2f}"
+    digits = DIGITS[result["metric"]]
+    value, error, floor = (f"{result[key]:.{digits}f}" for key in ("value", "error", "floor"))
+    if not math.isfinite(result["floor"]):
+        floor = "unknown: no other images"
     return (
-        f"FID {result['value']:.2f} ± {result['error']:.2f} at step {result['step']}"
+        f"{result['metric'].upper()} {value} ± {error} at step {result['step']}"
         f" ({result['protocol']}: {result['n_real']:,} real images of the {result['split']} split"
-        f" against {result['n_fake']:,} generated; real against real {floor})"
+        f" against {result['n_fake']:,} generated; {result['floor_of']} {floor})"
     )

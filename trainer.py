@@ -28,8 +28,9 @@ from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, to
 from doctor import Watcher
 from errors import UserError
 from gan_config import GANConfig
+from log_lines import GAN_VALUES, write_line
 from loop import progress_bar, refuse_broken_weights, refuse_nan, stop_signals
-from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty
+from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
 from modes import frozen, in_training_form, mixes_samples, sampling
 from runlog import RunLog, open_log
 from seeding import generator
@@ -93,16 +94,19 @@ class Trainer:
         config, last = self.config, self.step == self.config.num_training_steps
         logs = self.step % config.logging_steps == 0
         saves = self.step % config.saving_steps == 0 or last
-        if logs or saves or stop:
+        shows = self.step % (config.sample_every or config.saving_steps) == 0 or last
+        if logs or saves or stop or config.log_lines:
             values = mean_scalars(scalars)
             refuse_nan(values, self.step)
             bar.set_postfix({tag: f"{values[tag]:.3f}" for tag in self.bar_tags}, refresh=False)
+        if config.log_lines:
+            write_line(self.step, config.num_training_steps, batches, values, self.line_form)
         if logs:
             log.scalars(values, self.step)
         self.watch(log, values if logs else None)
-        if saves or stop:
+        if shows or saves or stop:
             refuse_broken_weights(self.networks, self.step)
-        if saves:
+        if shows:
             log.images(self.sample_images(), self.step)
         if saves or stop:
             log.flush()  # the curves reach the disk before the checkpoint that continues them
@@ -163,6 +167,7 @@ class Trainer:
         return dataset.load_spec(self.config.dataset, split, spec, self.device)
 
     bar_tags: tuple[str, ...] = ()  # the scalars shown beside the progress bar
+    line_form = ""  # of the scalars in a line of --log_lines; "": all of them
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update of every network; detached scalars by TensorBoard tag."""
@@ -202,6 +207,7 @@ class GANTrainer(Trainer):
     """The two-part step: D on real and fake batches, then G on fakes judged by the new D."""
 
     bar_tags = ("discriminator_loss", "generator_loss")
+    line_form = GAN_VALUES
     config: GANConfig
 
     def __init__(self, config: GANConfig, device: torch.device, *, G: nn.Module, D: nn.Module):
@@ -309,8 +315,7 @@ class GANTrainer(Trainer):
 
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """A line beside the bar when the game has been ill for long, and when it is so no more."""
-        line = self.watcher.note(self.step, scalars) if scalars else None
-        if line:
+        if scalars and (line := self.watcher.note(self.step, scalars)):
             tqdm.write(line)
 
     def noise(self, n: int, purpose: str, index: int, *, device: str | None = None) -> Tensor:
@@ -370,8 +375,3 @@ class GANTrainer(Trainer):
         if self.average is None:
             return super().sampling_mode()
         return {"ema": True, "batchnorm": "re-estimated on 2000 generated images"}
-
-
-def mean_probability(logits: Tensor) -> Tensor:
-    """E D(.), in [0, 1]."""
-    return logits.detach().sigmoid().mean()

@@ -159,7 +159,9 @@ def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None
             " training seed, which sd shows."
         )
         if floor:
-            notes.append(f"Floor: real against real at the same counts, {floor:.2f}.")
+            of = newest.get("floor_of") or "real against real"
+            note = "half the counts: set too high" if "halves" in of else "the same counts"
+            notes.append(f"Floor: {of} at {note}, {floor:.2f}.")
         if protocol[0] == "smoke":
             notes.append("This protocol tries the pipeline: its values are no results.")
     if without:

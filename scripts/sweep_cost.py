@@ -42,27 +42,27 @@ def measure(configs: list[Config], device: torch.device) -> dict[str, Cost]:
         device, configs[0].fid_precision, configs[0].inception_weights or None
     )
     distance = seconds_a_fid(configs[0], extractor)
-    timed: dict[Config, tuple[float, float, str]] = {}
+    timed: dict[Config, tuple[float, float, str, int]] = {}
     costs, references = {}, set()
     for config in configs:
         kind = dataclasses.replace(config, seed=Config.seed)
         if kind not in timed:
             timed[kind] = time_one(SYSTEMS[config.model](config, device), extractor)
-        step, image, reference = timed[kind]
-        images = PROTOCOLS[config.fid_protocol].n_fake
+        step, image, reference, images = timed[kind]
         if reference not in references:
             references.add(reference)
-            images += images_of_reference(config, reference)
+            images += images_of_reference(config, reference, images)
         costs[config.run_name] = Cost(step, images * image + distance)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the runs want the memory
     return costs
 
 
-def time_one(trainer: Trainer, extractor: InceptionV3) -> tuple[float, float, str]:
-    """Seconds a step, seconds a scored image; the name of the real images' moments it needs."""
+def time_one(trainer: Trainer, extractor: InceptionV3) -> tuple[float, float, str, int]:
+    """Seconds a step and a scored image; the real moments' file name; the images scored."""
     image = seconds_an_image(trainer, extractor)
-    return seconds_a_step(trainer), image, file_name(trainer, extractor)
+    images = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.load_data("train"))
+    return seconds_a_step(trainer), image, file_name(trainer, extractor), images
 
 
 def seconds_a_step(trainer: Trainer) -> float:
@@ -89,7 +89,8 @@ def seconds_an_image(trainer: Trainer, extractor: InceptionV3) -> float:
 
 def seconds_a_fid(config: Config, extractor: InceptionV3) -> float:
     """Of the Frechet distance and its jackknife: one distance timed, between random moments."""
-    n = min(PROTOCOLS[config.fid_protocol].n_fake, extractor.dims + 1)
+    most = extractor.dims + 1
+    n = min(PROTOCOLS[config.fid_protocol].n_fake or most, most)
     covariance = torch.randn(n, extractor.dims, dtype=torch.float64).T.cov()
     mean = torch.zeros(extractor.dims, dtype=torch.float64)
     start = time.perf_counter()
@@ -99,12 +100,12 @@ def seconds_a_fid(config: Config, extractor: InceptionV3) -> float:
     return once - start + (GROUPS + 1) * (time.perf_counter() - once)
 
 
-def images_of_reference(config: Config, name: str) -> int:
+def images_of_reference(config: Config, name: str, n_fake: int) -> int:
     """Real images that the first run has to measure; 0 if their moments are on disk."""
     if any((folder / name).is_file() for folder in (SHIPPED, Path(config.data_dir) / "reference")):
         return 0
     protocol = PROTOCOLS[config.fid_protocol]
-    return (protocol.n_real or protocol.n_fake) + protocol.n_floor
+    return (protocol.n_real or n_fake) + (protocol.n_floor or 0)
 
 
 def in_words(seconds: float) -> str:

@@ -6,6 +6,7 @@ batch, which is another game. And a GAN amplifies rounding, so that few steps ca
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,3 +219,21 @@ def test_moments_of_shares_merge_to_those_of_all(tmp_path):
     assert wanted.shape == (10, 1 + 16 + 256)
     assert wanted[:, 0].sum() == 131
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
+
+
+def test_two_ranks_score_fid_and_kid_as_one_does(data_dir, tmp_path):
+    tiny = TINY | {"run": "fresh", "fid_protocol": "all", "data_dir": data_dir}
+    found = []
+    for number in (1, 2):
+        argv = flags(**tiny, runs_dir=tmp_path / f"of{number}")
+        ended = run_ranks(number, run_main, argv, folder=tmp_path)
+        assert [one.status for one in ended] == [0] * number, ended
+        assert ended[0].stdout.count("KID") == 1
+        found.append(results(tmp_path / f"of{number}" / "fresh"))
+        shutil.rmtree(data_dir / "reference")  # each measures the real images itself
+    one, two = found
+    assert [line["metric"] for line in one] == [line["metric"] for line in two] == ["fid", "kid"]
+    for a, b in zip(one, two, strict=True):
+        assert (a["n_real"], a["n_fake"], b["n_real"], b["n_fake"]) == (150,) * 4
+        for key in ("value", "error", "floor"):
+            assert b[key] == pytest.approx(a[key], rel=1e-6)

@@ -239,11 +239,13 @@ def test_fewer_images_than_features_warn_and_compute():
 
 
 def test_protocols():
-    assert set(PROTOCOLS) == {"homework", "10k", "50k", "smoke"}
+    assert set(PROTOCOLS) == {"homework", "10k", "50k", "all", "smoke"}
     homework = PROTOCOLS["homework"]
     assert (homework.split, homework.n_real, homework.n_fake) == ("train", 3000, 3000)
     assert (homework.floor_split, homework.n_floor) == ("train", 3000)
     assert PROTOCOLS["10k"].n_real is PROTOCOLS["50k"].n_real is None
+    assert PROTOCOLS["all"].n_real is PROTOCOLS["all"].n_fake is PROTOCOLS["all"].n_floor is None
+    assert [name for name, protocol in PROTOCOLS.items() if protocol.kid] == ["all"]
 
 
 # The command

@@ -18,6 +18,7 @@ from dataset import order
 from errors import UserError
 from fid import PROTOCOLS, Protocol, frechet_distance
 from inception import WEIGHTS_DIGEST, load_inception
+from kid import kid_with_error
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 
@@ -109,7 +110,9 @@ def test_a_damaged_reference_is_named(trainer, pixel_means):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_floor_images_are_never_the_reference_images(name):
     protocol = PROTOCOLS[name]
-    if protocol.split == protocol.floor_split:
+    if protocol.n_floor is None:
+        assert protocol.floor_of == "two halves of the real images"
+    elif protocol.split == protocol.floor_split:
         assert protocol.n_real + protocol.n_floor <= 60_000
     else:
         assert {protocol.split, protocol.floor_split} == {"train", "test"}
@@ -123,6 +126,79 @@ def test_the_floor_takes_other_images(trainer, pixel_means, monkeypatch):
     a, b = features[:75], features[75:]
     expected = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
     assert found.floor == pytest.approx(expected, rel=1e-6)
+
+
+# The protocol of small sets
+
+
+@pytest.fixture
+def small(tiny_config, pixel_means):
+    return SYSTEMS["dcgan"](tiny_config(fid_protocol="all"), torch.device("cpu"))
+
+
+def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(small, pixel_means, capsys):
+    fid, kid = score.score(small)
+    real = pixel_means(small.load_data("train").images[order(150, 0, 0)])
+    fake = pixel_means(torch.cat(list(small.generate(150, small.config.seed))))
+    assert (fid["n_real"], fid["n_fake"], kid["n_real"], kid["n_fake"]) == (150,) * 4
+    a, b = real.double(), fake.double()
+    wanted = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert fid["value"] == pytest.approx(wanted, rel=1e-6)
+    assert (kid["value"], kid["error"]) == pytest.approx(kid_with_error(real, fake))
+    a, b = real[:75].double(), real[75:].double()
+    wanted = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert fid["floor"] == pytest.approx(wanted, rel=1e-6)
+    assert kid["floor"] == pytest.approx(kid_with_error(real[:75], real[75:])[0])
+    assert kid["floor"] < kid["value"]
+    assert {*FIELDS, "floor_of", "jackknife_blocks"} <= set(lines(small)[1])
+    out = capsys.readouterr().out
+    assert "150 real images of the train split against 150 generated; two halves of the real" in out
+    assert f"KID {kid['value']:.5f} ± {kid['error']:.5f}" in out
+
+
+def test_the_features_of_the_real_images_are_cached_with_their_moments(
+    small, pixel_means, monkeypatch
+):
+    first = score.score(small)
+    monkeypatch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
+    again = score.score(small)
+    assert [r["value"] for r in again] == pytest.approx([r["value"] for r in first], rel=1e-6)
+
+
+def test_kid_takes_the_first_images_of_each_half_where_there_are_many(
+    small, pixel_means, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(reference, "MOST", 40)
+    monkeypatch.setattr(score, "MOST", 40)
+    object.__setattr__(small.config, "runs_dir", str(tmp_path))
+    real = pixel_means(small.load_data("train").images[order(150, 0, 0)])
+    found = reference.compute_reference(small, pixel_means)
+    assert torch.equal(found.features, torch.cat([real[:20], real[75:95]]))
+    monkeypatch.setattr(score, "find_reference", lambda *_: found)
+    fid, kid = score.Scorer(small).measure()
+    assert (fid["n_real"], fid["n_fake"], kid["n_real"], kid["n_fake"]) == (150, 150, 40, 40)
+    assert found.moments.mean == pytest.approx(real.double().mean(0))
+
+
+def test_two_halves_want_two_images_each(small, pixel_means, monkeypatch):
+    data = small.load_data("train")
+    three = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])
+    monkeypatch.setattr(small, "load_data", lambda _: three)
+    with pytest.raises(UserError, match="two halves of 3 training images: wanted 4"):
+        reference.compute_reference(small, pixel_means)
+
+
+def test_kid_during_training_is_a_curve_named_kid(tiny_config, monkeypatch, pixel_means):
+    from test_trainer import curves
+
+    scored, _ = train_scored(
+        tiny_config, monkeypatch, "all", pixel_means, fid_every=2, fid_protocol="all"
+    )
+    tags = [(tag, step) for tag, step, _ in curves(scored.config.run_dir)]
+    points = {point for point in tags if point[0].startswith(("kid", "fid"))}
+    assert points == {("fid_all", 2), ("kid", 2), ("fid_all", 4), ("kid", 4)}
+    found = [(line["metric"], line["step"]) for line in lines(scored)]
+    assert found == [("fid", 2), ("kid", 2), ("fid", 4), ("kid", 4)]
 
 
 ROOT = Path(__file__).parent.parent
@@ -162,7 +238,7 @@ def train_scored(make, monkeypatch, run: str, extractor, **changes):
     monkeypatch.setattr(score, "load_inception", lambda *_: loads.append("Inception") or extractor)
     find = reference.find_reference
     monkeypatch.setattr(score, "find_reference", lambda *a: loads.append("real") or find(*a))
-    config = make(run=run, fid_protocol="smoke", **changes)
+    config = make(run=run, **{"fid_protocol": "smoke"} | changes)
     trainer = SYSTEMS["dcgan"](config, torch.device("cpu"))
     trainer.train(score.Scorer(trainer).during_training if config.fid_every else None)
     return trainer, loads

@@ -1,0 +1,118 @@
+"""From a run's grids to an animation, opened again with Pillow."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from scripts import evolution
+
+
+def write_grid(path, step: int, *, colour: bool, size: int = 70) -> None:
+    """Brighter with the step, on noise; RGB as torchvision writes it, even where it is grey."""
+    rng = np.random.default_rng(step)
+    shape = (size, size, 3 if colour else 1)
+    pixels = np.broadcast_to(rng.integers(0, 100, shape), (size, size, 3)) + step
+    Image.fromarray(pixels.astype(np.uint8)).save(path / f"samples-{step:07d}.png")
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """Grey grids of steps 20, 40, 60, 80, and files that are none."""
+    folder = tmp_path / "run" / "samples"
+    folder.mkdir(parents=True)
+    for step in (80, 20, 60, 40):
+        write_grid(folder, step, colour=False)
+    (folder / "collapse-digits-0000030.png").write_bytes(b"another tag")
+    (folder / "notes.txt").touch()
+    return tmp_path / "run"
+
+
+def refusal(capsys, *argv) -> str:
+    assert evolution.main(list(map(str, argv))) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    return error
+
+
+@pytest.mark.parametrize(("kind", "file_format"), [("gif", "GIF"), ("apng", "PNG")])
+def test_each_grid_is_a_frame_in_the_order_of_steps(run_dir, kind, file_format, capsys):
+    assert evolution.main([str(run_dir), "--format", kind, "--fps", "5"]) == 0
+    path = run_dir / f"evolution.{kind}"
+    assert f"{path}: 4 grids" in capsys.readouterr().out
+    with Image.open(path) as found:
+        assert (found.format, found.n_frames, found.info["loop"]) == (file_format, 4, 0)
+        durations, frames = [], []
+        for frame in ImageSequence.Iterator(found):
+            durations.append(frame.info["duration"])
+            frames.append(np.asarray(frame.convert("L")))
+    assert durations == [200, 200, 200, 2000]
+    for frame, step in zip(frames, (20, 40, 60, 80), strict=True):
+        assert frame.shape == (84, 70)  # a label of 14 pixels above the grid
+        with Image.open(run_dir / "samples" / f"samples-{step:07d}.png") as grid:
+            assert np.array_equal(frame[14:], np.asarray(grid.convert("L")))
+    labels = {frame[:14].tobytes() for frame in frames}
+    assert len(labels) == 4
+    assert all(frame[:14].max() > 150 for frame in frames)
+    assert not list(run_dir.glob("*.part"))
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("gif", 12), ("apng", 0)])
+def test_colours_are_kept(run_dir, kind, tolerance):
+    write_grid(run_dir / "samples", 100, colour=True)
+    path, n = evolution.animate(run_dir, kind=kind)
+    assert n == 5
+    with Image.open(path) as found, Image.open(run_dir / "samples/samples-0000100.png") as grid:
+        found.seek(4)
+        last = np.asarray(found.convert("RGB")).astype(int)[14:]
+        assert np.abs(last - np.asarray(grid)).mean() <= tolerance
+
+
+def test_a_long_run_is_thinned_and_large_grids_shrink(tmp_path):
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for step in range(10):
+        write_grid(folder, step, colour=False, size=201)
+    path, n = evolution.animate(tmp_path, most=4, side=101)
+    with Image.open(path) as found:
+        assert (n, found.n_frames, found.size) == (4, 4, (102, 116))  # both even
+    grids = evolution.find_grids(tmp_path, "samples")
+    assert [step for step, _ in evolution.evenly(grids, 4)] == [0, 3, 6, 9]
+    assert evolution.evenly(grids, 10) == grids
+
+
+def test_out_may_name_file_and_format(run_dir, tmp_path):
+    path, _ = evolution.animate(run_dir, out=str(tmp_path / "short.PNG"))
+    with Image.open(path) as found:
+        assert (path.name, found.format, found.n_frames) == ("short.PNG", "PNG", 4)
+
+
+def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, capsys):
+    assert "is no folder" in refusal(capsys, tmp_path / "none")
+    assert "has no samples/: found run" in refusal(capsys, tmp_path)
+    assert "0 grids of 'other'" in refusal(capsys, run_dir, "--tag", "other")
+    assert "--fps 0: wanted" in refusal(capsys, run_dir, "--fps", "0")
+    assert "--fps nan: wanted" in refusal(capsys, run_dir, "--fps", "nan")
+    assert "--frames 1: wanted at least 2" in refusal(capsys, run_dir, "--frames", 1)
+    assert "ends in .gif" in refusal(capsys, run_dir, "--out", "evolution.avi")
+    assert "they differ" in refusal(capsys, run_dir, "--out", "a.gif", "--format", "apng")
+    assert "no folder: make it" in refusal(capsys, run_dir, "--out", tmp_path / "no" / "a.gif")
+    write_grid(run_dir / "samples", 100, colour=False, size=30)
+    assert "0000100.png has another size" in refusal(capsys, run_dir)
+    torn = run_dir / "samples" / "samples-0000100.png"
+    torn.write_bytes((run_dir / "samples" / "samples-0000080.png").read_bytes()[:300])
+    assert "0000100.png cannot be read as a picture" in refusal(capsys, run_dir)
+    assert not list(run_dir.glob("evolution*"))
+
+
+def test_an_mp4_is_made_or_says_what_it_needs(run_dir, capsys):
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        assert "pip install imageio-ffmpeg" in refusal(capsys, run_dir, "--format", "mp4")
+        return
+    import imageio_ffmpeg
+
+    path, _ = evolution.animate(run_dir, kind="mp4", fps=4)
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
+    assert (frames, seconds) == (12, pytest.approx(3, abs=0.1))
+    assert next(imageio_ffmpeg.read_frames(str(path)))["size"] == (70, 84)

@@ -1,0 +1,133 @@
+"""KID against loops written out, closed forms, and its own statistics over many draws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import PixelMeans
+
+from errors import UserError
+from kid import Keeping, block_sums, kernel, kid_with_error
+
+
+def normal(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(shift, 1, (n, d)))
+
+
+def by_loops(x, y) -> float:
+    """Gretton et al. 2012, eq. 3, a pair at a time."""
+    x, y, d = x.tolist(), y.tolist(), x.shape[1]
+
+    def k(a, b):
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / d + 1) ** 3
+
+    n, m = len(x), len(y)
+    within_x = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j)
+    within_y = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j)
+    between = sum(k(a, b) for a in x for b in y)
+    return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
+
+
+def value_of(x, y) -> float:
+    return kid_with_error(x, y, blocks=1)[0]
+
+
+def test_the_kernel_by_hand():
+    x, y = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, -1.0]])
+    assert kernel(x, y).tolist() == [[1.5**3], [1.0]]
+
+
+def test_a_tiny_case_by_hand():
+    """d = 1, x = {0, 1}, y = {1, 2}: 1 + k(1, 2) - 2 (1 + 1 + k(1, 1) + k(1, 2)) / 4."""
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+    value, error = kid_with_error(x, y)
+    assert value == 1 + 27 - 2 * (1 + 1 + 8 + 27) / 4
+    assert math.isnan(error)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 10])
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (23, 31)])
+def test_the_value_is_that_of_all_pairs_whatever_the_blocks(n, m, blocks):
+    x, y = normal(n, 5, 0), normal(m, 5, 1, shift=0.5)
+    assert kid_with_error(x, y, blocks=blocks)[0] == pytest.approx(by_loops(x, y), rel=1e-12)
+    assert kid_with_error(y, x, blocks=blocks)[0] == pytest.approx(by_loops(x, y), rel=1e-12)
+
+
+def test_the_error_is_the_jackknife_over_blocks_of_both_sets():
+    x, y = normal(22, 3, 0), normal(17, 3, 1, shift=1.0)
+    left_out = [
+        by_loops(x[torch.arange(22) % 4 != b], y[torch.arange(17) % 4 != b]) for b in range(4)
+    ]
+    wanted = math.sqrt(3 * np.var(left_out))
+    assert kid_with_error(x, y, blocks=4)[1] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_block_sums_leave_out_each_sample_with_itself():
+    x = normal(7, 3, 0)
+    k = kernel(x, x).fill_diagonal_(0)
+    sums = block_sums(x, x, 2)
+    assert torch.allclose(sums, sums.T)
+    assert sums[0, 1] == pytest.approx(k[0::2, 1::2].sum().item())
+    assert sums.sum() == pytest.approx(k.sum().item())
+
+
+def test_of_one_distribution_it_is_0_on_average_however_few_there_are():
+    values = [value_of(normal(8, 4, s), normal(6, 4, s + 10**6)) for s in range(2000)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(len(values))
+    assert 0.3 < np.mean(np.array(values) < 0) < 0.8
+
+
+def test_the_mean_over_draws_is_the_discrepancy_of_the_two_distributions():
+    """d = 1, N(0, 1) and N(a, 1): E k = 1 + 3 E xy + 3 E x^2y^2 + E x^3y^3 of independent x, y."""
+    a = 0.7
+    p, q = (0, 1, 0), (a, 1 + a * a, a**3 + 3 * a)  # moments 1 to 3
+
+    def mean_kernel(u, v):
+        return 1 + 3 * u[0] * v[0] + 3 * u[1] * v[1] + u[2] * v[2]
+
+    wanted = mean_kernel(p, p) + mean_kernel(q, q) - 2 * mean_kernel(p, q)
+    draws = [value_of(normal(10, 1, s), normal(10, 1, s + 10**6, a)) for s in range(4000)]
+    assert np.mean(draws) == pytest.approx(wanted, abs=4 * np.std(draws) / math.sqrt(len(draws)))
+    assert wanted > 1
+
+
+@pytest.mark.parametrize(("shift", "ratio"), [(0.0, 2**0.5), (1.0, 1.0)])
+def test_the_error_is_the_spread_over_draws_and_too_large_between_equals(shift, ratio):
+    draws = [kid_with_error(normal(60, 4, s), normal(60, 4, s + 10**6, shift)) for s in range(300)]
+    values, errors = np.array(draws).T
+    assert math.sqrt((errors**2).mean()) / values.std(ddof=1) == pytest.approx(ratio, rel=0.15)
+
+
+def test_the_mean_over_the_papers_subsets_is_the_value():
+    x, y = normal(60, 4, 0), normal(60, 4, 1, shift=0.5)
+    rng = np.random.default_rng(0)
+    subsets = [
+        value_of(x[rng.permutation(60)[:20]], y[rng.permutation(60)[:20]]) for _ in range(1000)
+    ]
+    sampling_error = np.std(subsets) / math.sqrt(len(subsets))
+    assert np.mean(subsets) == pytest.approx(kid_with_error(x, y)[0], abs=4 * sampling_error)
+
+
+def test_float32_features_are_reckoned_with_in_float64():
+    x, y = normal(40, 8, 0).float() + 3, normal(40, 8, 1).float() + 3
+    assert kid_with_error(x, y)[0] == pytest.approx(by_loops(x.double(), y.double()), rel=1e-10)
+
+
+def test_bad_features_are_refused():
+    x = normal(4, 3, 0)
+    with pytest.raises(UserError, match="KID of 1 and 4 images"):
+        kid_with_error(x[:1], x)
+    with pytest.raises(UserError, match="3 and 2 features"):
+        kid_with_error(x, x[:, :2])
+    with pytest.raises(UserError, match="NaN or infinite"):
+        kid_with_error(x, x / 0)
+
+
+def test_keeping_keeps_the_first_features_and_hands_on_all():
+    batches = torch.randint(0, 256, (25, 1, 8, 8), dtype=torch.uint8).split(10)
+    keeping = Keeping(PixelMeans(), 12)
+    given = torch.cat([keeping(batch) for batch in batches])
+    assert torch.equal(given, PixelMeans()(torch.cat(batches)))
+    assert torch.equal(keeping.features(), given[:12])
+    assert sum(part.untyped_storage().nbytes() for part in keeping.kept) == 12 * 16 * 4
