@@ -59,7 +59,7 @@ def by_hand(name: str) -> tuple[int, int]:
     return tuple(w + 2 * sum(channels) for w, channels in zip(weights, normed, strict=True))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", TABLES)
 def test_layers_and_parameters_of_each_source(name):
     trainer = from_preset(name)
     assert (table(trainer.G), table(trainer.D)) == TABLES[name]
@@ -76,6 +76,21 @@ def test_settings_of_each_source():
     assert (emoji.image_size, emoji.num_training_steps, emoji.saving_steps) == (32, 20_000, 200)
     assert mnist64.num_training_steps == -(-25 * 60_000 // 64)
     assert stl10.num_training_steps == -(-25 * 105_000 // 128)
+
+
+def test_the_best_preset_is_the_homeworks_widest_setting_within_its_steps():
+    best = from_preset("best")
+    config = best.config
+    assert (config.dataset, config.image_size, config.batch_size) == ("mnist", 32, 64)
+    widths = (config.latent_dim, config.generator_hidden_dim, config.discriminator_hidden_dim)
+    assert widths == (100, 100, 100)
+    assert config.num_training_steps <= 5000
+    assert count_parameters(best.G) == 2_243_000
+    assert count_parameters(best.D) == 1_609_200 - 1200 + 801  # biases instead of BatchNorm
+
+
+def test_every_preset_builds_a_model():
+    assert set(PRESETS) == {*TABLES, "best"}
 
 
 def test_flags_come_before_the_preset():
