@@ -31,7 +31,8 @@ WATCHED = 500  # images a look of --collapse_every: a share of 10 % is known to 
 
 
 # A source's settings each, but for the first. What is not named is the default, which is the
-# sources' too: Adam at 2e-4 with beta1 0.5, transposed convolutions, BatchNorm in both, bce, one update of D an update of G.
+# sources' too: Adam at 2e-4 with beta1 0.5, transposed convolutions, BatchNorm in both, bce, one
+# update of D an update of G.
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours: the lowest FID found for the homework's (100, 100) within 5000 steps. docs/dcgan.md has
     # the search. 3000 steps are what was measured.
