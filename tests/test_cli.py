@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from PIL import Image
 from test_trainer import assert_same, curves
 
 import checkpoint
@@ -94,13 +95,25 @@ def readme_commands() -> list[str]:
     return sorted({c for c in commands if c.startswith("python main.py")})
 
 
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of 70 pictures of one colour each."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(70):
+        Image.new("RGB", (70, 64), (3 * i, 200, 90)).save(folder / f"{i}.png")
+    return folder
+
+
 def test_the_readme_shows_the_two_jobs():
     assert {"python main.py --do_train", "python main.py"} <= set(readme_commands())
 
 
 @pytest.mark.parametrize("command", readme_commands())
-def test_the_readmes_commands_run(command, tiny, pixel_means, capsys):
-    argv = [*shlex.split(command)[2:], *tiny]
+def test_the_readmes_commands_run(command, tiny, pixel_means, photos, capsys):
+    argv = [*shlex.split(command.replace("PHOTOS", str(photos)))[2:], *tiny]
+    if "--folder" in argv:
+        argv += ["--dataset", "folder"]  # over tiny's
     if "--help" in argv:
         with pytest.raises(SystemExit) as stop:
             main.main(argv)
