@@ -383,7 +383,7 @@ def test_the_script_itself_from_another_folder(tmp_path):
 
 def test_the_cost_of_a_protocol_without_a_number_is_that_of_the_dataset(tiny_config, pixel_means):
     trainer = SYSTEMS["dcgan"](tiny_config(fid_protocol="all"), torch.device("cpu"))
-    _, _, name, images = sweep_cost.time_one(trainer, pixel_means)
+    *_, images = sweep_cost.time_one(trainer, pixel_means)
     assert images == 150
     assert sweep_cost.images_of_reference(trainer.config, "none.npz", images) == 150
     assert sweep_cost.seconds_a_fid(trainer.config, pixel_means) > 0
