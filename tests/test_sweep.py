@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, PixelMeans
 from test_cli import OFFLINE, ROOT, flags
 
@@ -378,3 +379,11 @@ def test_the_script_itself_from_another_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| 16         | 1     | 70.12 " in done.stdout
     assert "One seed" in (tmp_path / "mine" / "sweep.md").read_text()
+
+
+def test_the_cost_of_a_protocol_without_a_number_is_that_of_the_dataset(tiny_config, pixel_means):
+    trainer = SYSTEMS["dcgan"](tiny_config(fid_protocol="all"), torch.device("cpu"))
+    *_, images = sweep_cost.time_one(trainer, pixel_means)
+    assert images == 150
+    assert sweep_cost.images_of_reference(trainer.config, "none.npz", images) == 150
+    assert sweep_cost.seconds_a_fid(trainer.config, pixel_means) > 0
