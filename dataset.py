@@ -17,15 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import emoji_data
-import folder_data
-import mnist
-import stl10
 from config import Config
-from data_spec import DataSpec
 from distributed import shard
-from pictures import resize
 from seeding import generator
+from sources import emoji_data, folder_data, mnist, stl10
+from sources.data_spec import DataSpec
+from sources.pictures import resize
 
 
 class Batch(NamedTuple):

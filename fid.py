@@ -25,8 +25,8 @@ from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
 from errors import UserError
-from image_folder import image_batches, image_paths
 from moments import Moments, as_float64, features_to_groups
+from sources.image_folder import image_batches, image_paths
 
 GROUPS = 10  # of the jackknife
 DIMS = 2048  # pool3 of Inception-v3

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_spec import NoTestSplit
 from dataset import ImageData, identity, order
 from distributed import gather, in_turn, local_rank, shard, together
 from errors import UserError
@@ -26,6 +25,7 @@ from fid import PROTOCOLS, fid_with_error
 from inception import InceptionV3
 from kid import MOST, Keeping, kid_with_error
 from moments import Moments, features_to_groups
+from sources.data_spec import NoTestSplit
 from trainer import Trainer
 
 SHIPPED = Path(__file__).parent / "inception" / "reference"

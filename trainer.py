@@ -22,7 +22,6 @@ import checkpoint
 import dataset
 import distributed
 from config import Config, differences
-from data_spec import DataSpec
 from dataset import Batch, Batches, ImageData
 from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
 from doctor import Watcher
@@ -34,6 +33,7 @@ from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
 from modes import frozen, in_training_form, mixes_samples, sampling
 from runlog import RunLog, open_log
 from seeding import generator
+from sources.data_spec import DataSpec
 
 # score(log, stopping): a FID during training, given up as soon as stopping() is true
 Score = Callable[[RunLog, Callable[[], bool]], None]

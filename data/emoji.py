@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config import print_error
 from download import npm_pack
 from errors import UserError
-from pictures import decode
+from sources.pictures import decode
 
 SIZE = 32
 PRESENTATION = "FE0F"  # asks for the coloured form; packages disagree on where it stands

@@ -32,9 +32,9 @@ from dataset import ImageData
 from digits import SIZE, as_input, load_digits, predict
 from digits.figures import counts_figure, neighbours_figure, save
 from errors import UserError
-from image_folder import image_paths, read_rgb
 from score import circumstances
 from scripts.saved_run import open_run
+from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
 
 COMPARED = 2000  # at most so many images are compared pixel by pixel: the time grows with them

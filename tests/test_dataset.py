@@ -12,9 +12,9 @@ from conftest import write_idx
 from PIL import Image
 
 import dataset
-import mnist
 from dataset import Batches, ImageData
 from errors import UserError
+from sources import mnist
 
 
 def load_fashion(data_dir: Path, split: str = "train", image_size: int = 32) -> ImageData:

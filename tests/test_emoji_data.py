@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import dataset
-from data_spec import DataSpec
 from errors import UserError
+from sources.data_spec import DataSpec
 
 SCRIPT = Path(__file__).parent.parent / "data" / "emoji.py"
 FOLDERS = {"Apple": 5, "Windows": 4, "Test_Apple": 3, "Test_Windows": 2}

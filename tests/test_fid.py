@@ -12,8 +12,8 @@ from PIL import Image
 import fid
 from errors import UserError
 from fid import PROTOCOLS, covariance_factor, fid_with_error, frechet_distance
-from image_folder import image_batches, image_paths
 from moments import Moments
+from sources.image_folder import image_batches, image_paths
 
 approx = pytest.approx
 

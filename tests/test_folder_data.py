@@ -11,12 +11,10 @@ import torch
 from PIL import Image
 
 import dataset
-import folder_data
-import image_cache
-import image_files
-from data_spec import DataSpec, NoTestSplit
 from errors import UserError
-from folder_data import split_names
+from sources import folder_data, image_cache, image_files
+from sources.data_spec import DataSpec, NoTestSplit
+from sources.folder_data import split_names
 
 
 def save(path: Path, *, size=(20, 24), colour: bool = True, seed: int = 0) -> None:
@@ -79,7 +77,7 @@ def test_a_zip_gives_the_same_and_nothing_is_extracted(photos, load, tmp_path):
 
 def test_the_cache_serves_until_a_file_or_a_setting_changes(photos, load, monkeypatch):
     first = load(photos)
-    monkeypatch.setattr("decoding.decode", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("sources.decoding.decode", lambda *_, **__: 1 / 0)
     assert torch.equal(load(photos), first)
     monkeypatch.undo()
     assert load(photos, size=8).shape[-1] == 8

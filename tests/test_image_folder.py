@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-import image_folder
 from errors import UserError
-from image_folder import image_batches, image_paths
+from sources import image_folder
+from sources.image_folder import image_batches, image_paths
 
 
 def write_images(folder, n, mode="RGB", suffix=".png"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pictures import TooSmall, decode, eight_bits, is_grey, middle, resize
+from sources.pictures import TooSmall, decode, eight_bits, is_grey, middle, resize
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import dataset
-import stl10
 from errors import UserError
+from sources import stl10
 
 COUNTS = {"train": 6, "unlabeled": 9, "test": 4}
 

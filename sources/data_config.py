@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from config import Config, setting
-from data_spec import EMOJI_STYLES, SMALL_IMAGES
 from dataset import DATASETS
 from errors import UserError
+from sources.data_spec import EMOJI_STYLES, SMALL_IMAGES
 
 BELONGS_TO = {"folder": "folder", "small_images": "folder", "emoji_style": "emoji"}  # -> dataset
 

@@ -14,12 +14,12 @@ import torch
 from torchvision.datasets import STL10
 from tqdm import tqdm
 
-import image_cache
-from data_spec import DataSpec
 from download import check_digest, fetch, first_that_answers
 from errors import UserError
-from image_files import digest
-from pictures import resize
+from sources import image_cache
+from sources.data_spec import DataSpec
+from sources.image_files import digest
+from sources.pictures import resize
 
 SHAPE = (3, 96, 96)
 IMAGE = 3 * 96 * 96  # bytes

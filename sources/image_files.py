@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from errors import UserError
-from image_folder import EXTENSIONS
+from sources.image_folder import EXTENSIONS
 
 LARGEST = 1 << 28  # bytes of one file in an archive; what claims more is a bomb, not an image
 

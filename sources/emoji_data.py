@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-import image_cache
-from data_spec import EMOJI_STYLES, DataSpec
-from decoding import Decoding
 from errors import UserError
-from image_files import FolderFiles, digest
+from sources import image_cache
+from sources.data_spec import EMOJI_STYLES, DataSpec
+from sources.decoding import Decoding
+from sources.image_files import FolderFiles, digest
 
 FOLDERS = {"train": "{}", "test": "Test_{}"}
 ARCHIVES = ("emoji.tar", "emoji.tar.gz", "emoji.tgz")

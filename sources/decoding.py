@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import image_cache
 from errors import UserError
-from image_files import Files
-from pictures import Picture, TooSmall, decode
+from sources import image_cache
+from sources.image_files import Files
+from sources.pictures import Picture, TooSmall, decode
 
 CHUNK = 256  # images decoded before they are written
 CHUNKS_AHEAD = 2

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-import image_cache
-from data_spec import DataSpec, NoTestSplit
-from decoding import Decoding
 from errors import UserError
-from image_files import Files, digest, open_files
-from pictures import is_grey
+from sources import image_cache
+from sources.data_spec import DataSpec, NoTestSplit
+from sources.decoding import Decoding
+from sources.image_files import Files, digest, open_files
+from sources.pictures import is_grey
 
 
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
