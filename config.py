@@ -180,6 +180,11 @@ class Config:
             raise UserError(f"--run {self.run!r}: wanted a plain folder name, without slashes.")
 
     @property
+    def request(self) -> str:
+        """The flag that asks for the trained system's work instead of a training or a score."""
+        return ""
+
+    @property
     def run_name(self) -> str:
         return self.run or name_of(self)
 

@@ -57,6 +57,9 @@ def work(config: Config, device: torch.device) -> None:
     if config.dry_run:
         print(plan(trainer))
         return
+    if config.request:
+        serve(trainer)
+        return
     scorer = Scorer(trainer) if config.fid_every and config.do_train else None
     if config.do_train:
         trainer.train(scorer and scorer.during_training)
@@ -65,6 +68,21 @@ def work(config: Config, device: torch.device) -> None:
     if not config.no_score:
         score(trainer, scorer)
     print(f"next: tensorboard --logdir {config.runs_dir}")
+
+
+def serve(trainer: Trainer) -> None:
+    """What a flag of the system's own asks of its latest checkpoint."""
+    config = trainer.config
+    if config.do_train:
+        raise UserError(
+            f"{config.request} uses a trained run: leave out --do_train, or train first."
+        )
+    if not distributed.together(trainer.resume):
+        raise UserError(
+            f"{config.request} needs a trained run, and {trainer.checkpoint_dir} holds no"
+            " checkpoint: train it with --do_train, or name another with --run."
+        )
+    distributed.on_main(trainer.serve)
 
 
 def pick_device(config: Config) -> torch.device:

@@ -26,12 +26,13 @@ from trainer import Trainer
 
 def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, Any]]:
     """FID (and KID) by the config's protocol and the system's own scores: printed, logged, kept."""
-    measured = (scorer or Scorer(trainer)).measure()
-    results = list(measured)
-    for metric, value in trainer.evaluate().items():
-        results.append({"metric": metric, "value": value} | circumstances(trainer))
+    scorer = scorer or Scorer(trainer)
+    results = scorer.measure()
+    print("\n".join(in_words(result) for result in results))
+    for own in trainer.evaluate(scorer.extractor):
+        results.append(own | circumstances(trainer))
+        print(own_in_words(own))
     on_main(lambda: [record(trainer.config.run_dir, result) for result in results])
-    print("\n".join(in_words(result) for result in measured))
     return results
 
 
@@ -181,3 +182,9 @@ def in_words(result: dict[str, Any]) -> str:
         f" ({result['protocol']}: {result['n_real']:,} real images of the {result['split']} split"
         f" against {result['n_fake']:,} generated; {result['floor_of']} {floor})"
     )
+
+
+def own_in_words(result: dict[str, Any]) -> str:
+    error = f" ± {result['error']:.2g}" if math.isfinite(result.get("error", math.nan)) else ""
+    about = f" ({result['about']})" if result.get("about") else ""
+    return f"{result['metric']} {result['value']:.4g}{error}{about}"

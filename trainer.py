@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -192,9 +193,17 @@ class Trainer:
         """How `generate` runs the model: part of every result."""
         return {"ema": False, "batchnorm": "running statistics"}
 
-    def evaluate(self) -> dict[str, float]:
-        """The system's own scores, by metric; FID is not among them."""
-        return {}
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """The system's own scores beside FID, which the protocols give. extractor: Inception-v3.
+
+        A dict each: metric (its tag), value, error (a standard error, where there is one), about
+        (in words: of what and of how many), and whatever else the value depends on.
+        """
+        return []
+
+    def serve(self) -> None:
+        """What the flag `config.request` asks of the trained networks."""
+        raise NotImplementedError
 
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """After every step, for panels and warnings; `scalars` on logging steps only.

@@ -287,3 +287,28 @@ def test_a_disk_that_fills_while_saving(tiny, tmp_path):
     error = one_sentence(python("main.py", *tiny, "--do_train", "--no_score", before=fill))
     assert "can't be" in error
     assert not list((tmp_path / "runs").rglob("*.part"))
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """dcgan with a flag of its own use: what a `--prompt` or a `--translate` is."""
+    from systems.dcgan import DCGAN, DCGANConfig
+
+    monkeypatch.setattr(DCGANConfig, "request", "--prompt")
+    monkeypatch.setattr(DCGAN, "serve", lambda self: print(f"served at step {self.step}"))
+
+
+def test_a_systems_own_request_needs_a_trained_run_and_nothing_else(tiny, asking, capsys):
+    assert main.main(tiny) == 1
+    assert "--prompt needs a trained run" in capsys.readouterr().err
+    assert main.main([*tiny, "--do_train"]) == 1
+    assert "leave --do_train out" in capsys.readouterr().err
+
+
+def test_a_systems_own_request_is_served_by_the_latest_checkpoint(tiny, request, capsys):
+    assert main.main([*tiny, "--do_train", "--no_score"]) == 0
+    request.getfixturevalue("asking")
+    assert main.main(tiny) == 0
+    out = capsys.readouterr().out
+    assert "served at step" in out
+    assert "FID" not in out.split("served")[-1]

@@ -359,3 +359,14 @@ def test_references_of_two_styles_and_two_folders_have_two_names(
         for folder in (photos, other)
     }
     assert len(names) == 2
+
+
+def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys, monkeypatch):
+    own = {"metric": "accuracy", "value": 0.875, "error": 0.01, "about": "of 8 images"}
+    monkeypatch.setattr(trainer, "evaluate", lambda extractor: [own])
+    fid, accuracy = score.score(trainer)
+    assert fid["metric"] == "fid"
+    assert accuracy["value"] == 0.875
+    assert {"seed", "step", "device", "git_commit"} <= accuracy.keys()
+    assert "accuracy 0.875 ± 0.01 (of 8 images)" in capsys.readouterr().out
+    assert [line["metric"] for line in lines(trainer)] == ["fid", "accuracy"]
