@@ -74,9 +74,7 @@ def serve(trainer: Trainer) -> None:
     """What a flag of the system's own asks of its latest checkpoint."""
     config = trainer.config
     if config.do_train:
-        raise UserError(
-            f"{config.request} uses a trained run: leave out --do_train, or train first."
-        )
+        raise UserError(f"{config.request} uses a trained run: leave --do_train out.")
     if not distributed.together(trainer.resume):
         raise UserError(
             f"{config.request} needs a trained run, and {trainer.checkpoint_dir} holds no"
