@@ -74,7 +74,12 @@ class Config:
         42, "of the weights, the order and the noise", group="training", tag="s{}", at_least=0
     )
     batch_size: int = setting(
-        64, "images a step, of all processes together", group="training", tag="b{}", at_least=2
+        64,
+        "images a step, of all processes together",
+        group="training",
+        tag="b{}",
+        at_least=2,
+        below=1_000_001,
     )
     sync_bn: bool = setting(
         False,
@@ -178,6 +183,11 @@ class Config:
             check(field, getattr(self, field.name))
         if self.run and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", self.run):
             raise UserError(f"--run {self.run!r}: wanted a plain folder name, without slashes.")
+        if self.do_train and self.no_score and self.fid_every:
+            raise UserError(
+                f"--fid_every {self.fid_every} asks for scores and --no_score forbids them:"
+                " leave one out (--fid_every 0 where the run has it)."
+            )
 
     @property
     def request(self) -> str:
@@ -243,8 +253,15 @@ def differences(config: Config, saved: dict[str, Any]) -> list[str]:
         for f in dataclasses.fields(config)
         if f.metadata["role"] == "defines"
         and f.name in saved
-        and saved[f.name] != getattr(config, f.name)
+        and not alike(saved[f.name], getattr(config, f.name))
     ]
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Equal, or two spellings of one path."""
+    if a == b or not (isinstance(a, str) and isinstance(b, str) and a and b and "/" in a + b):
+        return a == b
+    return Path(a).expanduser().resolve() == Path(b).expanduser().resolve()
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -8,6 +8,7 @@ step: a batch is `images[order]`, brought to [-1, 1]. The order of samples is a 
 uninterrupted one does.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,15 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.images)
 
+    def fingerprint(self) -> str:
+        """Their number, shape, and a hash of 64 of them with their labels, evenly spread."""
+        some = torch.linspace(0, len(self) - 1, 64).long()
+        seen = hashlib.sha256()
+        for tensor in (self.images, self.labels):
+            seen.update(tensor[some.to(tensor.device)].cpu().contiguous().numpy().tobytes())
+        shape = "x".join(map(str, self.images.shape[1:]))
+        return f"{len(self)} of {shape}, {seen.hexdigest()[:12]}"
+
     def batch(self, indices: Tensor) -> Batch:
         images = self.images[indices].to(self.labels.device)
         return Batch(to_signed(images), self.labels[indices])
@@ -75,6 +85,10 @@ class Batches:
     def __init__(self, data: ImageData, *, batch_size: int, seed: int) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.orders: dict[int, Tensor] = {}
+
+    def fingerprint(self) -> str:
+        """Of the images, by their number and a look at some: two sets tell themselves apart."""
+        return self.data.fingerprint()
 
     def order(self, epoch: int) -> Tensor:
         if epoch not in self.orders:

@@ -184,9 +184,10 @@ def average_batchnorm(networks: Iterable[nn.Module]) -> None:
 
 def mean_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
     """Means over the ranks, read back from the device; a NaN of one rank is a NaN of all."""
-    if world() == 1 or not scalars:
-        return {tag: float(value) for tag, value in scalars.items()}
-    values = torch.stack([torch.as_tensor(value).detach().float() for value in scalars.values()])
+    if not scalars:
+        return {}
+    tensors = [torch.as_tensor(value).detach().float() for value in scalars.values()]
+    values = torch.stack([tensor.to(tensors[0].device) for tensor in tensors])
     return dict(zip(scalars, total(values).div_(world()).tolist(), strict=True))
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -27,12 +28,13 @@ def refuse_nan(values: dict[str, float], step: int) -> None:
 
 def refuse_broken_weights(networks: dict[str, nn.Module], step: int) -> None:
     """The losses are those before a step's update: this looks at what came of it."""
-    bad = [
-        f"{name}.{key}"
+    values = {
+        f"{name}.{key}": value
         for name, network in networks.items()
         for key, value in network.state_dict().items()
-        if not value.isfinite().all()
-    ]
+    }
+    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    bad = [key for key, whole in zip(values, finite, strict=True) if not whole]
     refuse_nan(dict.fromkeys(bad[:3], math.nan), step)
 
 

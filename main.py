@@ -34,9 +34,25 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return print_error(UserError(OUT_OF_MEMORY))
     except OSError as error:
         where = f" {error.filename}" if error.filename else " a file of this run"
         return print_error(UserError(f"{where.strip()} can't be used: {error.strerror}."))
+
+
+OUT_OF_MEMORY = (
+    "the memory of this machine or its GPU is too small for these settings: lower --batch_size,"
+    " the widths or --image_size. What was saved before is whole."
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also as the CPU's allocator tells it, by a RuntimeError."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def run(argv: list[str]) -> int:

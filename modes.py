@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from config import Config
 from errors import UserError
@@ -43,6 +44,11 @@ def compiled(forward: Forward, device: torch.device) -> Forward:
 def mixes_samples(network: nn.Module) -> bool:
     """Whether what it makes of a sample depends on the rest of the batch."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+def is_bounded(network: nn.Module) -> bool:
+    """Whether some of its weights are under spectral norm."""
+    return any(is_parametrized(module) for module in network.modules())
 
 
 @contextmanager

@@ -7,10 +7,11 @@
 import copy
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from gan_config import GANConfig
 from log_lines import GAN_VALUES, write_line
 from loop import progress_bar, refuse_broken_weights, refuse_nan, stop_signals
 from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
-from modes import frozen, in_training_form, mixes_samples, sampling
+from modes import frozen, in_training_form, is_bounded, mixes_samples, sampling
 from runlog import RunLog, open_log
 from seeding import generator
 from sources.data_spec import DataSpec
@@ -56,6 +57,7 @@ class Trainer:
         self.device = device
         self.step = 0  # steps done
         self.ranks = world()  # processes that share each batch
+        self.trained_on = ""  # the fingerprint of the data that the weights have seen
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -75,12 +77,15 @@ class Trainer:
         distributed.refuse_other_number(self.ranks)
         distributed.prepare(self.networks, self.optimizers, step=self.step, sync_bn=config.sync_bn)
         batches = in_turn(self.batches)
+        self.refuse_other_data(batches.fingerprint())
         log = together(lambda: open_log(config, self.step))
         try:
             with stop_signals() as received, progress_bar(self.step, last) as bar:
                 while self.step < last:
                     if score and self.step and self.step % config.fid_every == 0:
                         score(log, lambda: bool(agreed_signal(received)))
+                        if stop := agreed_signal(received):  # the resumed run scores this step
+                            self.stop(stop, log, bar)
                     self.one_step(batches, log, bar, received)
         finally:
             log.close()
@@ -109,14 +114,22 @@ class Trainer:
             refuse_broken_weights(self.networks, self.step)
         if shows:
             log.images(self.sample_images(), self.step)
-        if saves or stop:
-            log.flush()  # the curves reach the disk before the checkpoint that continues them
-            on_main(self.save)
         if stop:
-            bar.close()
-            name = signal.Signals(stop).name
-            print(f"{name}: saved step {self.step}; the same command goes on from there")
-            sys.exit(128 + stop)
+            self.stop(stop, log, bar)
+        if saves:
+            self.save_with(log)
+
+    def stop(self, number: int, log: RunLog, bar: tqdm) -> NoReturn:
+        """Save, and exit as the signal of this number wants."""
+        self.save_with(log)
+        bar.close()
+        name = signal.Signals(number).name
+        print(f"{name}: saved step {self.step}; the same command goes on from there")
+        sys.exit(128 + number)
+
+    def save_with(self, log: RunLog) -> None:
+        log.flush()  # the curves reach the disk before the checkpoint that continues them
+        on_main(self.save)
 
     def save(self) -> None:
         state = {
@@ -124,6 +137,7 @@ class Trainer:
             "config": asdict(self.config),
             "step": self.step,
             "ranks": self.ranks,
+            "data": self.trained_on,
             "networks": {name: net.state_dict() for name, net in self.networks.items()},
             "optimizers": {name: opt.state_dict() for name, opt in self.optimizers.items()},
         }
@@ -151,10 +165,21 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"step {state['step']} in {self.checkpoint_dir} holds other tensors than this"
-                f" model's ({str(error).splitlines()[0]}). Move it away, or give another --run."
+                f" model's ({' '.join(str(error).split())[:200]}). Move it away, or give another"
+                " --run."
             ) from None
         self.step, self.ranks = state["step"], state.get("ranks", 1)
+        self.trained_on = state.get("data", "")
         return True
+
+    def refuse_other_data(self, found: str) -> None:
+        """UserError where the images are no longer those that the checkpoint was trained on."""
+        if self.trained_on not in ("", found):
+            raise UserError(
+                f"the checkpoint in {self.checkpoint_dir} was trained on other images:"
+                f" {self.trained_on} there, {found} here. Bring them back, or give another --run."
+            )
+        self.trained_on = found
 
     def batches(self) -> Batches:
         """batches(step) -> Batch, of the training split."""
@@ -230,6 +255,12 @@ class GANTrainer(Trainer):
                 f"--penalty {config.penalty}: it takes the gradient of D at one image, and in a D"
                 " with BatchNorm that depends on the whole batch. Add --d_norm none (or layer)."
             )
+        if config.loss == "wgan" and config.penalty == "none" and not is_bounded(D):
+            warnings.warn(
+                "--loss wgan with nothing to bound D's slope: add --penalty gp --d_norm none, or"
+                " --spectral_norm",
+                stacklevel=2,
+            )
         self.play_G, self.play_D = (
             in_training_form(forward, config, device) for forward in (self.G, self.D.logits)
         )
@@ -259,15 +290,18 @@ class GANTrainer(Trainer):
         self.set_learning_rates()
         for k, x in enumerate(batch.x.chunk(self.config.d_steps)):
             z = self.batch_noise(len(x), "noise", self.step * self.config.d_steps + k)
-            fake, scalars = self.update_discriminator(x, z)
+            fake, scalars = self.update_discriminator(x, z, k)
         if self.config.fresh_noise:
             fake = self.play_G(self.batch_noise(len(x), "fresh noise", self.step))
         return scalars | self.update_generator(fake)
 
-    def update_discriminator(self, x: Tensor, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def update_discriminator(
+        self, x: Tensor, z: Tensor, k: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 1: D ascends log D(x) + log(1 - D(G(z))), or what --loss has in its place.
 
-        The backward passes accumulate. Returns G(z), through which G can still learn.
+        k: how many updates of D came before in this step. The backward passes accumulate. Returns
+        G(z), through which G can still learn.
         """
         G, D = self.play_G, self.play_D
         self.optimizers["D"].zero_grad()
@@ -278,7 +312,7 @@ class GANTrainer(Trainer):
         fake_logits = D(fake.detach())
         fake_loss = self.loss.fake(fake_logits)
         fake_loss.backward()
-        scalars = self.penalize(x, fake)
+        scalars = self.penalize(x, fake, k)
         self.optimizers["D"].step()
         return fake, scalars | {
             "discriminator_loss": (real_loss + fake_loss).detach(),
@@ -286,15 +320,15 @@ class GANTrainer(Trainer):
             "D(G(z1))": mean_probability(fake_logits),
         }
 
-    def penalize(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def penalize(self, x: Tensor, fake: Tensor, k: int = 0) -> dict[str, Tensor]:
         """The gradient penalty, on every --penalty_every-th step and that much heavier.
 
         Karras et al. 2020, sec. 4.1 (lazy regularization).
         """
-        every = self.config.penalty_every
+        every, index = self.config.penalty_every, self.step * self.config.d_steps + k
         if self.penalty is None or (self.step + 1) % every:
             return {}
-        stream = generator(self.device, "penalty", self.config.seed, self.step)
+        stream = generator(self.device, "penalty", self.config.seed, index)
         share = torch.rand(len(x) * world(), 1, 1, 1, generator=stream, device=self.device)
         penalty = self.penalty(self.D.logits, x, fake, shard(share))
         (self.config.penalty_weight * every * penalty).backward()

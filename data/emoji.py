@@ -13,10 +13,12 @@ under the MIT licence. So the set is made on your machine and never shipped.
 """
 
 import argparse
+import gzip
 import random
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -102,15 +104,27 @@ def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
                 path = PurePosixPath(member.name)
                 if member.isfile() and path.parent == folder and path.suffix == style.suffix:
                     data = archive.extractfile(member).read()
-                    pixels = decode(data, SIZE, upscale=True).pixels
-                    yield name_of(path.stem), Image.fromarray(pixels.transpose(1, 2, 0).copy())
-    except (tarfile.TarError, EOFError) as error:
+                    yield name_of(path.stem), picture(data, f"{package}: {path.name}")
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{package} can't be read as an npm package ({error}).") from None
+
+
+def picture(data: bytes, name: str) -> Image.Image:
+    try:
+        pixels = decode(data, SIZE, upscale=True).pixels
+    except Exception as error:  # Pillow raises anything at a damaged file
+        raise UserError(f"{name} can't be read as an image ({error}): fetch it again.") from None
+    return Image.fromarray(pixels.transpose(1, 2, 0).copy())
 
 
 def name_of(code_points: str) -> str:
     """1f46f-200d-2640-fe0f -> "U+1F46F U+200D U+2640": the course's names, but without U+FE0F."""
-    points = [f"{int(point, 16):04X}" for point in code_points.split("-")]
+    try:
+        points = [f"{int(point, 16):04X}" for point in code_points.split("-")]
+    except ValueError:
+        raise UserError(
+            f"the package has a picture {code_points!r}: wanted code points such as 1f46f-fe0f."
+        ) from None
     return " ".join(f"U+{point}" for point in points if point != PRESENTATION)
 
 

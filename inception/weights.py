@@ -87,7 +87,9 @@ def read_state_dict(path: Path) -> State:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+        raise UserError(
+            f"--inception_weights {path}: no file is there; leave it out for the standard weights."
+        ) from None
     except Exception as error:  # an unpickler that is fed garbage raises anything
         raise UserError(f"{path} is truncated or not a file of torch.save") from error
     state = _trained_part(saved, path)

@@ -195,6 +195,14 @@ def cpu_model() -> str:
     return f"{name or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def refuse_unwritable(path: Path) -> None:
+    """OSError where no report can be written there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.touch()
+    part.unlink()
+
+
 def write(path: Path, report: dict[str, Any]) -> None:
     """JSON, beside and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

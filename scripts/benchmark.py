@@ -185,9 +185,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--dims", type=int, default=2048, help="frechet: features")
     add_flag("--max_threads", type=int, default=cores, help="scaling")
     args = parser.parse_args(argv)
-    for name in ("rounds", "hidden_dim", "max_threads"):
+    for name in ("rounds", "hidden_dim", "max_threads", "dims"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: wanted 1 or more")
+    for name in ("steps", "images", "workers"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name} {getattr(args, name)}: wanted 0 or more")
     return args
 
 
@@ -218,12 +221,15 @@ def run(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
+    path = args.results / file_name(args)
     try:
+        timing.refuse_unwritable(path)  # before minutes of timing
         report = run(args, argv)
+        timing.write(path, report)
     except UserError as error:
         return print_error(error)
-    path = args.results / file_name(args)
-    timing.write(path, report)
+    except OSError as error:
+        return print_error(UserError(f"{error.filename or path} can't be used: {error.strerror}."))
     print(f"\n{path}")
     return 0
 

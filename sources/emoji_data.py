@@ -4,8 +4,11 @@
 <data_dir>/emoji.tar (.tar.gz, .tgz) of that folder; `python data/emoji.py` makes such a folder.
 """
 
+import gzip
+import shutil
 import sys
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -87,9 +90,28 @@ def unpack(archive: Path, root: Path) -> None:
                 if wanted and member.isfile() and member.size <= LARGEST:
                     (part / folder / path.name).write_bytes(tar.extractfile(member).read())
                     n += 1
+            check_end(tar)
+        for folder in folders:
+            if not any((part / folder).iterdir()):
+                raise tarfile.ReadError(f"no images in {folder}/")
         part.rename(root)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{archive} can't be read as an archive of emoji ({error}).") from None
     except OSError as error:
         raise UserError(f"{archive} can't be unpacked into {root} ({error}).") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # renamed by now, or not whole
     print(f"{archive}: unpacked {n:,} emoji into {root}", file=sys.stderr)
+
+
+def check_end(tar: tarfile.TarFile) -> None:
+    """Raises ReadError where the archive is torn: iteration ends at a broken header in silence.
+
+    A whole one ends with a block of zeros. Reading on to the end has gzip check its sum.
+    """
+    tar.fileobj.seek(tar.offset)
+    end = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if len(end) < tarfile.BLOCKSIZE or any(end):
+        raise tarfile.ReadError("it breaks off")
+    while tar.fileobj.read(1 << 20):
+        pass

@@ -45,7 +45,10 @@ class ZipFiles:
         try:
             self.archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{path} can't be read as a zip archive ({error}).") from None
+            raise UserError(
+                f"{path} can't be read as a zip archive ({error}): wanted one, or a folder of"
+                " images."
+            ) from None
         for entry in self.archive.infolist():
             refuse_unsafe(path, entry)
         entries = (e for e in self.archive.infolist() if not e.is_dir() and is_image(e.filename))

@@ -4,8 +4,10 @@ Its 100,000 unlabeled images and the 5,000 labeled ones train; the 8,000 of the 
 Address and checksums are torchvision's.
 """
 
+import gzip
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +78,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 name = Path(member.name).name
                 if name in MD5 and member.isfile():
                     extract(tar, member, folder / name)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{archive} is damaged ({error}): delete it and run again.") from None
     except OSError as error:
         raise UserError(f"{archive} can't be unpacked into {folder} ({error}).") from None

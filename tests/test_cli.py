@@ -312,3 +312,9 @@ def test_a_systems_own_request_is_served_by_the_latest_checkpoint(tiny, request,
     out = capsys.readouterr().out
     assert "served at step" in out
     assert "FID" not in out.split("served")[-1]
+
+
+@pytest.mark.parametrize("flag", ["latent_dim", "generator_hidden_dim"])
+def test_too_little_memory_is_one_sentence(tiny, flag, capsys):
+    assert main.main([*tiny, *flags(**{flag: 10**11}), "--dry_run"]) == 1
+    assert re.search("error: the memory .* too small for these settings", capsys.readouterr().err)

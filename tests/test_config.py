@@ -161,3 +161,26 @@ def test_the_protocols_offered_are_the_protocols_there_are():
 def test_choices_among_convolutions_are_refused_for_the_mlp(flags):
     with pytest.raises(UserError, match=r"--arch mlp has none"):
         read("--arch", "mlp", *flags)
+
+
+def test_two_spellings_of_a_path_are_one_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = {"dataset": "folder", "folder": str(tmp_path / "photos")}
+    for folder in ("./photos", f"{tmp_path}/photos/"):
+        assert differences(DCGANConfig(dataset="folder", folder=folder), saved) == []
+    assert differences(DCGANConfig(dataset="folder", folder="./other"), saved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"penalty_weight": 3.0}, "there is no penalty"),
+        ({"penalty_every": 4}, "there is no penalty"),
+        ({"decay_to": 2, "num_training_steps": 4}, "--decay_to 2 is before"),
+        ({"do_train": True, "no_score": True, "fid_every": 5}, "--no_score forbids"),
+        ({"batch_size": 10**11}, "wanted less than 1000001"),
+    ],
+)
+def test_settings_that_would_do_nothing_or_too_much_are_refused(settings, words):
+    with pytest.raises(UserError, match=words):
+        DCGANConfig(**settings)

@@ -1,5 +1,6 @@
 """Emoji: the course's folder or archive, and the set made from npm packages."""
 
+import gzip
 import importlib.util
 import io
 import shutil
@@ -153,3 +154,27 @@ def test_names_are_code_points_without_the_presentation_selector(make_emoji):
     assert make_emoji.choose(names, 0) == make_emoji.choose(set(names), 0)
     assert make_emoji.choose(names, 0) != make_emoji.choose(names, 1)
     assert len(make_emoji.choose(names, 0)) == 10
+
+
+@pytest.mark.parametrize("damage", ["torn", "header", "bits"])
+def test_a_damaged_archive_is_refused_and_leaves_nothing(course, tmp_path_factory, damage):
+    data_dir = tmp_path_factory.mktemp("damaged")
+    folder = course / "emoji"
+    files = {
+        f"emoji/{p.relative_to(folder).as_posix()}": p.read_bytes()
+        for p in sorted(folder.glob("*/*.png"))
+    }
+    pack(data_dir / "emoji.tar.gz", files)
+    data = gzip.decompress((data_dir / "emoji.tar.gz").read_bytes())
+    if damage == "torn":
+        data = data[: len(data) // 1024 * 512]
+    if damage == "header":  # of the last file
+        at = data.rindex(b"ustar")
+        data = data[: at - 100] + b"?" * 16 + data[at - 84 :]
+    packed = bytearray(gzip.compress(data))
+    if damage == "bits":
+        packed[-6] ^= 1  # of the sum at its end
+    (data_dir / "emoji.tar.gz").write_bytes(packed)
+    with pytest.raises(UserError, match="can't be read as an archive"):
+        load(data_dir, "Apple")
+    assert [p.name for p in data_dir.iterdir()] == ["emoji.tar.gz"]

@@ -305,8 +305,11 @@ def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
     with pytest.raises(SystemExit) as stop:
         trainer.train(scorer.during_training)
     assert stop.value.code == 128 + signal.SIGTERM
-    assert final_state(trainer)["step"] == 5
+    assert final_state(trainer)["step"] == 4
     assert not (config.run_dir / "results.jsonl").exists()
+    again = SYSTEMS["dcgan"](config, torch.device("cpu"))
+    again.train(score.Scorer(again).during_training)
+    assert [line["step"] for line in lines(again)] == [4]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -423,7 +424,7 @@ def test_d_steps_take_images_and_noise_of_their_own(toy, monkeypatch):
     trainer = toy(d_steps=3, fresh_noise=True)
     seen = []
     monkeypatch.setattr(
-        trainer, "update_discriminator", lambda x, z: (seen.append((x, z)), ({}, {}))[1]
+        trainer, "update_discriminator", lambda x, z, k: (seen.append((x, z)), ({}, {}))[1]
     )
     monkeypatch.setattr(trainer, "update_generator", lambda fake: {"fakes": fake})
     for _ in range(2):
@@ -435,7 +436,9 @@ def test_d_steps_take_images_and_noise_of_their_own(toy, monkeypatch):
 
 
 def test_learning_rates_fall_linearly_and_are_a_function_of_the_step(toy):
-    trainer = toy(learning_rate=1.0, learning_rate_d=2.0, decay_from=10, decay_to=20)
+    trainer = toy(
+        learning_rate=1.0, learning_rate_d=2.0, decay_from=10, decay_to=20, num_training_steps=20
+    )
     rates = []
     for trainer.step in (0, 10, 15, 19, 20, 25):
         trainer.set_learning_rates()
@@ -447,3 +450,37 @@ def test_learning_rates_fall_linearly_and_are_a_function_of_the_step(toy):
 def test_a_decay_that_ends_before_it_starts_is_refused():
     with pytest.raises(UserError, match="--decay_from 30 --decay_to 20"):
         ToyConfig(decay_from=30, decay_to=20)
+
+
+def test_each_update_of_d_in_a_step_draws_its_own_penalty(toy, monkeypatch):
+    trainer, shares = toy(penalty="gp", d_steps=2), []
+    monkeypatch.setattr(
+        trainer,
+        "penalty",
+        lambda D, x, fake, share: (shares.append(share), D(x).sum() * 0)[1],
+    )
+    trainer.train_step(trainer.batches()(0))
+    first, second = shares
+    assert not torch.equal(first, second)
+
+
+def test_the_images_of_a_checkpoint_are_known_again(toy, tmp_path):
+    trainer = toy(num_training_steps=2, run="known")
+    trainer.train()
+    again = toy(num_training_steps=3, run="known")
+    data = again.load_data("train")
+    data.images[-1] = 255 - data.images[-1]
+    again.load_data = lambda split: data
+    with pytest.raises(UserError, match=r"was trained on other images: \d+ of"):
+        again.train()
+    toy(num_training_steps=3, run="known").train()
+
+
+def test_wgan_without_a_bound_on_d_is_warned_of(tiny_config):
+    cpu = torch.device("cpu")
+    with pytest.warns(UserWarning, match="--loss wgan"):
+        DCGAN(tiny_config(loss="wgan"), cpu)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DCGAN(tiny_config(loss="wgan", spectral_norm=True), cpu)
+        DCGAN(tiny_config(loss="wgan", penalty="gp", d_norm="none"), cpu)
