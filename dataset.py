@@ -21,13 +21,13 @@ from torch import Tensor
 from config import Config
 from distributed import shard
 from seeding import generator
-from sources import emoji_data, folder_data, mnist, stl10
+from sources import emoji_data, folder_data, iclevr, mnist, stl10
 from sources.data_spec import DataSpec
 from sources.pictures import resize
 
 
 class Batch(NamedTuple):
-    """x (N, C, S, S) in [-1, 1]; y (N,) class labels."""
+    """x (N, C, S, S) in [-1, 1]; y (N,) class labels, or (N, L) multi-hot ones."""
 
     x: Tensor
     y: Tensor
@@ -35,9 +35,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageData:
-    """images (N, C, S, S) uint8 in [0, 255]; labels (N,) int64, on the device that trains.
+    """images (N, C, S, S) uint8 in [0, 255]; labels int64, on the device that trains.
 
-    So are the images, unless they are too many for the RAM: then they are a file mapped on the CPU.
+    labels (N,) are classes, (N, L) multi-hot: which of L things an image shows, as in i-CLEVR. The
+    images are there too, unless they are too many for the RAM: then they are a file mapped on the
+    CPU.
     """
 
     images: Tensor
@@ -114,7 +116,8 @@ class Batches:
 class Source:
     """A dataset: its loader, the channels of its images, and a mark in the names of what is kept.
 
-    load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,), as NumPy arrays.
+    load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,) or (N, L), as NumPy
+    arrays.
     channels and identity load no images where that can be helped; an identity tells apart two
     sets of images that have the dataset's name.
     """
@@ -129,6 +132,7 @@ DATASETS: dict[str, Source] = {
     "fashion": Source(lambda s, split: mnist.load_fashion(s.data_dir, split), lambda s: 1),
     "stl10": Source(stl10.load, lambda s: 3),
     "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity),
+    "iclevr": Source(iclevr.load, lambda s: 3, iclevr.identity),
     "folder": Source(folder_data.load, folder_data.channels, folder_data.identity),
 }
 

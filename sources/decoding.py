@@ -24,6 +24,7 @@ class Decoding:
     """The named files at image_size x image_size, with 1 or 3 channels.
 
     small_images: what is done with one that has fewer pixels a side: refuse, skip or upscale.
+    whole: not the middle square, but all of the image, distorted to a square.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class Decoding:
         channels: int,
         small_images: str,
         label: str,
+        whole: bool = False,
     ) -> None:
-        self.files, self.names, self.label = files, names, label
+        self.files, self.names, self.label, self.whole = files, names, label, whole
         self.image_size, self.channels, self.small_images = image_size, channels, small_images
         self.sizes: Counter[str] = Counter()  # "640x480" -> images that were so large
         self.unreadable: dict[str, str] = {}  # name -> what was wrong
@@ -80,7 +82,7 @@ class Decoding:
     def attempt(self, name: str) -> Picture | Exception:
         upscale = self.small_images == "upscale"
         try:
-            return decode(self.files.read(name), self.image_size, upscale=upscale)
+            return decode(self.files.read(name), self.image_size, upscale=upscale, whole=self.whole)
         except Exception as problem:  # Pillow's decoders raise nearly anything on a broken file
             return problem
 

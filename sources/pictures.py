@@ -27,11 +27,12 @@ class Picture(NamedTuple):
     grey: bool
 
 
-def decode(data: bytes, size: int, *, upscale: bool = False) -> Picture:
+def decode(data: bytes, size: int, *, upscale: bool = False, whole: bool = False) -> Picture:
     """The middle square of an image file at size x size: bilinear, antialiased when it shrinks.
 
-    Turned upright by its EXIF, palettes looked up, transparency composited on white, 16 bits
-    brought to 8, CMYK to RGB. Raises TooSmall, or whatever Pillow raises on a broken file.
+    whole: all of the image instead, its sides brought to one length. Turned upright by its EXIF,
+    palettes looked up, transparency composited on white, 16 bits brought to 8, CMYK to RGB. Raises
+    TooSmall, or whatever Pillow raises on a broken file.
     """
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
@@ -39,7 +40,8 @@ def decode(data: bytes, size: int, *, upscale: bool = False) -> Picture:
             raise TooSmall(f"{width}x{height}")
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at 1/2 to 1/8 where that does
         image = to_rgb(ImageOps.exif_transpose(image))
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=middle(*image.size))
+    box = None if whole else middle(*image.size)
+    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(square).transpose(2, 0, 1)
     return Picture(pixels, width, height, bool((pixels == pixels[:1]).all()))
 

@@ -1,0 +1,221 @@
+"""i-CLEVR: pictures of one to three objects, each a colour and a shape. docs/data.md.
+
+<data_dir>/iclevr/ as the course has it: train.json {image name: [labels]}, objects.json, test.json
+and new_test.json [[labels], ...] to generate from, and the images in iclevr/ below it or beside
+these. `python data/iclevr.py render` makes such a folder, with a val.json of held-out pictures.
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from errors import UserError
+from sources import image_cache
+from sources.data_spec import DataSpec, NoTestSplit
+from sources.decoding import Decoding
+from sources.image_files import FolderFiles, digest
+
+COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
+SHAPES = ("cube", "sphere", "cylinder")
+LABELS = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)  # objects.json's
+MOST_OBJECTS = 3
+SPLITS = {"train": "train.json", "test": "val.json"}
+NAMED = 3  # examples in a message; the rest is counted
+
+
+def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """images (N, 3, S, S) uint8 and multi-hot labels (N, 24) int64, in the order of the .json.
+
+    The whole picture is resized, also one of 4:3 as the course's, so that no object is cut off.
+    UserError: files missing or not as they should be; NoTestSplit: there is no val.json.
+    """
+    files, rows = find(spec.data_dir), read_split(spec.data_dir, split)
+    key = digest(files.fingerprint(), list(rows))
+    path = image_cache.cache_path(spec.data_dir, f"iclevr-{spec.image_size}px-{key}-{split}")
+    if image_cache.described(path) is None:
+        note_unnamed(spec.data_dir, files)
+        Decoding(
+            files,
+            list(rows),
+            image_size=spec.image_size,
+            channels=3,
+            small_images="upscale",
+            label=f"iclevr, {split}",
+            whole=True,
+        ).write(path)
+    unreadable = image_cache.described(path)["unreadable"]
+    kept = [labels for name, labels in rows.items() if name not in unreadable]
+    return image_cache.read(path), multi_hot(kept).numpy()
+
+
+def identity(spec: DataSpec) -> str:
+    """A fingerprint of the images: the course's set is another than a rendered one."""
+    return digest(find(spec.data_dir).fingerprint())
+
+
+def load_conditions(data_dir: Path | str, name: str) -> Tensor:
+    """Multi-hot (32, 24) int64 of "test.json" or "new_test.json", the sets to generate from."""
+    path = Path(data_dir) / "iclevr" / name
+    rows = read_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{path} holds no list of lists of labels: {wanted(data_dir)}")
+    check_rows(path, {f"row {i + 1}": labels for i, labels in enumerate(rows)})
+    return multi_hot(rows)
+
+
+def multi_hot(rows: Iterable[Sequence[str]]) -> Tensor:
+    """Lists of labels -> (N, 24) int64 with a 1 for each. UserError: there is no such label."""
+    rows = list(rows)
+    y = torch.zeros(len(rows), len(LABELS), dtype=torch.long)
+    for row, labels in zip(y, rows, strict=True):
+        for label in labels:
+            if label not in LABELS:
+                raise UserError(no_such_label(label))
+            row[LABELS.index(label)] = 1
+    return y
+
+
+def parse_prompt(text: str) -> Tensor:
+    """ "red cube, blue sphere; gray cylinder" -> multi-hot (2, 24) int64: a row a prompt.
+
+    UserError: no such label (the nearest one is named), none or more than three, one given twice.
+    """
+    prompts = text.split(";")
+    if len(prompts) > 1 and not prompts[-1].strip():
+        prompts.pop()  # a semicolon at the end
+    return multi_hot(parse_objects(prompt) for prompt in prompts)
+
+
+def parse_objects(prompt: str) -> list[str]:
+    labels = [" ".join(label.lower().split()) for label in prompt.split(",")]
+    labels = [label for label in labels if label]
+    if not labels:
+        raise UserError(
+            'a prompt names no object: wanted one to three, as "red cube, blue sphere".'
+        )
+    for label in labels:
+        if label not in LABELS:
+            raise UserError(no_such_label(label))
+        if labels.count(label) > 1:
+            raise UserError(
+                f'"{label}" is asked for {labels.count(label)} times in one picture: objects'
+                ' differ in colour or shape. Name it once, or write ";" between two pictures.'
+            )
+    if len(labels) > MOST_OBJECTS:
+        raise UserError(
+            f"{len(labels)} objects are asked for ({', '.join(labels)}): a picture has at most"
+            f' {MOST_OBJECTS}. Write ";" between two pictures.'
+        )
+    return labels
+
+
+def no_such_label(label: object) -> str:
+    nearest = difflib.get_close_matches(str(label), LABELS, n=1, cutoff=0.0)[0]
+    return (
+        f'"{label}" is no label of i-CLEVR: did you mean "{nearest}"? Colours are'
+        f" {', '.join(COLOURS)}; shapes are {', '.join(SHAPES)}."
+    )
+
+
+def find(data_dir: Path) -> FolderFiles:
+    """The images in <data_dir>/iclevr/iclevr/, or beside the .json files where that isn't there."""
+    root = Path(data_dir) / "iclevr"
+    folder = root / "iclevr" if (root / "iclevr").is_dir() else root
+    if not folder.is_dir():
+        raise UserError(f"{root} is not there: {wanted(data_dir)}")
+    return FolderFiles(folder)
+
+
+def read_split(data_dir: Path, split: str) -> dict[str, list[str]]:
+    """{image name: its labels}, checked, all images there."""
+    path = Path(data_dir) / "iclevr" / SPLITS[split]
+    if split == "test" and not path.is_file():
+        raise NoTestSplit(
+            f"{path} is not there, and the course's i-CLEVR has no test images: choose a"
+            " --fid_protocol that compares with training images (homework, 50k, all)."
+        )
+    check_objects(path.with_name("objects.json"))
+    rows = read_json(path)
+    if not isinstance(rows, dict) or not rows:
+        raise UserError(f"{path} holds no {{image name: [labels]}}: {wanted(data_dir)}")
+    check_rows(path, rows)
+    files = find(data_dir)
+    if missing := sorted(set(rows) - set(files.names)):
+        raise UserError(
+            f"{len(missing):,} of the {len(rows):,} images in {path} are not in {files.root}:"
+            f" {examples(missing)}; {wanted(data_dir)}"
+        )
+    return rows
+
+
+def check_objects(path: Path) -> None:
+    """objects.json may be missing; an order other than ours would mislead an evaluator."""
+    if path.is_file() and read_json(path) != {label: i for i, label in enumerate(LABELS)}:
+        raise UserError(
+            f"{path} is another list of labels than i-CLEVR's 24 ({LABELS[0]} 0, {LABELS[1]} 1,"
+            f" ..., {LABELS[-1]} {len(LABELS) - 1}): put the course's file there, or remove it."
+        )
+
+
+def check_rows(path: Path, rows: dict[str, Any]) -> None:
+    """UserError: all that is amiss with the lists of labels, in one sentence."""
+    wrong = {name: r for name, r in rows.items() if not isinstance(r, list) or not r}
+    lists = {name: labels for name, labels in rows.items() if name not in wrong}
+    unknown = sorted({str(label) for r in lists.values() for label in r if label not in LABELS})
+    many = [name for name, r in lists.items() if len(set(map(str, r))) > MOST_OBJECTS]
+    twice = [name for name, r in lists.items() if len(set(map(str, r))) < len(r)]
+    problems = {
+        "have no list of labels": list(wrong),
+        "are unknown labels": [f'"{label}"' for label in unknown],
+        "name a label twice": twice,
+        f"have more than {MOST_OBJECTS} labels": many,
+    }
+    found = [f"{len(them):,} {what} ({examples(them)})" for what, them in problems.items() if them]
+    if found:
+        hint = f"; {no_such_label(unknown[0])}" if unknown else ": mend the file."
+        raise UserError(f"{path}: {', '.join(found)}{hint}")
+
+
+def note_unnamed(data_dir: Path, files: FolderFiles) -> None:
+    """A line on stderr about images that no .json names: they are left out."""
+    root = Path(data_dir) / "iclevr"
+    named = {name for file in SPLITS.values() for name in read_json(root / file, or_else={})}
+    if unnamed := sorted(set(files.names) - named):
+        print(
+            f"iclevr: {len(unnamed):,} images in {files.root} are named in no .json and left out:"
+            f" {examples(unnamed)}",
+            file=sys.stderr,
+        )
+
+
+def read_json(path: Path, *, or_else: Any = None) -> Any:
+    """UserError where it isn't there (unless there is something else) or is no JSON."""
+    if or_else is not None and not path.is_file():
+        return or_else
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: {wanted(path.parent.parent)}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as JSON ({error}): put a whole file there."
+        ) from None
+
+
+def examples(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def wanted(data_dir: Path | str) -> str:
+    root = Path(data_dir) / "iclevr"
+    return (
+        f"put the course's i-CLEVR there (train.json, test.json, images in {root / 'iclevr'}),"
+        f" or run `python data/iclevr.py render --out {root}`."
+    )
