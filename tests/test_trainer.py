@@ -423,7 +423,7 @@ def test_d_steps_take_images_and_noise_of_their_own(toy, monkeypatch):
     trainer = toy(d_steps=3, fresh_noise=True)
     seen = []
     monkeypatch.setattr(
-        trainer, "update_discriminator", lambda x, z: (seen.append((x, z)), ({}, {}))[1]
+        trainer, "update_discriminator", lambda x, z, *, index: (seen.append((x, z)), ({}, {}))[1]
     )
     monkeypatch.setattr(trainer, "update_generator", lambda fake: {"fakes": fake})
     for _ in range(2):
