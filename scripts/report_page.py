@@ -238,7 +238,7 @@ def run_section(run: Run) -> dict[str, Any]:
         "curves": curves,
         "samples": [sample_picture(run, step, path) for step, path in chosen],
         "steps": [step for step, _ in chosen],
-        "diagnosis": diagnose(run.curves),
+        "diagnosis": diagnose(run.curves, penalty=getattr(run.config, "penalty", "none")),
     }
 
 
