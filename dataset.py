@@ -119,27 +119,44 @@ class Source:
     load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,) or (N, L), as NumPy
     arrays.
     channels and identity load no images where that can be helped; an identity tells apart two
-    sets of images that have the dataset's name.
+    sets of images that have the dataset's name. check_split loads none: it raises UserError where
+    the split is not there and won't be fetched.
     """
 
     load: Callable[[DataSpec, str], tuple[np.ndarray, np.ndarray]]
     channels: Callable[[DataSpec], int]
     identity: Callable[[DataSpec], str] = lambda spec: ""
+    check_split: Callable[[DataSpec, str], object] = lambda spec, split: None
 
 
 DATASETS: dict[str, Source] = {
     "mnist": Source(lambda s, split: mnist.load_mnist(s.data_dir, split), lambda s: 1),
     "fashion": Source(lambda s, split: mnist.load_fashion(s.data_dir, split), lambda s: 1),
     "stl10": Source(stl10.load, lambda s: 3),
-    "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity),
-    "iclevr": Source(iclevr.load, lambda s: 3, iclevr.identity),
-    "folder": Source(folder_data.load, folder_data.channels, folder_data.identity),
+    "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity, emoji_data.find),
+    "iclevr": Source(
+        iclevr.load,
+        lambda s: 3,
+        iclevr.identity,
+        lambda s, split: iclevr.read_split(s.data_dir, split),
+    ),
+    "folder": Source(
+        folder_data.load, folder_data.channels, folder_data.identity, folder_data.check_split
+    ),
 }
 
 
 def identity(config: Config) -> str:
     """What tells this config's images from others of the same dataset; "" where there is one."""
     return DATASETS[config.dataset].identity(DataSpec.of(config))
+
+
+def check_split(config: Config, split: str) -> None:
+    """UserError where this config's images have no such split; NoTestSplit where by their nature.
+
+    Loads no images: what can be fetched is taken to be there.
+    """
+    DATASETS[config.dataset].check_split(DataSpec.of(config), split)
 
 
 def num_channels(config: Config) -> int:

@@ -21,6 +21,7 @@ from game import (
     FAKE,
     G_LOSS,
     G_WINS,
+    HELD,
     MIN_PERIOD,
     MIN_PERIOD_POINTS,
     NO_VERDICT,
@@ -58,6 +59,8 @@ ADVICE = {
     BLIND: "A larger --discriminator_hidden_dim, or a higher --learning_rate if it is tiny.",
     EQUILIBRIUM: "Look at the samples: a D that sees nothing guesses just as one that has met a"
     " perfect G.",
+    HELD: "Nothing to mend in the curves: a penalty keeps what D says of real and fake images close"
+    " together. " + SAMPLES,
     BALANCED: "Nothing to mend in the curves. " + SAMPLES,
     TOO_SHORT: "Train longer, or lower --logging_steps.",
     BROKEN: "Go back to the last checkpoint. " + SMALLER_STEP,
@@ -75,10 +78,11 @@ class Diagnosis:
     advice: str
 
 
-def diagnose(curves: Curves, *, window: int = WINDOW) -> Diagnosis:
+def diagnose(curves: Curves, *, window: int = WINDOW, penalty: str = "none") -> Diagnosis:
     """A verdict from curves as `runlog.read_scalars` gives them; other tags are passed over.
 
     `window` in steps; it grows where the curves are logged so rarely that it has < 30 points.
+    penalty: the run's --penalty.
     """
     missing = [tag for tag in TAGS if not curves.get(tag)]
     notes = [f"Missing: {', '.join(missing)}."] if missing else []
@@ -98,12 +102,15 @@ def diagnose(curves: Curves, *, window: int = WINDOW) -> Diagnosis:
         return Diagnosis(TOO_SHORT, tuple(notes), (), ADVICE[TOO_SHORT])
     probable = are_probabilities(values)
     windows = tuple(
-        judge(steps[part], {tag: v[part] for tag, v in values.items()}, probable)
+        judge(steps[part], {tag: v[part] for tag, v in values.items()}, probable, penalty=penalty)
         for part in parts(steps, window)
     )
     verdict, reason = conclusion(windows, steps)
+    advice = ADVICE[verdict]
+    if verdict == BLIND and penalty != "none":
+        advice += " Or a smaller --penalty_weight: too heavy a penalty blinds D."
     sentences = [reason, *described(windows), *notes, *caveats(steps, values, probable)]
-    return Diagnosis(verdict, tuple(sentences), windows, ADVICE[verdict])
+    return Diagnosis(verdict, tuple(sentences), windows, advice)
 
 
 def aligned(curves: Curves) -> tuple[np.ndarray, Values]:

@@ -3,6 +3,7 @@
 Heusel et al. 2017 (arXiv:1706.08500), sec. 2. Pure functions on moments, and a command:
 
     python fid.py REAL FAKE        folders of images or .npz files of moments
+    python fid.py --kid REAL FAKE  folders: KID as well (kid.py), which few images do not bias
 
 FID is biased upward by the finite number of images on either side (Chong & Forsyth 2020), so only
 values of one protocol compare. Each value comes with its standard error and is to be read beside
@@ -25,7 +26,9 @@ from scipy.linalg.lapack import dpstrf
 from torch import Tensor
 
 from errors import UserError
+from kid import MOST, Keeping, kid_with_error
 from moments import Moments, as_float64, features_to_groups
+from seeding import generator
 from sources.image_folder import image_batches, image_paths
 
 GROUPS = 10  # of the jackknife
@@ -174,7 +177,7 @@ def fid_with_error(real: Moments, groups: list[Moments]) -> tuple[float, float]:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """pytorch-fid's flags, and two of ours."""
+    """pytorch-fid's flags, and three of ours."""
     parser = argparse.ArgumentParser(
         description="FID of two sets of images: each a folder, or a .npz of moments.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -187,6 +190,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_flag("--device", default=device, help="of Inception: cpu, cuda, cuda:1, mps")
     add_flag("--dims", type=int, default=DIMS, help="features; no other number is offered")
     add_flag("--save-stats", action="store_true", help="write moments of path 1 to path 2, a .npz")
+    add_flag("--kid", action="store_true", help="KID too, of two folders")
     add_flag("--fid_precision", choices=["fp32", "bf16"], default="fp32", help="of Inception")
     add_flag("--inception_weights", type=Path, help="their file; None: found or fetched")
     return parser.parse_args(argv)
@@ -198,6 +202,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError(f"--dims {args.dims}: only the {DIMS} features of pool3 are offered")
     if args.batch_size < 1:
         raise UserError(f"--batch-size {args.batch_size}: wanted 1 or more")
+    if args.kid and args.save_stats:
+        raise UserError(
+            "--kid compares two sets and --save-stats writes one: leave one of them out"
+        )
     try:
         torch.empty(1, device=args.device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as problem:
@@ -209,6 +217,18 @@ def find(path: Path) -> list[Path] | Moments:
     if not path.exists():
         raise UserError(f"{path} does not exist: name a folder of images or a .npz of moments")
     return image_paths(path) if path.is_dir() else Moments.load(path)
+
+
+def find_for_kid(path: Path) -> list[Path]:
+    """The image files of a folder; shuffled where KID takes the first MOST alone, which else would
+    be those of the first names. UserError: moments, of which it can't be had.
+    """
+    if path.is_file():
+        raise UserError(f"--kid: {path} is a file of moments, and KID needs the images: name them")
+    paths = find(path)
+    if len(paths) <= MOST:
+        return paths
+    return [paths[i] for i in torch.randperm(len(paths), generator=generator("cpu", "kid"))]
 
 
 def load_extractor(args: argparse.Namespace):
@@ -248,22 +268,35 @@ def save_stats(args: argparse.Namespace, extractor) -> None:
 
 
 def score(args: argparse.Namespace, extractor) -> None:
-    """Prints the FID to stdout as pytorch-fid does; its error and both n to stderr."""
-    sources = [find(path) for path in args.path]  # both, before minutes of work on either
+    """Prints the FID (and the KID) to stdout as pytorch-fid does; errors and both n to stderr."""
+    look_up = find_for_kid if args.kid else find
+    sources = [look_up(path) for path in args.path]  # both, before minutes of work on either
     loaded = [source for source in sources if isinstance(source, Moments)]
     if len(loaded) < 2:
         extractor = extractor or load_extractor(args)
         for moments in loaded:
             if moments.dims != extractor.dims:
                 raise UserError(f"the .npz holds {moments.dims} features: wanted {extractor.dims}")
-    (real,) = groups_of(sources[0], extractor, args, groups=1)
-    fakes = groups_of(sources[1], extractor, args, groups=GROUPS)
+    features = [Keeping(extractor, MOST if args.kid else 0) for _ in sources]
+    (real,) = groups_of(sources[0], features[0], args, groups=1)
+    fakes = groups_of(sources[1], features[1], args, groups=GROUPS)
     value, error = fid_with_error(real, fakes)
     print("FID: ", value)
     if not math.isnan(error):
         print(f"error: {error:.4g} (standard error, by the second path's images)", file=sys.stderr)
     n_fake = None if fakes[0].n is None else sum(group.n for group in fakes)
+    if args.kid:
+        print_kid(*(kept.features() for kept in features))
     print(f"images: {real.n or 'unknown'}, {n_fake or 'unknown'}", file=sys.stderr)
+
+
+def print_kid(real: Tensor, fake: Tensor) -> None:
+    """The KID of features (N, d), (M, d) to stdout, raw, not times 1000; its error to stderr."""
+    value, error = kid_with_error(real, fake)
+    print("KID: ", value)
+    about = f"by the images of both paths; KID of {len(real)} and {len(fake)}"
+    if not math.isnan(error):
+        print(f"KID error: {error:.4g} (standard error, {about})", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None, extractor=None) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from augment import AUGMENTATIONS
 from config import Config, setting
 from errors import UserError
 from losses import LOSSES, PENALTIES
@@ -30,6 +31,13 @@ class GANConfig(Config):
         "steps between two penalties, each as many times as heavy (lazy regularisation)",
         group="game",
         at_least=1,
+    )
+    augment: str = setting(
+        "none",
+        "what D sees of real and fake images, for small data: diffaug changes colours, moves them"
+        " and cuts a square out",
+        group="game",
+        choices=AUGMENTATIONS,
     )
     d_steps: int = setting(
         1, "updates of D an update of G, each on images of its own", group="game", at_least=1

@@ -18,7 +18,7 @@ import distributed
 from config import Config, describe, parse, print_error
 from errors import UserError
 from GAN import count_parameters
-from score import Scorer, score
+from score import Scorer, refuse_early, score
 from systems import SYSTEMS
 from trainer import Trainer
 
@@ -76,6 +76,8 @@ def work(config: Config, device: torch.device) -> None:
     if config.request:
         serve(trainer)
         return
+    if not config.no_score:
+        distributed.in_turn(lambda: refuse_early(config))
     scorer = Scorer(trainer) if config.fid_every and config.do_train else None
     if config.do_train:
         trainer.train(scorer and scorer.during_training)

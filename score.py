@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset import identity
+from config import Config
+from dataset import check_split, identity
 from distributed import in_turn, on_main
 from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception import load_inception
@@ -34,6 +35,15 @@ def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, An
         print(own_in_words(own))
     on_main(lambda: [record(trainer.config.run_dir, result) for result in results])
     return results
+
+
+def refuse_early(config: Config) -> None:
+    """UserError where the score that is to follow the training would lack its real images.
+
+    Known from the files' names alone, so it need not wait for the training to be over.
+    """
+    check_split(config, PROTOCOLS[config.fid_protocol].split)
+    identity(config)  # every result has it, and an emoji's is of both splits
 
 
 class Stopped(Exception):

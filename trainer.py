@@ -23,6 +23,7 @@ from tqdm import tqdm
 import checkpoint
 import dataset
 import distributed
+from augment import Augment
 from config import Config, differences
 from dataset import Batch, Batches, ImageData
 from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
@@ -264,6 +265,7 @@ class GANTrainer(Trainer):
         self.play_G, self.play_D = (
             in_training_form(forward, config, device) for forward in (self.G, self.D.logits)
         )
+        self.augment = Augment(config.augment, config.seed)
         self.watcher = Watcher(config.logging_steps)
         self.networks = {"G": self.G, "D": self.D}
         self.learning_rates = {
@@ -289,30 +291,33 @@ class GANTrainer(Trainer):
         """Goodfellow et al. 2014, algorithm 1: --d_steps updates of D, then one of G."""
         self.set_learning_rates()
         for k, x in enumerate(batch.x.chunk(self.config.d_steps)):
-            z = self.batch_noise(len(x), "noise", self.step * self.config.d_steps + k)
-            fake, scalars = self.update_discriminator(x, z, k)
+            index = self.step * self.config.d_steps + k
+            z = self.batch_noise(len(x), "noise", index)
+            fake, scalars = self.update_discriminator(x, z, index=index)
         if self.config.fresh_noise:
             fake = self.play_G(self.batch_noise(len(x), "fresh noise", self.step))
         return scalars | self.update_generator(fake)
 
     def update_discriminator(
-        self, x: Tensor, z: Tensor, k: int = 0
+        self, x: Tensor, z: Tensor, *, index: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 1: D ascends log D(x) + log(1 - D(G(z))), or what --loss has in its place.
 
-        k: how many updates of D came before in this step. The backward passes accumulate. Returns
-        G(z), through which G can still learn.
+        The backward passes accumulate. index: updates of D before this one. Returns G(z), through
+        which G can still learn.
         """
         G, D = self.play_G, self.play_D
         self.optimizers["D"].zero_grad()
+        x = self.augment(x, "real", index)
         real_logits = D(x)
         real_loss = self.loss.real(real_logits)
         real_loss.backward()
         fake = G(z)
-        fake_logits = D(fake.detach())
+        seen = self.augment(fake.detach(), "fake", index)
+        fake_logits = D(seen)
         fake_loss = self.loss.fake(fake_logits)
         fake_loss.backward()
-        scalars = self.penalize(x, fake, k)
+        scalars = self.penalize(x, seen, index=index)
         self.optimizers["D"].step()
         return fake, scalars | {
             "discriminator_loss": (real_loss + fake_loss).detach(),
@@ -320,12 +325,13 @@ class GANTrainer(Trainer):
             "D(G(z1))": mean_probability(fake_logits),
         }
 
-    def penalize(self, x: Tensor, fake: Tensor, k: int = 0) -> dict[str, Tensor]:
+    def penalize(self, x: Tensor, fake: Tensor, *, index: int) -> dict[str, Tensor]:
         """The gradient penalty, on every --penalty_every-th step and that much heavier.
 
-        Karras et al. 2020, sec. 4.1 (lazy regularization).
+        Karras et al. 2020, sec. 4.1 (lazy regularization). x and fake as D saw them: its gradient
+        is taken at the augmented images.
         """
-        every, index = self.config.penalty_every, self.step * self.config.d_steps + k
+        every = self.config.penalty_every
         if self.penalty is None or (self.step + 1) % every:
             return {}
         stream = generator(self.device, "penalty", self.config.seed, index)
@@ -338,7 +344,7 @@ class GANTrainer(Trainer):
         """Part 2: G ascends log D(G(z)), or what --loss has, as the D just updated judges it."""
         self.optimizers["G"].zero_grad()
         with frozen(self.D):
-            logits = self.play_D(fake)
+            logits = self.play_D(self.augment(fake, "for G", self.step))
             loss = self.loss.generator(logits)
             loss.backward()
         self.optimizers["G"].step()

@@ -33,11 +33,11 @@ def count_flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def step_flops(latent_dim: int, hidden_dim: int, batch_size: int = 64) -> int:
-    """Of a DCGAN step at 32x32: D on real and on fake images, G through D, all that is needed."""
+def step_flops(latent_dim: int, hidden_dim: int, image_size: int = 32) -> int:
+    """Of a DCGAN step at batch 64: D on real and fake images, G through D, all that is needed."""
     with torch.device("meta"):
-        G, D = plain_networks(latent_dim, hidden_dim)
-        x, z = torch.empty(batch_size, 1, 32, 32), torch.empty(batch_size, latent_dim, 1, 1)
+        G, D = plain_networks(latent_dim, hidden_dim, image_size)
+        x, z = torch.empty(64, 1, image_size, image_size), torch.empty(64, latent_dim, 1, 1)
     return count_flops(lambda: needed_step(G, D, x, z))
 
 

@@ -35,6 +35,7 @@ def plain_loop(
     latent_dim: int,
     hidden_dim: int,
     device: torch.device,
+    image_size: int = 32,
     dataset: str = "mnist",
     workers: int = 0,
 ) -> Iterator[None]:
@@ -42,14 +43,15 @@ def plain_loop(
     from torchvision import datasets, transforms
 
     transform = transforms.Compose(
-        [transforms.Resize(32), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+        [transforms.Resize(image_size), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
     )
     kind = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[dataset]
     data = kind(data_dir, transform=transform, download=True)
     loader = torch.utils.data.DataLoader(
         data, 64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
     )
-    G, D = (net.to(device) for net in plain_networks(latent_dim, hidden_dim))
+    networks = plain_networks(latent_dim, hidden_dim, image_size)
+    G, D = (net.to(device) for net in networks)
     bce = nn.BCELoss()
     adam_G, adam_D = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (G, D))
     ones, zeros = torch.ones(64, device=device), torch.zeros(64, device=device)
@@ -74,16 +76,20 @@ def plain_loop(
             yield
 
 
-def plain_networks(latent_dim: int, h: int) -> tuple[nn.Module, nn.Module]:
-    """The 32x32 networks of GAN.py as tutorials write them: one Sequential each."""
-    ups, downs = [nn.ConvTranspose2d(latent_dim, 4 * h, 4, 1, 0, bias=False)], []
-    for a, b in pairwise((4 * h, 2 * h, h)):
+def plain_networks(
+    latent_dim: int, hidden_dim: int, image_size: int = 32
+) -> tuple[nn.Module, nn.Module]:
+    """The networks of GAN.py as tutorials write them: one Sequential each."""
+    h = hidden_dim
+    channels = [h * 2**i for i in range(image_size.bit_length() - 3)]  # 32: h, 2h, 4h
+    ups = [nn.ConvTranspose2d(latent_dim, channels[-1], 4, 1, 0, bias=False)]
+    for a, b in pairwise(channels[::-1]):
         ups += [nn.BatchNorm2d(a), nn.ReLU(True), nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)]
     ups += [nn.BatchNorm2d(h), nn.ReLU(True), nn.ConvTranspose2d(h, 1, 4, 2, 1, bias=False)]
     downs = [nn.Conv2d(1, h, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
-    for a, b in pairwise((h, 2 * h, 4 * h)):
+    for a, b in pairwise(channels):
         downs += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, True)]
-    downs += [nn.Conv2d(4 * h, 1, 4, bias=False), nn.Sigmoid(), nn.Flatten(0)]
+    downs += [nn.Conv2d(channels[-1], 1, 4, bias=False), nn.Sigmoid(), nn.Flatten(0)]
     G, D = nn.Sequential(*ups, nn.Tanh()), nn.Sequential(*downs)
     for module in (*G.modules(), *D.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

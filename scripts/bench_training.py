@@ -27,13 +27,22 @@ from trainer import Trainer
 
 
 def training_config(args: argparse.Namespace, extra: str = "") -> Config:
-    """The DCGAN of --hidden_dim, with the flags of main.py that `extra` adds."""
-    width = str(args.hidden_dim)
+    """The DCGAN of the sizes asked for, with the flags of main.py that `extra` adds."""
     flags = ["--dataset", args.dataset, "--data_dir", args.data_dir, "--device", args.device]
-    for name in ("latent_dim", "generator_hidden_dim", "discriminator_hidden_dim"):
-        flags += [f"--{name}", width]
+    flags += ["--image_size", str(args.image_size), "--latent_dim", str(latent_dim(args))]
+    for name in ("generator_hidden_dim", "discriminator_hidden_dim"):
+        flags += [f"--{name}", str(args.hidden_dim)]
     classes = {name: system.config_class for name, system in SYSTEMS.items()}
     return parse([*flags, *shlex.split(extra)], classes, "")
+
+
+def latent_dim(args: argparse.Namespace) -> int:
+    return args.latent_dim or args.hidden_dim
+
+
+def operations(args: argparse.Namespace) -> int:
+    """Of a training step of those sizes."""
+    return step_flops(latent_dim(args), args.hidden_dim, args.image_size)
 
 
 def training_steps(config: Config) -> Callable[[int], None]:
@@ -67,8 +76,9 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
     steps = args.steps or steps_a_second(next(iter(takes.values())), device)
     plain = plain_loop(
         args.data_dir,
-        latent_dim=args.hidden_dim,
+        latent_dim=latent_dim(args),
         hidden_dim=args.hidden_dim,
+        image_size=args.image_size,
         device=device,
         dataset=args.dataset,
         workers=args.workers,
@@ -76,7 +86,7 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
     takes["plain loop"] = lambda n: [next(plain) for _ in range(n)]
     precisions["plain loop"] = "fp32"
     timed, left_out = timed_limits(set(precisions.values()), device)
-    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
+    flops = steps * operations(args)
     rivals = [
         Rival(
             name,
@@ -96,7 +106,7 @@ def bench_scaling(args: argparse.Namespace, folder: Path) -> Contest:
     take = training_steps(training_config(args, "--device cpu"))
     torch.set_num_threads(1)
     steps = args.steps or steps_a_second(take, torch.device("cpu"))
-    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
+    flops = steps * operations(args)
     return thread_scaling(take, steps, flops, args.max_threads)
 
 

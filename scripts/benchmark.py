@@ -3,6 +3,7 @@
     pip install -r requirements-bench.txt           the peers; one that is missing is named, no more
     python scripts/benchmark.py train               a training step at (16, 16)
     python scripts/benchmark.py train --hidden_dim 100
+    python scripts/benchmark.py train --image_size 64 --hidden_dim 64 --latent_dim 100
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
     python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from config import print_error
 from errors import UserError
 from fid import frechet_distance
+from GAN import IMAGE_SIZES
 from inception import load_inception
 from scripts import bench_timing as timing
 from scripts.bench_end2end import bench_end2end
@@ -173,7 +175,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--rounds", type=int, default=5, help="timings of each rival")
     add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
     add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
-    add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths, and size of z")
+    add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths")
+    add_flag("--latent_dim", type=int, default=0, help="train, scaling: of z; 0: as --hidden_dim")
+    add_flag("--image_size", type=int, choices=IMAGE_SIZES, default=32, help="train, scaling")
     add_flag("--steps", type=int, default=0, help="train, scaling: a timing; 0: about a second")
     add_flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"')
     add_flag("--workers", type=int, default=0, help="train: of the plain DataLoader")
@@ -195,9 +199,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def file_name(args: argparse.Namespace) -> str:
-    """train.json; at other widths than the defaults' train-100.json."""
-    wide = args.what in ("train", "scaling") and args.hidden_dim != 16
-    return f"{args.what}-{args.hidden_dim}.json" if wide else f"{args.what}.json"
+    """train.json; train-100.json at another width, train-64-64px.json at another size too."""
+    name = args.what
+    if name in ("train", "scaling"):
+        name += f"-{args.hidden_dim}" if args.hidden_dim != 16 else ""
+        name += f"-{args.image_size}px" if args.image_size != 32 else ""
+    return f"{name}.json"
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Parser, print_error
+from config import Parser, load_saved, print_error
 from doctor import WINDOW, Diagnosis, diagnose
 from errors import UserError
 from runlog import read_scalars
@@ -28,6 +28,12 @@ def read(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return read_scalars(run_dir)
 
 
+def penalty(run_dir: Path) -> str:
+    """That of the run's settings; "none" where there are no settings, but curves alone."""
+    path = run_dir / "config.json"
+    return load_saved(path).get("penalty", "none") if path.is_file() else "none"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         allow_abbrev=False,
@@ -42,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     status = 0
     for run_dir in named_runs(args.run_dirs):
         try:
-            show(run_dir, diagnose(read(run_dir), window=args.window))
+            curves = read(run_dir)
+            show(run_dir, diagnose(curves, window=args.window, penalty=penalty(run_dir)))
         except UserError as error:
             status = print_error(error)
         except OSError as error:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from doctor import diagnose
 from game import EQUILIBRIUM
 from score import git_commit
-from scripts.report_plots import Picture, compact, curve, fid_plot
+from scripts.report_plots import Picture, compact, curve
 from scripts.report_runs import (
     HIDDEN,
     Group,
@@ -26,8 +26,8 @@ from scripts.report_runs import (
     pooled_sd,
     varying,
 )
+from scripts.report_scores import PASS_MARK, fid_section
 
-PASS_MARK = 60.0  # the homework's, for the best of its four runs
 TAGS = ("discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))")
 MOST_GRIDS = 6  # of a run's samples over time
 
@@ -144,51 +144,6 @@ def settings_of(run: Run) -> dict[str, Any]:
     return defining(run) | {"seed": run.config.seed} | counts
 
 
-def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None) -> dict[str, Any]:
-    scored = sorted((g for g in groups if g.values), key=lambda g: g.mean)
-    without = [run.name for g in groups for run in g.runs if not run.fid]
-    notes = []
-    floor = None
-    if scored:
-        newest = next(run.fid for run in scored[0].runs if run.fid)
-        floor = newest.get("floor")
-        notes.append(
-            f"Protocol {protocol[0]}, {protocol[1]}: {newest['n_real']:,} real images of the"
-            f" {newest['split']} split against {newest['n_fake']:,} generated."
-            " ± is the standard error from the draw of the generated images, not the luck of the"
-            " training seed, which sd shows."
-        )
-        if floor:
-            of = newest.get("floor_of") or "real against real"
-            note = "half the counts: set too high" if "halves" in of else "the same counts"
-            notes.append(f"Floor: {of} at {note}, {floor:.2f}.")
-        if protocol[0] == "smoke":
-            notes.append("This protocol tries the pipeline: its values are no results.")
-    if without:
-        notes.append(f"Not scored at their last step by this protocol: {', '.join(without)}.")
-    rows = [fid_row(group, names) for group in scored]
-    mark = PASS_MARK if protocol and protocol[0] == "homework" else None
-    plot = fid_plot(groups, names, floor, mark) if scored else None
-    return {"rows": rows, "plot": plot, "note": " ".join(notes)}
-
-
-def fid_row(group: Group, names: list[str]) -> dict[str, str]:
-    each = [
-        f"{run.fid['value']:.1f} ± {run.fid['error']:.1f} ({run.config.seed})"
-        if run.fid["error"] is not None
-        else f"{run.fid['value']:.1f} ({run.config.seed})"
-        for run in group.runs
-        if run.fid
-    ]
-    return {
-        "label": label(group, names),
-        "n": str(len(group.values)),
-        "mean": f"{group.mean:.1f}",
-        "sd": "one seed" if group.sd is None else f"{group.sd:.1f}",
-        "each": ", ".join(each),
-    }
-
-
 def effects_section(groups: list[Group]) -> dict[str, Any]:
     """Differences in FID of one setting at a time; what they are worth beside the seeds' spread."""
     found = effects(groups, ("latent_dim", "hidden_dim", *HIDDEN))
@@ -238,7 +193,7 @@ def run_section(run: Run) -> dict[str, Any]:
         "curves": curves,
         "samples": [sample_picture(run, step, path) for step, path in chosen],
         "steps": [step for step, _ in chosen],
-        "diagnosis": diagnose(run.curves),
+        "diagnosis": diagnose(run.curves, penalty=getattr(run.config, "penalty", "none")),
     }
 
 

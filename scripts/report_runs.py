@@ -24,7 +24,10 @@ HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
 
 @dataclasses.dataclass
 class Run:
-    """A run as its folder has it; `fid` is its newest result by the report's protocol, if any."""
+    """A run as its folder has it; `fid` is its newest result by the report's protocol, if any,
+
+    and `kid` that by the protocol that most runs have a KID by.
+    """
 
     name: str  # the folder's; the report tells runs of one name apart
     trainer: Trainer
@@ -32,6 +35,7 @@ class Run:
     results: list[dict[str, Any]]
     samples: list[tuple[int, Path]]  # (step, PNG), oldest first
     fid: dict[str, Any] | None = None
+    kid: dict[str, Any] | None = None
 
     @property
     def config(self) -> Config:
@@ -54,17 +58,17 @@ def read_run(run_dir: Path, **changes: Any) -> Run:
     return Run(name, trainer, read_scalars(run_dir), read_results(run_dir), samples)
 
 
-def choose_protocol(runs: list[Run]) -> Protocol | None:
+def choose_protocol(runs: list[Run], metric: str = "fid") -> Protocol | None:
     """The one that most runs were scored by at their last step; the default one among equals."""
-    counts = Counter(p for run in runs for p in {protocol_of(r) for r in fids(run)})
+    counts = Counter(p for run in runs for p in {protocol_of(r) for r in scores(run, metric)})
     if not counts:
         return None
     return max(counts, key=lambda p: (counts[p], p[:2] == ("homework", "fp32"), p))
 
 
-def fids(run: Run) -> list[dict[str, Any]]:
-    """The run's FIDs of the weights it has now: those at its last step. A null is no FID."""
-    wanted = ("fid", run.trainer.step)
+def scores(run: Run, metric: str) -> list[dict[str, Any]]:
+    """The run's values of the weights it has now: those at its last step. A null is none."""
+    wanted = (metric, run.trainer.step)
     return [
         r
         for r in run.results
@@ -77,10 +81,16 @@ def protocol_of(result: dict[str, Any]) -> Protocol:
 
 
 def score_runs(runs: list[Run], protocol: Protocol | None) -> None:
-    """Sets `fid` of each run to its newest result by this protocol."""
+    """Sets `fid` of each run to its newest result by this protocol, and `kid` likewise."""
+    of_kid = choose_protocol(runs, "kid")
     for run in runs:
-        matching = [r for r in fids(run) if protocol_of(r) == protocol]
-        run.fid = matching[-1] if matching else None
+        run.fid = newest(run, "fid", protocol)
+        run.kid = newest(run, "kid", of_kid)
+
+
+def newest(run: Run, metric: str, protocol: Protocol | None) -> dict[str, Any] | None:
+    matching = [r for r in scores(run, metric) if protocol_of(r) == protocol]
+    return matching[-1] if matching else None
 
 
 def best_run(runs: list[Run]) -> Run | None:
@@ -95,9 +105,14 @@ class Group:
     settings: dict[str, Any]  # the defining ones, without the seed
     runs: list[Run]
 
+    def scores(self, metric: str) -> list[tuple[int, dict[str, Any]]]:
+        """(seed, result) of the runs that have one."""
+        results = [(run.config.seed, getattr(run, metric)) for run in self.runs]
+        return [(seed, result) for seed, result in results if result]
+
     @property
     def values(self) -> list[float]:
-        return [run.fid["value"] for run in self.runs if run.fid]
+        return [result["value"] for _, result in self.scores("fid")]
 
     @property
     def mean(self) -> float | None:

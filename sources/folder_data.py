@@ -21,17 +21,12 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     UserError: nothing there, one image, too small images, an unsafe archive, unreadable files.
     """
     files = opened(spec)
-    splits = split_names(files.names)
-    if split not in splits:
-        raise NoTestSplit(
-            f"{spec.folder} has no test images: put them into subfolders train/ and test/, or"
-            " choose a --fid_protocol that compares with training images (homework, 50k)."
-        )
+    names = names_of(files, spec, split)
     path = split_cache(spec, files, split)
     if image_cache.described(path) is None:
         Decoding(
             files,
-            splits[split],
+            names,
             image_size=spec.image_size,
             channels=channels(spec),
             small_images=spec.small_images,
@@ -39,6 +34,21 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
         ).write(path)
     images = image_cache.read(path)
     return images, np.zeros(len(images), np.int64)
+
+
+def check_split(spec: DataSpec, split: str) -> None:
+    """NoTestSplit where the split is "test" and there is none; UserError: no images at all."""
+    names_of(opened(spec), spec, split)
+
+
+def names_of(files: Files, spec: DataSpec, split: str) -> list[str]:
+    splits = split_names(files.names)
+    if split not in splits:
+        raise NoTestSplit(
+            f"{spec.folder} has no test images: put them into subfolders train/ and test/, or"
+            " choose a --fid_protocol that compares with training images (homework, 50k, all)."
+        )
+    return splits[split]
 
 
 def channels(spec: DataSpec) -> int:

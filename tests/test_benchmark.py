@@ -117,6 +117,17 @@ def test_the_trainers_own_step_does_just_what_is_needed():
     assert counted == bench_limits.step_flops(16, 16)
 
 
+def test_the_plain_networks_grow_with_the_image():
+    """Those of --preset mnist64, and at width 4 the operations of a step."""
+    plain = bench_peers.plain_networks(100, 64, 64)
+    assert [count_parameters(net) for net in plain] == [3_574_656, 2_763_520]
+    sizes = {"image_size": 64, "generator_hidden_dim": 4, "discriminator_hidden_dim": 4}
+    trainer = DCGAN(DCGANConfig(latent_dim=10, **sizes), CPU)
+    batch = Batch(torch.rand(64, 1, 64, 64), torch.zeros(64))
+    counted = bench_limits.count_flops(lambda: trainer.train_step(batch))
+    assert counted == bench_limits.step_flops(10, 4, 64)
+
+
 def test_operations_of_inception_in_closed_form():
     def pixels(name: str) -> int:
         return next(count for start, count in PIXELS.items() if name.startswith(start))
@@ -223,6 +234,13 @@ def test_train(bench, data_dir):
     ]
     assert report["rows"][0]["flops_an_item"] == bench_limits.step_flops(4, 4)
     assert report["rows"][2]["share_of_limit"]["median"] > 0
+
+
+def test_train_at_other_sizes(bench, data_dir):
+    sizes = ("--hidden_dim", 4, "--latent_dim", 6, "--image_size", 64)
+    report = bench("train", "--dataset", "fashion", "--data_dir", data_dir, *sizes, "--steps", 1)
+    assert report["file"] == "train-4-64px.json"
+    assert report["rows"][0]["flops_an_item"] == bench_limits.step_flops(6, 4, 64)
 
 
 def test_train_with_a_wrong_flag_of_main(data_dir, tmp_path, capsys):
@@ -342,12 +360,14 @@ def test_made_images_are_what_both_tools_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "width", "file"),
+    ("what", "width", "size", "file"),
     [
-        ("train", 16, "train.json"),
-        ("train", 100, "train-100.json"),
-        ("frechet", 100, "frechet.json"),
+        ("train", 16, 32, "train.json"),
+        ("train", 100, 32, "train-100.json"),
+        ("train", 64, 64, "train-64-64px.json"),
+        ("frechet", 100, 64, "frechet.json"),
     ],
 )
-def test_widths_have_files_of_their_own(what, width, file):
-    assert benchmark.file_name(Namespace(what=what, hidden_dim=width)) == file
+def test_sizes_have_files_of_their_own(what, width, size, file):
+    args = Namespace(what=what, hidden_dim=width, image_size=size)
+    assert benchmark.file_name(args) == file

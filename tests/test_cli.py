@@ -271,6 +271,31 @@ def test_an_unwritable_data_dir(tiny, tmp_path, capsys):
     assert "closed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dataset": "folder", "folder": "photos", "fid_protocol": "10k"}, "no test images"),
+        ({"dataset": "emoji", "emoji_style": "Apple"}, "Test_Apple is not there"),
+    ],
+)
+def test_images_that_the_score_would_lack_are_missed_before_the_training(
+    tiny, settings, words, tmp_path, monkeypatch, capsys
+):
+    for folder in ("photos", "data/emoji/Apple"):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (40, 40), (80 * i, 0, 0)).save(tmp_path / folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    argv = [*tiny, *flags(**settings, data_dir=tmp_path / "data"), "--do_train"]
+    assert main.main(argv) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert words in error
+    assert not (tmp_path / "runs").exists()
+    assert main.main([*argv, "--no_score"]) == 0
+
+
 def test_a_data_dir_that_is_a_file(tiny, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     settings = flags(dataset="mnist", data_dir=tmp_path / "file")

@@ -1,4 +1,4 @@
-"""The doctor: each verdict on made curves and both sides of its thresholds; five real runs."""
+"""The doctor: each verdict on made curves and both sides of its thresholds; six real runs."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from game import (
     D_WINS,
     EQUILIBRIUM,
     G_WINS,
+    HELD,
     NO_VERDICT,
     OSCILLATES,
     OVERSHOOTS,
@@ -217,6 +218,34 @@ def test_real_runs(name, verdicts):
     assert diagnosis.verdict == (BLIND if name == "weak_d" else verdicts[-1])
 
 
+def test_a_d_that_a_penalty_holds_near_one_half_is_not_called_blind():
+    """The run of --preset best, FID 19.8: without word of its penalty its curves seem a guess."""
+    curves = real_run("penalty")
+    knowing, unknowing = diagnose(curves, penalty="r1"), diagnose(curves)
+    assert [w.verdict for w in knowing.windows] == [BALANCED, BALANCED, HELD]
+    assert "r1 penalty" in knowing.sentences[0]
+    assert "larger at 100% of the points" in knowing.sentences[0]
+    assert knowing.advice.startswith("Nothing to mend")
+    assert unknowing.verdict in (EQUILIBRIUM, BLIND)
+
+
+def test_a_penalty_that_blinds_d_is_told_from_one_that_holds_it():
+    """D(x) above D(G(z1)) at every point, or as often below it."""
+    seeing = flat(x=0.53, z1=0.47, noise=0.01)
+    guessing = flat(x=0.5, z1=0.5, noise=0.01)
+    assert diagnose(seeing, penalty="zero").verdict == HELD
+    blind = diagnose(guessing, penalty="zero")
+    assert blind.verdict == BLIND
+    assert "--penalty_weight" in blind.advice
+    assert "--penalty_weight" not in diagnose(guessing).advice
+    assert diagnose(real_run("weak_d"), penalty="r1").verdict == BLIND
+
+
+def test_a_penalty_changes_no_other_verdict():
+    for name, verdict in (("default", BALANCED), ("wide", D_LEADS), ("strong_d", SATURATES)):
+        assert diagnose(real_run(name), penalty="r1").verdict == verdict
+
+
 def test_the_windows_are_counted_from_the_end_and_hold_every_point():
     diagnosis = diagnose(real_run("default"), window=1600)
     assert [(w.first, w.last) for w in diagnosis.windows] == [
@@ -347,14 +376,21 @@ def test_the_script_diagnoses_every_run_it_can_and_names_the_others(tmp_path, ca
         for step, value in points:
             log.scalars({tag: value}, step)
     log.close()
+    log = RunLog(tmp_path / "held", 0)
+    for tag, points in real_run("penalty").items():
+        for step, value in points:
+            log.scalars({tag: value}, step)
+    log.close()
+    (tmp_path / "held" / "config.json").write_text(json.dumps({"penalty": "r1"}))
     (tmp_path / "empty").mkdir()
     (tmp_path / "README.md").touch()  # as runs/* names it too
-    folders = [str(tmp_path / name) for name in ("empty", "ill", "none", "README.md")]
+    folders = [str(tmp_path / name) for name in ("empty", "ill", "none", "held", "README.md")]
     monkeypatch.setattr(sys, "argv", ["doctor.py", *folders])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "scripts" / "doctor.py"), run_name="__main__")
     assert stop.value.code == 1
     done = capsys.readouterr()
     assert "saturates: steps 10 to 1000" in done.out
+    assert "held by the penalty: steps 2020 to 3000" in done.out
     assert done.err.count("error: ") == 2
     assert "none is no folder" in done.err

@@ -12,6 +12,7 @@ from PIL import Image
 import fid
 from errors import UserError
 from fid import PROTOCOLS, covariance_factor, fid_with_error, frechet_distance
+from kid import kid_with_error
 from moments import Moments
 from sources.image_folder import image_batches, image_paths
 
@@ -266,6 +267,38 @@ def test_command_prints_the_fid_of_two_folders(folders, capsys):
     assert "images: 30, 25" in result.err
     for flags in (["--batch-size", 4], ["--batch-size", 100, "--num-workers", 0]):
         assert printed(capsys, *flags, *folders) == approx(wanted, rel=1e-9)
+
+
+def test_command_prints_the_kid_after_the_fid(folders, capsys):
+    a, b = (PixelMean()(next(image_batches(image_paths(f), 99))) for f in folders)
+    wanted, error = kid_with_error(a, b)
+    result = run(capsys, "--kid", *folders)
+    first, second = result.out.splitlines()
+    assert float(first.removeprefix("FID:  ")) == approx(printed(capsys, *folders), rel=1e-12)
+    assert float(second.removeprefix("KID:  ")) == approx(wanted, rel=1e-6)
+    assert f"KID error: {error:.4g} (standard error" in result.err
+    assert "KID of 30 and 25" in result.err
+
+
+def test_command_takes_some_of_many_images_for_the_kid(folders, capsys, monkeypatch):
+    """Not those with the first names; the FID is of all."""
+    plain = printed(capsys, *folders)
+    monkeypatch.setattr(fid, "MOST", 12)
+    seen = []
+    monkeypatch.setattr(fid, "print_kid", lambda *features: seen.append(features))
+    assert printed(capsys, "--kid", *folders) == approx(plain, rel=1e-9)
+    for kept, folder in zip(seen[0], folders, strict=True):
+        features = PixelMean()(next(image_batches(image_paths(folder), 99)))
+        rows = [(features == row).all(1).nonzero().item() for row in kept]
+        assert len(set(rows)) == 12
+        assert max(rows) >= 12
+
+
+def test_command_has_no_kid_of_moments(folders, tmp_path):
+    fid.main(["--save-stats", str(folders[0]), str(tmp_path / "a.npz")], PixelMean())
+    assert "needs the images" in refusal("--kid", tmp_path / "a.npz", folders[1])
+    assert "leave one of them out" in refusal("--kid", "--save-stats", *folders)
+    assert "does not exist" in refusal("--kid", folders[0], tmp_path / "none")
 
 
 def test_command_reads_and_writes_moments(folders, capsys, tmp_path):

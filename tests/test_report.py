@@ -15,7 +15,7 @@ import runlog
 from errors import UserError
 from runlog import append_result
 from scripts import report
-from scripts.report_page import effects_section, evenly, fid_section
+from scripts.report_page import effects_section, evenly
 from scripts.report_plots import curve, smooth
 from scripts.report_runs import (
     choose_protocol,
@@ -27,6 +27,7 @@ from scripts.report_runs import (
     score_runs,
     varying,
 )
+from scripts.report_scores import fid_section
 from systems.dcgan import DCGAN, DCGANConfig
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -120,11 +121,33 @@ def test_a_single_run_is_named_by_the_homeworks_settings(trained):
 
 def test_the_pass_mark_is_the_homeworks_alone(trained, monkeypatch):
     marks = []
-    monkeypatch.setattr("scripts.report_page.fid_plot", lambda *words: marks.append(words[-1]))
+    monkeypatch.setattr("scripts.report_scores.fid_plot", lambda *words: marks.append(words[-1]))
     groups = group_runs(read([trained(50.0)]))
     for protocol in ("homework", "smoke"):
         fid_section(groups, [], (protocol, "fp32", ""))
     assert marks == [60, None]
+
+
+def kid(value: float, **changes) -> dict:
+    return result(value, protocol="all") | {"metric": "kid", "error": 0.002} | changes
+
+
+def test_kids_have_a_table_of_their_own_beside_whatever_fid_was_chosen(trained):
+    folders = [trained(50.0), trained(54.0, seed=43), trained(30.0, latent_dim=7)]
+    assert fid_section(group_runs(read(folders)), [], ("homework", "fp32", ""))["kid"]["rows"] == []
+    append_result(folders[0], kid(0.0301))
+    append_result(folders[0], kid(0.01, step=1))  # of weights that it no longer has
+    append_result(folders[1], kid(0.0345))
+    append_result(folders[1], kid(0.9, precision="bf16"))
+    append_result(folders[2], kid(0.02))
+    groups = group_runs(read(folders))
+    section = fid_section(groups, varying(groups), ("homework", "fp32", ""))
+    assert [row["mean"] for row in section["rows"]] == ["30.0", "52.0"]
+    low, high = section["kid"]["rows"]
+    assert (low["label"], low["mean"], low["sd"]) == ("latent_dim 7", "0.02000", "one seed")
+    assert (high["label"], high["mean"], high["n"]) == ("latent_dim 5", "0.03230", "2")
+    assert high["each"] == "0.03010 ± 0.00200 (42), 0.03450 ± 0.00200 (43)"
+    assert "Protocol all, fp32: 3,000 real images" in section["kid"]["note"]
 
 
 def test_smoothing_keeps_constants_and_means():
@@ -171,6 +194,7 @@ def made(tmp_path_factory, data_dir):
         trainer = DCGAN(DCGANConfig(**(TINY | steps | where), arch=arch), torch.device("cpu"))
         trainer.train()
         append_result(trainer.config.run_dir, result(fid))
+        append_result(trainer.config.run_dir, kid(0.0321))
         folders.append(trainer.config.run_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "load_inception", lambda *_: PixelMeans())
@@ -187,6 +211,7 @@ def test_the_page_holds_every_section_and_needs_no_network(made):
     assert "below the pass mark of 60" in page
     assert "By its curves none of 2 ended near the Nash equilibrium" in page
     assert "FID 60.5" in page  # the MLP beside the CNN
+    assert "0.03210 ± 0.00200 (42)" in page
     assert "Left out: " in page  # the digits of a run on other data than MNIST
     assert not re.search(r"(src|href|srcset)=\"(?!data:|#)", page)
     images = Images()
@@ -198,6 +223,7 @@ def test_the_page_holds_every_section_and_needs_no_network(made):
 def test_the_markdowns_pictures_are_all_there(made):
     out, _ = made
     text = (out / "report.md").read_text()
+    assert "| **0.03210** |" in text
     names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert len(names) > 12
     assert all((out / name.replace("%3D", "=")).is_file() for name in names)

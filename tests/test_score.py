@@ -336,8 +336,10 @@ def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
     assert kept.name.startswith(f"folder-{result['data']}-32px-smoke-")
     assert reference.find_reference(trainer, pixel_means).moments.n == 20  # read back
     config = dataclasses.replace(trainer.config, fid_protocol="10k")
-    with pytest.raises(UserError, match="no test images"):
-        score.score(SYSTEMS["dcgan"](config, torch.device("cpu")))
+    for refuses in (score.refuse_early, lambda c: score.score(SYSTEMS["dcgan"](c, "cpu"))):
+        with pytest.raises(UserError, match="no test images"):
+            refuses(config)
+    score.refuse_early(trainer.config)
 
 
 def test_the_50k_protocol_does_without_a_floor_where_nothing_is_held_out(

@@ -26,6 +26,8 @@ VARIANTS = {
         {"penalty": "r1", "penalty_every": 2, "d_norm": "none"},
         {"precision": "bf16", "penalty": "r1", "d_norm": "layer", "ema": 0.9},
         {"penalty": "zero", "d_norm": "instance", "arch": "cnn"},
+        {"augment": "diffaug", "d_steps": 2, "penalty": "r1", "d_norm": "none"},
+        {"augment": "diffaug", "dataset": "emoji"},
     ]
 }
 
@@ -110,6 +112,20 @@ def test_the_weights_are_a_function_of_the_seed(name, build):
         pairs = list(zip(*(t.networks[network].parameters() for t in (a, b, other)), strict=True))
         assert all(torch.equal(x, y) for x, y, _ in pairs)
         assert any(not torch.equal(x, z) for x, _, z in pairs)
+
+
+@each_system
+def test_augmentation_is_either_done_or_refused(name, build):
+    plain = build(name)
+    if not hasattr(plain.config, "augment"):
+        pytest.skip("a system without a game")
+    try:
+        augmented = build(name, augment="diffaug")
+    except UserError:
+        return
+    values = [trainer.train_step(trainer.batches()(0)) for trainer in (plain, augmented)]
+    loss = plain.bar_tags[0]
+    assert float(values[0][loss]) != float(values[1][loss])
 
 
 @each_system

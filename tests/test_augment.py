@@ -1,0 +1,152 @@
+"""DiffAugment: closed forms of each part, what it may draw, and where it stands in the game."""
+
+import pytest
+import torch
+
+import augment
+from augment import Augment, Draws, brighten, cut_out, diffaug, draw, saturate, stretch, translate
+from seeding import generator
+from systems.dcgan import DCGAN
+
+
+def images(n=5, channels=3, size=8):
+    return 2 * torch.rand(n, channels, size, size, generator=generator("cpu", "images")) - 1
+
+
+def drawn(n, size, index=0):
+    return draw(n, size, generator("cpu", index))
+
+
+def same(a, b, atol=1e-6):
+    torch.testing.assert_close(a, b, rtol=0, atol=atol)
+
+
+def test_without_strength_nothing_changes():
+    x, zero, one = images(), torch.zeros(5), torch.ones(5)
+    none = torch.zeros(5, 2, dtype=torch.int64)
+    assert torch.equal(brighten(x, zero), x)
+    same(saturate(x, one), x)
+    same(stretch(x, one), x)
+    assert torch.equal(translate(x, none), x)
+    assert torch.equal(cut_out(x, none, side=0), x)
+    assert Augment("none", 42)(x, "real", 0) is x
+
+
+def test_brightness_shifts_each_images_mean_by_its_draw():
+    x, amount = images(), torch.tensor([-0.5, -0.1, 0.0, 0.2, 0.5])
+    y = brighten(x, amount)
+    same(y.mean((1, 2, 3)) - x.mean((1, 2, 3)), amount)
+    same(y - y.mean((1, 2, 3), keepdim=True), x - x.mean((1, 2, 3), keepdim=True))
+
+
+def test_saturation_scales_the_distance_from_grey():
+    x, factor = images(), torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])
+    y = saturate(x, factor)
+    same(y.mean(1), x.mean(1))
+    same(y.std(1), factor.view(-1, 1, 1) * x.std(1))
+    same(y[0], x[0].mean(0, keepdim=True).expand(3, -1, -1))
+
+
+def test_contrast_scales_the_spread_around_the_mean():
+    x, factor = images(), torch.tensor([0.5, 0.8, 1.0, 1.2, 1.5])
+    y = stretch(x, factor)
+    same(y.mean((1, 2, 3)), x.mean((1, 2, 3)))
+    same(y.std((1, 2, 3)), factor * x.std((1, 2, 3)))
+
+
+def test_translation_moves_by_whole_pixels_and_fills_with_zeros():
+    x, shift = images(), torch.tensor([[1, 0], [0, -2], [-1, 1], [0, 0], [2, 2]])
+    y = translate(x, shift)
+    assert torch.equal(y[0, :, 1:], x[0, :, :-1])
+    assert torch.equal(y[1, :, :, :-2], x[1, :, :, 2:])
+    assert torch.equal(y[2, :, :-1, 1:], x[2, :, 1:, :-1])
+    assert torch.equal(y[3], x[3])
+    assert torch.equal(y[4, :, 2:, 2:], x[4, :, :-2, :-2])
+    zeros = [(y[i] == 0).all(0).sum().item() for i in range(5)]
+    assert zeros == [8, 16, 8 + 8 - 1, 0, 2 * 16 - 4]
+
+
+def test_cutout_makes_its_square_zero_and_nothing_else():
+    x, centre = images(3), torch.tensor([[4, 3], [0, 8], [8, 6]])
+    y = cut_out(x, centre, side=4)
+    square = torch.zeros(3, 8, 8, dtype=torch.bool)
+    square[0, 2:6, 1:5] = True
+    square[1, 0:2, 6:8] = True
+    square[2, 6:8, 4:8] = True
+    assert torch.equal((y == 0).all(1), square)
+    assert torch.equal(y, x.masked_fill(square[:, None], 0))
+
+
+def test_draws_fill_their_ranges_evenly():
+    draws = drawn(20_000, 32)
+    for values, low, high in (
+        (draws.brightness, -0.5, 0.5),
+        (draws.saturation, 0, 2),
+        (draws.contrast, 0.5, 1.5),
+    ):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < values.max() <= high
+        assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
+    for values, low, high in ((draws.shift, -4, 4), (draws.centre, 0, 32)):
+        counts = torch.bincount((values - low).flatten(), minlength=high - low + 1)
+        assert len(counts) == high - low + 1
+        assert counts / counts.sum() == pytest.approx(1 / len(counts), rel=0.15)
+
+
+def test_the_parts_come_in_turn_and_grey_images_have_no_saturation(monkeypatch):
+    x, draws = images(size=16), drawn(5, 16)
+    colours = stretch(saturate(brighten(x, draws.brightness), draws.saturation), draws.contrast)
+    assert torch.equal(
+        diffaug(x, draws), cut_out(translate(colours, draws.shift), draws.centre, side=8)
+    )
+    monkeypatch.setattr(augment, "saturate", lambda *_: pytest.fail("a grey image"))
+    diffaug(images(channels=1, size=16), draws)
+
+
+def test_the_same_key_gives_the_same_images_and_another_others():
+    x = images(size=16)
+    a = Augment("diffaug", 42)
+    assert torch.equal(a(x, "real", 3), Augment("diffaug", 42)(x, "real", 3))
+    others = [a(x, "real", 4), a(x, "fake", 3), Augment("diffaug", 43)(x, "real", 3)]
+    assert not any(torch.equal(a(x, "real", 3), other) for other in others)
+
+
+def test_two_ranks_draw_together_what_one_draws_alone(monkeypatch):
+    x = images(6, size=16)
+    alone = Augment("diffaug", 42)(x, "real", 3)
+    monkeypatch.setattr("augment.world", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr("augment.shard", lambda rows, rank=rank: rows[rank::2])
+        assert torch.equal(Augment("diffaug", 42)(x[rank::2], "real", 3), alone[rank::2])
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    x = images(2, size=4).double().requires_grad_()
+    one = Draws(*(d.double() if d.is_floating_point() else d for d in drawn(2, 4)))
+    assert torch.autograd.gradcheck(lambda x: diffaug(x, one), x)
+
+
+def test_d_sees_augmented_images_alone_and_g_learns_through_them(tiny_config):
+    changes = {"d_norm": "none", "penalty": "r1", "d_steps": 2, "fresh_noise": True}
+    trainer = DCGAN(tiny_config(augment="diffaug", **changes), torch.device("cpu"))
+    made, seen, asked = [], [], []
+    do, judge, penalty = trainer.augment, trainer.play_D, trainer.penalty
+
+    def note(images, purpose, index):
+        asked.append((purpose, index))
+        made.append(do(images, purpose, index))
+        return made[-1]
+
+    trainer.augment = note
+    trainer.play_D = lambda x: (seen.append(x), judge(x))[1]
+    trainer.penalty = lambda logits, x, fake, share: (
+        seen.extend((x, fake)),
+        penalty(logits, x, fake, share),
+    )[1]
+    trainer.step = 5
+    before = [p.clone() for p in trainer.G.parameters()]
+    trainer.train_step(trainer.batches()(5))
+    assert asked == [("real", 10), ("fake", 10), ("real", 11), ("fake", 11), ("for G", 5)]
+    assert len(seen) == 9
+    assert all(any(image is one for one in made) for image in seen)
+    assert all((p != q).any() for p, q in zip(trainer.G.parameters(), before, strict=True))
