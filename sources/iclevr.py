@@ -133,6 +133,12 @@ def find(data_dir: Path) -> FolderFiles:
     return FolderFiles(folder)
 
 
+def check_split(spec: DataSpec, split: str) -> None:
+    """NoTestSplit or UserError where `load` would raise one, without an image read."""
+    find(spec.data_dir)
+    read_split(spec.data_dir, split)
+
+
 def read_split(data_dir: Path, split: str) -> dict[str, list[str]]:
     """{image name: its labels}, checked, all images there."""
     path = Path(data_dir) / "iclevr" / SPLITS[split]
