@@ -39,15 +39,16 @@ class HalvingConv2d(nn.Conv2d):
 
 
 class DoublingConvTranspose2d(nn.ConvTranspose2d):
-    """(N, K, H, W) -> (N, C, 2H, 2W): nn.ConvTranspose2d(K, C, 4, stride=2, padding=1), no bias."""
+    """(N, K, H, W) -> (N, C, 2H, 2W): nn.ConvTranspose2d(K, C, 4, stride=2, padding=1)."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 4, 2, 1, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 4, 2, 1, bias=bias)
 
     def forward(self, y: Tensor) -> Tensor:
         if not by_matrix_product(y, self.weight, side=y.shape[-1]):
             return super().forward(y)
-        return Transposed.apply(y, self.weight)
+        x = Transposed.apply(y, self.weight)
+        return x if self.bias is None else x + self.bias.view(1, -1, 1, 1)
 
 
 def by_matrix_product(x: Tensor, weight: Tensor, *, side: int) -> bool:
