@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import Config, parse
 from main import pick_device
+from scripts.bench_conditional import (
+    conditional_flags,
+    conditional_step_flops,
+    plain_conditional_loop,
+)
 from scripts.bench_limits import (
     limit_of,
     matrix_product,
@@ -27,11 +32,15 @@ from trainer import Trainer
 
 
 def training_config(args: argparse.Namespace, extra: str = "") -> Config:
-    """The DCGAN of --hidden_dim, with the flags of main.py that `extra` adds."""
+    """The system of --hidden_dim, with the flags of main.py that `extra` adds."""
     width = str(args.hidden_dim)
-    flags = ["--dataset", args.dataset, "--data_dir", args.data_dir, "--device", args.device]
-    for name in ("latent_dim", "generator_hidden_dim", "discriminator_hidden_dim"):
-        flags += [f"--{name}", width]
+    flags = ["--data_dir", args.data_dir, "--device", args.device]
+    if args.model == "cdcgan":
+        flags += conditional_flags(args.hidden_dim)
+    else:
+        flags += ["--dataset", args.dataset]
+        for name in ("latent_dim", "generator_hidden_dim", "discriminator_hidden_dim"):
+            flags += [f"--{name}", width]
     classes = {name: system.config_class for name, system in SYSTEMS.items()}
     return parse([*flags, *shlex.split(extra)], classes, "")
 
@@ -65,24 +74,16 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
         precisions[name] = getattr(config, "precision", "fp32")
     device = pick_device(config)
     steps = args.steps or steps_a_second(next(iter(takes.values())), device)
-    plain = plain_loop(
-        args.data_dir,
-        latent_dim=args.hidden_dim,
-        hidden_dim=args.hidden_dim,
-        device=device,
-        dataset=args.dataset,
-        workers=args.workers,
-    )
+    plain, flops = plain_peer(args, device)
     takes["plain loop"] = lambda n: [next(plain) for _ in range(n)]
     precisions["plain loop"] = "fp32"
     timed, left_out = timed_limits(set(precisions.values()), device)
-    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
     rivals = [
         Rival(
             name,
             lambda take=take: take(steps),
             items=steps,
-            flops=flops,
+            flops=steps * flops,
             limit=limit_of(precisions[name], timed),
         )
         for name, take in takes.items()
@@ -91,12 +92,22 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
     return Contest("step", rivals + timed, pairs, left_out)
 
 
+def plain_peer(args: argparse.Namespace, device: torch.device) -> tuple[Iterator[None], int]:
+    """The loop that others write for the same system, and the operations that a step needs."""
+    h, loop = args.hidden_dim, {"device": device, "workers": args.workers}
+    if args.model == "cdcgan":
+        peer = plain_conditional_loop(args.data_dir, hidden_dim=h, **loop)
+        return peer, conditional_step_flops(h)
+    peer = plain_loop(args.data_dir, latent_dim=h, hidden_dim=h, dataset=args.dataset, **loop)
+    return peer, step_flops(h, h)
+
+
 def bench_scaling(args: argparse.Namespace, folder: Path) -> Contest:
     """The same training steps with 1, 2, ... `--max_threads` threads, each beside its own peak."""
     take = training_steps(training_config(args, "--device cpu"))
     torch.set_num_threads(1)
     steps = args.steps or steps_a_second(take, torch.device("cpu"))
-    flops = steps * step_flops(args.hidden_dim, args.hidden_dim)
+    flops = steps * plain_peer(args, torch.device("cpu"))[1]
     return thread_scaling(take, steps, flops, args.max_threads)
 
 

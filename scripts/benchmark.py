@@ -3,6 +3,7 @@
     pip install -r requirements-bench.txt           the peers; one that is missing is named, no more
     python scripts/benchmark.py train               a training step at (16, 16)
     python scripts/benchmark.py train --hidden_dim 100
+    python scripts/benchmark.py train --model cdcgan --hidden_dim 64
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
     python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
@@ -173,6 +174,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--rounds", type=int, default=5, help="timings of each rival")
     add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
     add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
+    models = {"choices": ["dcgan", "cdcgan"], "default": "dcgan"}
+    add_flag("--model", **models, help="train, scaling; cdcgan: on data_dir's iclevr, z 100")
     add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths, and size of z")
     add_flag("--steps", type=int, default=0, help="train, scaling: a timing; 0: about a second")
     add_flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"')
@@ -192,9 +195,11 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def file_name(args: argparse.Namespace) -> str:
-    """train.json; at other widths than the defaults' train-100.json."""
-    wide = args.what in ("train", "scaling") and args.hidden_dim != 16
-    return f"{args.what}-{args.hidden_dim}.json" if wide else f"{args.what}.json"
+    """train.json; of other models and widths than the defaults' train-cdcgan-64.json."""
+    marks = {"dcgan": args.model, "16": str(args.hidden_dim)}  # default -> what it is
+    marked = [mark for usual, mark in marks.items() if mark != usual]
+    steps = args.what in ("train", "scaling")
+    return "-".join([args.what, *(marked if steps else [])]) + ".json"
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def make_iclevr(folder: Path, n: int = 28) -> None:
         name = f"CLEVR_train_{i:06d}_0.png"
         pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "iclevr" / name)
-        rows[name] = [LABELS[(i + 5 * k) % 24] for k in range(3 if i % 3 else 1)]
+        rows[name] = [LABELS[(i + (5 + i // 24) * k) % 24] for k in range(3 if i % 3 else 1)]
     lists = {"test": [[label] for label in LABELS[:9]], "new_test": [list(LABELS[:3])] * 2}
     objects = {label: i for i, label in enumerate(LABELS)}
     for name, value in ({"train": rows, "objects": objects} | lists).items():
