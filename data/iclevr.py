@@ -1,0 +1,114 @@
+"""Render a set of pictures in the form of the course's i-CLEVR, as --dataset iclevr reads it.
+
+    python data/iclevr.py render                          18,009 pictures into data/iclevr/
+    python data/iclevr.py render --labels train.json      exactly that file's labels
+    python data/iclevr.py render --n 300 --out /tmp/few/iclevr
+
+Cubes, spheres and cylinders in CLEVR's eight colours on a grey ground, as in Johnson et al. 2017,
+but drawn by rays in PyTorch instead of Blender (clevr/). It goes on where it was stopped.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from clevr.folder import (
+    Settings,
+    check_labels,
+    claim,
+    draw_conditions,
+    draw_rows,
+    read_rows,
+    render_missing,
+    write_json,
+)
+from config import Parser, print_error
+from errors import UserError
+from sources.iclevr import LABELS
+
+N = 18_009  # pictures in the course's train.json
+CONDITIONS = ("test.json", "new_test.json")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        make(args)
+    except UserError as error:
+        return print_error(error)
+    except OSError as error:
+        where, reason = error.filename or args.out, error.strerror or error
+        return print_error(UserError(f"{where} can't be used: {reason}."))
+    return 0
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", choices=["render"])
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent / "iclevr", help="the folder"
+    )
+    parser.add_argument("--n", type=int, default=N, help=f"pictures to train on (default {N})")
+    parser.add_argument("--n_val", type=int, help="held-out pictures (default: a tenth of --n)")
+    parser.add_argument("--labels", type=Path, help="a train.json whose pictures to render")
+    parser.add_argument("--seed", type=int, default=0, help="of labels and scenes (default 0)")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side (default 64)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    return parser.parse_args(argv)
+
+
+def make(args: argparse.Namespace) -> None:
+    """The pictures, and the .json files last, so that a loader finds whole sets only."""
+    check(args)
+    settings = Settings(args.seed, args.size)
+    train = (
+        read_rows(args.labels) if args.labels else draw_rows(args.n, seed=args.seed, split="train")
+    )
+    n_val = max(len(train) // 10, 3) if args.n_val is None else args.n_val
+    splits = {"train": train, "val": draw_rows(n_val, seed=args.seed, split="val")}
+    if clash := splits["train"].keys() & splits["val"].keys():
+        raise UserError(f"{args.labels} names {min(clash)}, as the held-out pictures are named.")
+    claim(args.out, settings, labels=args.labels)
+    check_labels(args.out, splits)
+    pictures = splits["train"] | splits["val"]
+    render_missing(pictures, settings, args.out / "iclevr", workers=args.workers)
+    write_json(args.out / "objects.json", {label: i for i, label in enumerate(LABELS)})
+    for name in CONDITIONS:
+        write_conditions(args.out / name, args)
+    for split, rows in splits.items():
+        if rows:
+            write_json(args.out / f"{split}.json", rows)
+    print(f"{args.out}: {len(train):,} pictures to train on, {n_val:,} held out")
+
+
+def write_conditions(path: Path, args: argparse.Namespace) -> None:
+    """Drawn, but where the file lies beside the given labels: then that one."""
+    given = args.labels.with_name(path.name) if args.labels else None
+    if not given or not given.is_file():
+        write_json(path, draw_conditions(seed=args.seed, name=path.name))
+    elif given.resolve() != path.resolve():
+        shutil.copyfile(given, path)
+
+
+def check(args: argparse.Namespace) -> None:
+    least = {"n": 2, "n_val": 0, "seed": 0, "size": 16, "workers": 1}
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        if value is not None and value < smallest:
+            raise UserError(f"--{name} {value}: wanted {smallest} or more.")
+    if args.labels and args.n != N:
+        raise UserError(
+            "--n is the number of drawn pictures, and --labels says which: leave one out."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Train the classifier that judges i-CLEVR pictures, and measure it. docs/evaluator.md.
+
+    python scripts/evaluator.py train      data/iclevr/evaluator.pth anew, from data/iclevr/
+    python scripts/evaluator.py score      measure a file, also the course's, on held-out pictures
+
+Generators never train against it. Held-out pictures choose nothing but the calibration, which is
+fitted on one half of their scenes and measured on the other.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import dataset
+from clevr.accuracy import (
+    accuracy,
+    by_colour,
+    by_number,
+    by_shape,
+    calibration_error,
+    confusion,
+    worst,
+)
+from clevr.evaluator import (
+    SIZE,
+    Evaluator,
+    load_evaluator,
+    predict,
+    save_evaluator,
+    weights_path,
+)
+from config import Parser, print_error
+from dataset import Batches, ImageData, to_signed
+from errors import UserError
+from seeding import generator
+from sources.data_spec import NoTestSplit
+
+BATCH_SIZE = 32
+LEARNING_RATE = 1e-3  # the peak of the cycle
+SCENE = 3  # pictures of one scene follow each other
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    path = args.weights or weights_path(args.data_dir)
+    try:
+        return COMMANDS[args.command](args, path)
+    except UserError as error:
+        return print_error(error)
+    except OSError as error:
+        where, reason = error.filename or path, error.strerror or error
+        return print_error(UserError(f"{where} can't be used: {reason}."))
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("command", choices=list(COMMANDS))
+    parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
+    parser.add_argument("--weights", type=Path, help="(default <data_dir>/iclevr/evaluator.pth)")
+    parser.add_argument(
+        "--steps", type=int, default=1700, help=f"batches of {BATCH_SIZE} (default 1700)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order and the augmentation")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    return parser.parse_args(argv)
+
+
+def train_command(args: argparse.Namespace, path: Path) -> int:
+    if args.steps < 1:
+        raise UserError(f"--steps {args.steps}: wanted 1 or more.")
+    data, held_out = load(args.data_dir)
+    started = time.process_time(), time.perf_counter()
+    evaluator = train(data, seed=args.seed, steps=args.steps, device=args.device)
+    cpu, wall = time.process_time() - started[0], time.perf_counter() - started[1]
+    save_evaluator(evaluator, path)  # first: what is measured is what was stored
+    evaluator = load_evaluator(path)
+    settings = {"seed": args.seed, "steps": args.steps, "n_train": len(data)}
+    settings |= {"torch": str(torch.__version__), "cpu_seconds": round(cpu)}
+    evaluator.measured = calibrate(evaluator, held_out) | settings
+    save_evaluator(evaluator, path)
+    print(in_words(evaluator.measured))
+    print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB; training took {wall:.0f} s ({cpu:.0f} s CPU)"
+    )
+    return 0
+
+
+def score_command(args: argparse.Namespace, path: Path) -> int:
+    evaluator = load_evaluator(path, args.device)
+    _, held_out = load(args.data_dir)
+    logits, y = predict(evaluator, held_out.images), held_out.labels
+    print(in_words(measure(logits, y)))
+    print("by colour:", ", ".join(f"{k} {v:.2%}" for k, v in by_colour(logits, y).items()))
+    print("by shape:", ", ".join(f"{k} {v:.2%}" for k, v in by_shape(logits, y).items()))
+    print(
+        "by number of objects:", ", ".join(f"{k}: {v:.2%}" for k, v in by_number(logits, y).items())
+    )
+    for missed, instead, count in worst(confusion(logits, y)):
+        print(f"missed {missed}, found {instead} instead: {count:.1f}")
+    error = calibration_error(evaluator.probabilities(logits), y)
+    print(f"calibration error {error:.5f}; {calibration_error(logits.sigmoid(), y):.5f} without it")
+    return 0
+
+
+COMMANDS = {"train": train_command, "score": score_command}
+
+
+def load(data_dir: str) -> tuple[ImageData, ImageData]:
+    """Pictures to train on, and held-out ones: val.json's, else the last tenth of train.json."""
+    splits = {"image_size": SIZE, "data_dir": data_dir, "device": "cpu"}
+    data = dataset.load("iclevr", "train", **splits)
+    try:
+        return data, dataset.load("iclevr", "test", **splits)
+    except NoTestSplit:
+        n = len(data) * 9 // 10 // SCENE * SCENE
+        print(f"no val.json: the last {len(data) - n:,} pictures of train.json are held out")
+        parts = [ImageData(data.images[a:b], data.labels[a:b]) for a, b in ((0, n), (n, None))]
+        return parts[0], parts[1]
+
+
+def train(data: ImageData, *, seed: int, steps: int, device: str = "cpu") -> Evaluator:
+    """AdamW on 24 cross entropies, a one-cycle learning rate (Smith & Topin 2017)."""
+    evaluator = Evaluator().to(device, memory_format=torch.channels_last)
+    batches = Batches(data, batch_size=min(BATCH_SIZE, len(data)), seed=seed)
+    optimizer = AdamW(evaluator.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
+    schedule = OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps, pct_start=0.2)
+    evaluator.train()
+    for step in (bar := tqdm(range(steps), unit="step", mininterval=5)):
+        indices = batches.indices(step)
+        x = to_signed(data.images[indices])
+        x = augment(x, generator("cpu", "augment", seed, step)).to(device)
+        logits = evaluator.logits(x.contiguous(memory_format=torch.channels_last))
+        loss = F.binary_cross_entropy_with_logits(logits, data.labels[indices].float().to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+    return evaluator.eval().cpu()
+
+
+def augment(x: Tensor, stream: torch.Generator) -> Tensor:
+    """Pictures (N, 3, S, S) in [-1, 1]: shifted, mirrored, relit, tinted, blurred, noisy.
+
+    A generator's pictures are none of the renderer's: what is to count is colour and shape.
+    """
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(len(x), *shape, generator=stream)
+
+    x = shift(x, stream, up_to=4)
+    mirrored = uniform(0, 1, 1, 1, 1) < 0.5
+    x = torch.where(mirrored, x.flip(3), x)
+    gain = uniform(0.85, 1.15, 1, 1, 1) * uniform(0.94, 1.06, 3, 1, 1)
+    x = (x + 1) * gain - 1 + uniform(-0.12, 0.12, 1, 1, 1)
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * uniform(0.75, 1.15, 1, 1, 1)  # saturation
+    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    x = x + (soft - x) * uniform(-0.4, 1.0, 1, 1, 1)  # below 0: sharper
+    noise = torch.randn(x.shape, generator=stream)
+    return (x + noise * uniform(0, 0.1, 1, 1, 1)).clamp_(-1, 1)
+
+
+def shift(x: Tensor, stream: torch.Generator, *, up_to: int) -> Tensor:
+    """Each picture moved by whole pixels, its edge repeated."""
+    n, side = len(x), x.shape[-1]
+    move = torch.randint(-up_to, up_to + 1, (2, n, 1), generator=stream)
+    rows, columns = (torch.arange(side) + move).clamp_(0, side - 1)  # (N, S) each
+    return x[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None]].movedim(3, 1)
+
+
+def calibrate(evaluator: Evaluator, held_out: ImageData) -> dict[str, Any]:
+    """Fit scale and shift on every other scene; the record is that of the scenes between."""
+    logits, y = predict(evaluator, held_out.images), held_out.labels
+    fitted = torch.arange(len(y)) // SCENE % 2 == 0
+    scale, shift_by = platt(logits[fitted], y[fitted])
+    evaluator.scale.copy_(scale)
+    evaluator.shift.copy_(shift_by)
+    rest, truth = logits[~fitted], y[~fitted]
+    return measure(logits, y) | {
+        "calibration_error_before": calibration_error(rest.sigmoid(), truth),
+        "calibration_error": calibration_error(evaluator.probabilities(rest), truth),
+    }
+
+
+def platt(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and shift (24,) of least cross entropy, with Platt's targets (1999, sec. 2.2).
+
+    They keep the fit finite where a label is told apart without error.
+    """
+    logits, positive = logits.double(), y > 0
+    n = positive.sum(0)
+    high, low = (n + 1.0) / (n + 2.0), 1.0 / (len(y) - n + 2.0)
+    targets = torch.where(positive, high.double(), low.double())
+    scale = torch.ones(y.shape[1], dtype=torch.double, requires_grad=True)
+    offset = torch.zeros(y.shape[1], dtype=torch.double, requires_grad=True)
+    solver = torch.optim.LBFGS([scale, offset], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value = F.binary_cross_entropy_with_logits(
+            scale * logits + offset, targets, reduction="sum"
+        )
+        value.backward()
+        return value
+
+    solver.step(loss)
+    return scale.detach().float(), offset.detach().float()
+
+
+def measure(logits: Tensor, y: Tensor) -> dict[str, Any]:
+    """On held-out pictures; "shuffled": against another picture's labels, as if y were ignored."""
+    return {
+        "n": len(y),
+        "accuracy": accuracy(logits, y),
+        "all_right": float((((logits > 0) == (y > 0)).all(1)).double().mean()),
+        "shuffled": accuracy(logits, y.roll(SCENE * (len(y) // (2 * SCENE)), 0)),
+    }
+
+
+def in_words(measured: dict[str, Any]) -> str:
+    line = (
+        f"held-out pictures: {measured['accuracy']:.2%} of the labels among the top k of"
+        f" {measured['n']:,}; all 24 answers right for {measured['all_right']:.2%};"
+        f" {measured['shuffled']:.2%} against another picture's labels"
+    )
+    if "calibration_error" in measured:
+        before, after = measured["calibration_error_before"], measured["calibration_error"]
+        line += f"\ncalibration error {before:.5f} before, {after:.5f} after, on the other half"
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())
