@@ -1,39 +1,26 @@
-"""How many of the objects asked for an evaluator finds in generated images, and what else it sees.
+"""The objects asked for that are seen in generated images: accuracy over several draws of z.
 
-An evaluator gives each label a score; of an image that should show k objects, the k best ones are
-taken for what it shows. Accuracy is the share of the true labels among them (the course's rule).
-All values are means over several draws of z for the same conditions, never the best draw.
+The measure is clevr/accuracy.py's (the course's rule); here it is taken of several draws for the
+same conditions, as mean and standard deviation, never of the best draw.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clevr.accuracy import confusion, top_k_hits, worst
+from sources.iclevr import COLOURS, LABELS, SHAPES
+
 Value = tuple[float, float]  # mean and standard deviation over the draws
 
 
-def found(scores: Tensor, y: Tensor) -> Tensor:
-    """scores (..., L), y (..., L) multi-hot -> bool (..., L): the labels with the k best scores,
-
-    k being how many labels of that row hold.
-    """
-    ranks = scores.argsort(-1, descending=True).argsort(-1)
-    return ranks < y.sum(-1, keepdim=True)
-
-
-def accuracy(scores: Tensor, y: Tensor) -> float:
-    """Of all labels that hold, the share that is found, in [0, 1]."""
-    return float((found(scores, y) & (y > 0)).sum() / y.sum())
-
-
 def chance(y: Tensor) -> float:
-    """Expected accuracy of images that have nothing to do with y (M, L): each of k labels is among
+    """Expected accuracy of images that have nothing to do with y (M, L).
 
-    k of L with probability k / L.
+    Each of a row's k labels is among k of L with probability k / L.
     """
     k = y.sum(1).double()
     return float(k.square().sum() / (y.shape[1] * k.sum()))
@@ -41,16 +28,16 @@ def chance(y: Tensor) -> float:
 
 @dataclass(frozen=True)
 class LabelReport:
-    """accuracy of each draw; parts: name -> accuracy on a part of the labels or of the conditions.
+    """Accuracy of each draw, and of each colour, shape and number of objects over the draws.
 
-    confusion (L, L): how often, in all draws, the row's label was missed and the column's seen
-    instead; a miss with two strangers counts half for each.
+    confused (L, L): how often, in all draws, the row's label was missed and the column's seen
+    instead; of n misses in an image each pair counts 1 / n.
     """
 
     draws: tuple[float, ...]
     chance: float
     parts: dict[str, Value]
-    confusion: Tensor
+    confused: Tensor
 
     @property
     def value(self) -> Value:
@@ -70,30 +57,29 @@ class LabelReport:
         return f"mean of {n} draws of z, sd {sd:.3f}, by chance {self.chance:.3f}"
 
 
-def report(scores: Tensor, y: Tensor, names: Sequence[str]) -> LabelReport:
-    """scores (D, M, L) of D draws for the conditions y (M, L); names "colour shape" by column."""
-    true, taken = y > 0, found(scores, y.expand_as(scores))
-    hits, missed, strangers = taken & true, ~taken & true, taken & ~true
-    parts = {}
-    for name, part in parts_of(true, names).items():
-        if part.any():
-            parts[name] = spread((hits & part).sum((1, 2)) / part.sum())
-    weights = strangers / strangers.sum(-1, keepdim=True).clamp(min=1)
-    confusion = torch.einsum("dml,dmk->lk", missed.float(), weights.float())
-    draws = hits.sum((1, 2)) / true.sum()
-    return LabelReport(tuple(draws.tolist()), chance(y), parts, confusion.cpu())
+def report(scores: Tensor, y: Tensor) -> LabelReport:
+    """scores (D, M, L) of D draws for the conditions y (M, L)."""
+    asked = y.expand_as(scores).flatten(0, 1)
+    hits = top_k_hits(scores.flatten(0, 1), asked).view(scores.shape)
+    parts = {
+        name: spread((hits & part).sum((1, 2)) / part.sum())
+        for name, part in parts_of(y > 0).items()
+        if part.any()
+    }
+    draws = hits.sum((1, 2)) / y.sum()
+    confused = confusion(scores.flatten(0, 1), asked)
+    return LabelReport(tuple(draws.tolist()), chance(y), parts, confused)
 
 
-def parts_of(true: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """name -> bool (M, L), the true labels of that colour, that shape, that number of objects."""
+def parts_of(asked: Tensor) -> dict[str, Tensor]:
+    """name -> bool (M, L), the labels asked for of that colour, that shape, that many objects."""
     parts = {}
-    for word in range(2):
-        for value in dict.fromkeys(name.split()[word] for name in names):
-            columns = torch.tensor([name.split()[word] == value for name in names])
-            parts[value] = true & columns.to(true.device)
-    k = true.sum(1, keepdim=True)
+    for word, values in enumerate((COLOURS, SHAPES)):
+        for value in values:
+            parts[value] = asked & torch.tensor([name.split()[word] == value for name in LABELS])
+    k = asked.sum(1, keepdim=True)
     for n in sorted(set(k.flatten().tolist())):
-        parts[f"{n} object{'s' if n > 1 else ''}"] = true & (k == n)
+        parts[f"{n} object{'s' if n > 1 else ''}"] = asked & (k == n)
     return parts
 
 
@@ -102,31 +88,28 @@ def spread(values: Tensor) -> Value:
     return float(values.mean()), float(values.std()) if len(values) > 1 else 0.0
 
 
-def in_a_table(report: LabelReport, names: Sequence[str], *, most: int = 10) -> str:
+def in_a_table(report: LabelReport, *, most: int = 10) -> str:
     """Markdown: accuracy of each part, then the misses that happened most."""
-    mean, sd = report.value
     lines = ["| of | accuracy | sd over draws |", "| --- | --- | --- |"]
-    for name, (part, of_part) in {"all": (mean, sd), **report.parts}.items():
-        lines.append(f"| {name} | {part:.3f} | {of_part:.3f} |")
-    misses = report.confusion.sum()
+    for name, (mean, sd) in {"all": report.value, **report.parts}.items():
+        lines.append(f"| {name} | {mean:.3f} | {sd:.3f} |")
+    misses = float(report.confused.sum())
     lines += ["", f"Missed: {misses:.0f} objects in {len(report.draws)} draws."]
-    if not misses:
-        return "\n".join(lines)
-    kept = [kept_share(report.confusion, names, word) for word in range(2)]
-    lines.append(
-        f"Of what was seen instead, {kept[0]:.0%} had the colour and {kept[1]:.0%} the shape."
-    )
-    lines += ["", "| missed | seen instead | share of the misses |", "| --- | --- | --- |"]
-    values, places = report.confusion.flatten().topk(most)
-    for value, place in zip(values.tolist(), places.tolist(), strict=True):
-        if value:
-            missed, seen = names[place // len(names)], names[place % len(names)]
-            lines.append(f"| {missed} | {seen} | {value / misses:.1%} |")
+    if misses:
+        colour, shape = (kept_share(report.confused, word) for word in (0, 1))
+        lines += [
+            f"Of what was seen instead, {colour:.0%} had the colour and {shape:.0%} the shape.",
+            "",
+            "| missed | seen instead | share of the misses |",
+            "| --- | --- | --- |",
+        ]
+        rows = worst(report.confused, most)
+        lines += [f"| {missed} | {seen} | {value / misses:.1%} |" for missed, seen, value in rows]
     return "\n".join(lines)
 
 
-def kept_share(confusion: Tensor, names: Sequence[str], word: int) -> float:
-    """Of the misses, the share whose stranger has the same colour (word 0) or shape (word 1)."""
-    words = [name.split()[word] for name in names]
+def kept_share(confused: Tensor, word: int) -> float:
+    """Of the misses, the share in whose place stood the same colour (word 0) or shape (word 1)."""
+    words = [name.split()[word] for name in LABELS]
     same = torch.tensor([[a == b for b in words] for a in words])
-    return float(confusion[same].sum() / confusion.sum())
+    return float(confused[same].sum() / confused.sum())

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from best_weights import BestWeights
+from clevr.accuracy import accuracy
+from clevr.evaluator import Evaluator, load_evaluator, predict, weights_path
 from conditional import DISCRIMINATORS, ConditionalGenerator, decoded
 from conditional_trainer import ConditionalGANTrainer
 from config import setting
@@ -25,7 +26,7 @@ from errors import UserError
 from GAN import IMAGE_SIZES, INITS, NORMS, add_spectral_norm
 from gan_config import GANConfig
 from hold_out import chosen_combinations, without
-from label_scores import LabelReport, accuracy, in_a_table, report
+from label_scores import LabelReport, in_a_table, report
 from runlog import RunLog
 from seeding import global_stream
 from sources.iclevr import LABELS, load_conditions, parse_prompt
@@ -260,11 +261,11 @@ class CDCGAN(ConditionalGANTrainer):
             load_conditions(self.config.data_dir, f"{self.config.validate_on}.json")
 
     @cached_property
-    def evaluator(self) -> nn.Module | None:
-        """images (N, 3, 64, 64) in [-1, 1] -> scores (N, L); None, which is said once."""
-        path = Path(self.config.data_dir) / "iclevr" / "evaluator.pth"
+    def evaluator(self) -> Evaluator | None:
+        """Ours or the course's; None where there is none, which is said once."""
+        path = weights_path(self.config.data_dir)
         if path.is_file():
-            return load_evaluator(path, self.device)  # noqa: F821
+            return load_evaluator(path, self.device)
         print(
             f"no evaluator in {path}: the accuracy of the labels is not measured"
             " (python scripts/evaluator.py train makes one)"
@@ -275,8 +276,7 @@ class CDCGAN(ConditionalGANTrainer):
         """(draws, M, L): what the evaluator sees in G's images of y (M, L)."""
         noise = (self.noise(len(y), purpose, i, device="cpu") for i in range(draws))
         images = self.images_of(((z, y) for z in noise), G)
-        with torch.no_grad():
-            return torch.stack([self.evaluator(at_64(batch)).cpu() for batch in images])
+        return torch.stack([predict(self.evaluator, batch) for batch in images])
 
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """Every --validate_every steps: accuracy from noise that never changes, the best kept."""
@@ -305,9 +305,9 @@ class CDCGAN(ConditionalGANTrainer):
         results = []
         for metric, (G, step) in generators.items():
             for name, y in self.lists_of_conditions().items():
-                found = report(self.label_scores(G, y, f"accuracy {name}", DRAWS), y, LABELS)
+                found = report(self.label_scores(G, y, f"accuracy {name}", DRAWS), y)
                 path = self.config.run_dir / f"labels-{metric}-{name}.md"
-                on_main(lambda f=found, p=path: write_table(p, in_a_table(f, LABELS)))
+                on_main(lambda f=found, p=path: write_table(p, in_a_table(f)))
                 results.append(self.result(f"{metric}/{name}", found, y, step))
         return results
 
@@ -357,14 +357,6 @@ class CDCGAN(ConditionalGANTrainer):
 def grid(images: Tensor) -> Tensor:
     """Bytes (N, C, S, S) -> one image in [-1, 1], 8 a row."""
     return make_grid(to_signed(images), nrow=COLUMNS, padding=2, pad_value=-1.0)
-
-
-def at_64(images: Tensor) -> Tensor:
-    """Bytes (N, 3, S, S) -> (N, 3, 64, 64) in [-1, 1], what the evaluator takes."""
-    x = to_signed(images)
-    return (
-        x if x.shape[-1] == 64 else F.interpolate(x, size=(64, 64), mode="bilinear", antialias=True)
-    )
 
 
 def write_table(path: Path, text: str) -> None:

@@ -3,18 +3,22 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from test_doctor import made, then
 from torch import nn
 
 import checkpoint
 from conditional import DISCRIMINATORS, ConditionalGenerator, Paired, decoded
 from config import parse
 from dataset import Batches, ImageData
+from doctor import ILL, diagnose
 from errors import UserError
+from game import SATURATES
 from GAN import count_parameters
 from hold_out import chosen_combinations, without
-from label_scores import accuracy, chance, found, in_a_table, report
+from label_scores import chance, in_a_table, report
 from main import serve
 from runlog import NoLog
 from sources.iclevr import LABELS, multi_hot
@@ -234,41 +238,34 @@ def test_holding_out_too_little_or_a_whole_label_is_refused():
 # Accuracy
 
 
-def test_as_many_of_the_best_scores_as_labels_hold():
-    y = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 1]])
-    scores = torch.tensor([[0.9, 0.1, 0.2, 0.0], [0.5, 0.6, 0.3, 0.9]])
-    assert found(scores, y).tolist() == [[True, False, True, False], [False, False, False, True]]
-    assert accuracy(scores, y) == pytest.approx(2 / 3)
-    assert chance(y) == pytest.approx((4 + 1) / (4 * 3))
+def test_chance_is_k_of_24_for_each_of_k():
+    y = multi_hot([["red cube", "blue cube"], ["gray sphere"]])
+    assert chance(y) == pytest.approx((4 + 1) / (24 * 3))
 
 
 def test_parts_and_confusion_of_a_report():
-    names = ("red cube", "blue cube", "red ball", "blue ball")
-    y = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 1]])
-    right = y.float()
-    wrong = torch.tensor([[0.0, 1, 1, 0], [0, 0, 1, 0]])  # a red ball each: for a red cube, a blue
-    seen = report(torch.stack([right, wrong]), y, names)
+    rows = [["red cube", "blue cube"], ["blue sphere"]]
+    y = multi_hot(rows).float()
+    wrong = multi_hot([["blue cube", "red sphere"], ["red sphere"]]).float()
+    seen = report(torch.stack([y, wrong]), y)  # the second draw: a red sphere each
     assert seen.draws == pytest.approx((1, 1 / 3))
     assert seen.value == pytest.approx((2 / 3, math.sqrt(2) / 3))
     means = {name: value for name, (value, _) in seen.parts.items()}
-    assert means == pytest.approx(
-        {"red": 0.5, "blue": 0.75, "cube": 0.75, "ball": 0.5, "2 objects": 0.75, "1 object": 0.5}
-    )
-    assert seen.confusion[0, 2] == 1
-    assert seen.confusion[3, 2] == 1
-    assert seen.confusion.sum() == 2
-    text = in_a_table(seen, names)
-    assert "| red cube | red ball | 50.0% |" in text
+    wanted = {"red": 0.5, "blue": 0.75, "cube": 0.75, "sphere": 0.5}
+    assert means == pytest.approx(wanted | {"1 object": 0.5, "2 objects": 0.75})
+    assert seen.confused.sum() == 2
+    text = in_a_table(seen)
+    assert "| red cube | red sphere | 50.0% |" in text
     assert "50% had the colour and 50% the shape" in text
     assert seen.as_result()["error"] == pytest.approx(1 / 3)
 
 
-class Painted(nn.Module):
+class Painted:
     """Stands in for the evaluator: label i's score is the mean of row-and-column patch i."""
 
-    digest = "0" * 64
+    digest, scale, training = "0" * 64, torch.ones(24), False
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         return nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), (4, 6)).flatten(1)
 
 
@@ -290,8 +287,8 @@ def test_a_generator_that_ignores_y_scores_at_chance_and_one_that_obeys_at_one(b
     trainer.evaluator = Painted()
     rows = [LABELS[i : i + 1 + i % 3] for i in range(22)]
     y = multi_hot(rows).float()
-    deaf = report(trainer.label_scores(Painter(deaf=True), y, "test", 60), y, LABELS)
-    obeys = report(trainer.label_scores(Painter(deaf=False), y, "test", 2), y, LABELS)
+    deaf = report(trainer.label_scores(Painter(deaf=True), y, "test", 60), y)
+    obeys = report(trainer.label_scores(Painter(deaf=False), y, "test", 2), y)
     assert obeys.value == (1, 0)
     mean, sd = deaf.value
     assert mean == pytest.approx(chance(y), abs=4 * sd / math.sqrt(60))
@@ -411,6 +408,19 @@ def test_labels_of_generated_images_are_the_training_sets(build):
     again = torch.cat([y for _, y in trainer.generated_pairs(7, 0, 3)])
     assert torch.equal(y, again)
     assert not torch.equal(y, torch.cat([y for _, y in trainer.generated_pairs(7, 1, 3)]))
+
+
+# The convergence failure of the source
+
+
+def test_the_doctor_catches_the_sources_convergence_failure():
+    """D loss 0.000, G loss 9, as at its equal learning rates, after a game that went well."""
+    well, failed = made(1.8, -1.8), made(10, -9.2, wobble=0.2, spread=0.5)
+    assert np.median([v for _, v in failed["generator_loss"]]) == pytest.approx(9.2, abs=0.1)
+    found = diagnose(then(well, failed), window=1000)
+    assert found.verdict == SATURATES
+    assert "D has won outright" in found.sentences[0]
+    assert diagnose(well, window=1000).verdict not in ILL
 
 
 # Prompts and bad input
