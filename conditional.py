@@ -42,7 +42,7 @@ class ConditionalGenerator(nn.Module):
             nn.Linear(len(label_names), embedding_dim), nn.ReLU(inplace=True)
         )
         self.project = nn.Sequential(
-            nn.ConvTranspose2d(latent_dim + embedding_dim, widest, 4, stride=2),
+            Project(latent_dim + embedding_dim, widest),
             nn.BatchNorm2d(widest),
             nn.ReLU(inplace=True),
         )  # (N, 8h, 4, 4)
@@ -54,6 +54,20 @@ class ConditionalGenerator(nn.Module):
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         code = torch.cat((z, self.embed(y)[:, :, None, None]), 1)
         return torch.tanh(self.to_image(self.ups(self.project(code))))
+
+
+class Project(nn.ConvTranspose2d):
+    """(N, in, 1, 1) -> (N, out, 4, 4): nn.ConvTranspose2d(in, out, 4, stride=2) of one pixel.
+
+    That is a linear map, and as one it takes a quarter of the time on a CPU (in 400, out 128).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 4, stride=2)
+
+    def forward(self, code: Tensor) -> Tensor:
+        maps = code.flatten(1) @ self.weight.flatten(1)
+        return maps.unflatten(1, (-1, 4, 4)) + self.bias.view(-1, 1, 1)
 
 
 def up(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from test_doctor import made, then
 from torch import nn
 
 import checkpoint
-from conditional import DISCRIMINATORS, ConditionalGenerator, Paired, decoded
+from conditional import DISCRIMINATORS, ConditionalGenerator, Paired, Project, decoded
 from config import parse
 from dataset import Batches, ImageData
 from doctor import ILL, diagnose
@@ -118,6 +118,13 @@ def test_a_projection_is_linear_in_the_labels():
     x, e = torch.rand(1, 3, 16, 16), torch.eye(4)
     none, one, two, both = (D.logits(x, y[None]) for y in (0 * e[0], e[1], e[2], e[1] + e[2]))
     assert float(both - none) == pytest.approx(float(one - none + two - none), abs=1e-5)
+
+
+def test_the_projection_of_z_is_the_transposed_convolution():
+    layer, code = Project(6, 3), torch.randn(2, 6, 1, 1)
+    layer.bias.data.normal_()
+    as_listed = nn.functional.conv_transpose2d(code, layer.weight, layer.bias, stride=2)
+    torch.testing.assert_close(layer(code), as_listed)
 
 
 def test_a_network_knows_its_labels():
