@@ -153,6 +153,7 @@ def hit_cube(o: Tensor, v: Tensor) -> Tensor:
 def hit_cylinder(o: Tensor, v: Tensor) -> Tensor:
     """The later of entering the round wall and entering the slab between the ends."""
     a, b, c = dot(v[:2], v[:2]), dot(o[:2], v[:2]), dot(o[:2], o[:2]) - 1
+    a = a.clamp_min(1e-9)  # a ray along the axis is within the wall for ever, or never
     root = (b * b - a * c).sqrt()
     low, high = (-1 - o[2]) / v[2], (1 - o[2]) / v[2]
     enter = torch.maximum((-b - root) / a, torch.minimum(low, high))

@@ -77,8 +77,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def train_command(args: argparse.Namespace, path: Path) -> int:
-    if args.steps < 1:
-        raise UserError(f"--steps {args.steps}: wanted 1 or more.")
+    if args.steps < 8:  # a cycle needs a few
+        raise UserError(f"--steps {args.steps}: wanted 8 or more.")
     data, held_out = load(args.data_dir)
     started = time.process_time(), time.perf_counter()
     evaluator = train(data, seed=args.seed, steps=args.steps, device=args.device)

@@ -1,4 +1,4 @@
-"""i-CLEVR: the course's folder, prompts, and the pictures that data/iclevr.py renders."""
+"""i-CLEVR: the course's folder, the sets to generate from, prompts."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,245 @@
+"""The evaluator of i-CLEVR pictures: what it counts, its file and the course's, its training."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from clevr.accuracy import (
+    accuracy,
+    by_colour,
+    by_number,
+    by_shape,
+    calibration_error,
+    confusion,
+    top_k_hits,
+    worst,
+)
+from clevr.evaluator import Evaluator, load_evaluator, predict, save_evaluator
+from dataset import ImageData, to_signed
+from errors import UserError
+from scripts import evaluator as script
+from sources.iclevr import LABELS, multi_hot
+
+
+def scores_for(*guesses: list[str]) -> torch.Tensor:
+    """Rows whose highest scores are those of the named labels, the first one's the highest."""
+    scores = torch.linspace(0.1, 0, 24).repeat(len(guesses), 1)
+    for row, labels in zip(scores, guesses, strict=True):
+        for i, label in enumerate(labels):
+            row[LABELS.index(label)] = 1 - 0.1 * i
+    return scores
+
+
+ASKED = [["red cube"], ["red cube", "blue sphere"], ["cyan cylinder", "gray cube", "red sphere"]]
+
+
+def test_hits_are_labels_among_as_many_guesses():
+    y = multi_hot(ASKED)
+    scores = scores_for(
+        ["blue cube", "red cube"],  # the second guess does not count: 0 of 1
+        ["blue sphere", "gray cube", "red cube"],  # 1 of 2
+        ["red sphere", "cyan cylinder", "gray cube"],  # 3 of 3
+    )
+    hits = top_k_hits(scores, y)
+    assert hits.sum(1).tolist() == [0, 1, 3]
+    assert accuracy(scores, y) == pytest.approx(4 / 6)
+    assert by_number(scores, y) == pytest.approx({1: 0.0, 2: 0.5, 3: 1.0})
+    assert by_shape(scores, y) == pytest.approx({"cube": 1 / 3, "sphere": 1.0, "cylinder": 1.0})
+    colours = by_colour(scores, y)
+    assert {c: colours[c] for c in ("gray", "red", "blue", "cyan")} == pytest.approx(
+        {"gray": 1.0, "red": 1 / 3, "blue": 1.0, "cyan": 1.0}
+    )
+    assert np.isnan(colours["green"])
+
+
+def test_the_accuracy_is_the_courses():
+    """Its compute_acc, written out: topk of the scores against topk of the labels."""
+    torch.manual_seed(0)
+    y = torch.zeros(50, 24, dtype=torch.long)
+    for i, row in enumerate(y):
+        row[torch.randperm(24)[: i % 3 + 1]] = 1
+    scores = torch.rand(50, 24)
+    found = 0
+    for row, truth in zip(scores, y, strict=True):
+        k = int(truth.sum())
+        found += len(set(row.topk(k).indices.tolist()) & set(truth.topk(k).indices.tolist()))
+    assert accuracy(scores, y) == pytest.approx(found / int(y.sum()))
+    assert accuracy(y + 0.1 * scores, y) == 1
+
+
+def test_confusion_says_what_was_found_instead():
+    y = multi_hot(ASKED)
+    scores = scores_for(
+        ["blue cube"], ["red cube", "blue sphere"], ["gray cube", "gray sphere", "red cube"]
+    )
+    confused = confusion(scores, y)
+    assert confused.sum() == pytest.approx(3)  # as many as are missed
+    named = {(missed, instead): count for missed, instead, count in worst(confused, 9)}
+    assert named == pytest.approx(
+        {("red cube", "blue cube"): 1.0}
+        | {
+            (missed, instead): 0.5
+            for missed in ("cyan cylinder", "red sphere")
+            for instead in ("gray sphere", "red cube")
+        }
+    )
+
+
+def test_calibration_error_in_closed_form():
+    """Says 0.9 and is right half the time: 0.4 off; says 0.25 and is right in a quarter: none."""
+    p = torch.tensor([[0.9, 0.25]] * 4)
+    y = torch.tensor([[1, 1], [1, 0], [0, 0], [0, 0]])
+    assert calibration_error(p[:, :1], y[:, :1]) == pytest.approx(0.4, abs=1e-6)
+    assert calibration_error(p[:, 1:], y[:, 1:]) == pytest.approx(0.0, abs=1e-6)
+    assert calibration_error(p, y) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_platt_finds_the_scale_that_was_taken_away():
+    torch.manual_seed(0)
+    true = 1.5 * torch.randn(20_000, 2)
+    y = (torch.rand_like(true) < true.sigmoid()).long()
+    scale, offset = script.platt(torch.stack((3 * true[:, 0], true[:, 1] - 1), 1), y)
+    assert scale.tolist() == pytest.approx([1 / 3, 1], rel=0.06)
+    assert offset.tolist() == pytest.approx([0, 1], abs=0.06)
+    apart = torch.tensor([[-1.0], [1.0]]).repeat(50, 1)
+    scale, _ = script.platt(apart, (apart > 0).long())
+    assert 1 < scale.item() < 10  # finite, where the likelihood alone has no maximum
+
+
+def test_the_courses_checkpoint_opens(tmp_path):
+    network = torchvision.models.resnet18(weights=None)
+    network.fc = nn.Sequential(nn.Linear(512, 24), nn.Sigmoid())
+    torch.save({"model": network.state_dict()}, tmp_path / "checkpoint.pth")
+    loaded = load_evaluator(tmp_path / "checkpoint.pth")
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        wanted = network.eval()(x)
+        assert torch.allclose(loaded(x), wanted, atol=1e-5)
+        assert torch.allclose(loaded.logits(x).sigmoid(), wanted, atol=1e-5)
+    assert loaded.measured == {}
+    assert len(loaded.digest) == 64
+    assert not loaded.training
+
+
+def test_our_file_is_the_courses_with_more(tmp_path):
+    ours = Evaluator()
+    ours.scale.fill_(2.0)
+    ours.measured = {"accuracy": 0.5}
+    save_evaluator(ours, tmp_path / "new/evaluator.pth")
+    saved = torch.load(tmp_path / "new/evaluator.pth", weights_only=True)
+    assert saved["model"]["fc.0.weight"].shape == (24, 512)
+    again = load_evaluator(tmp_path / "new/evaluator.pth")
+    assert again.measured == {"accuracy": 0.5}
+    assert again.probabilities(torch.ones(1, 24))[0, 0].item() == pytest.approx(0.880797, abs=1e-5)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "evaluator.pth"
+    with pytest.raises(UserError, match="is not there"):
+        load_evaluator(path)
+    path.write_bytes(b"garbage")
+    with pytest.raises(UserError, match="is torn, or no file of tensors"):
+        load_evaluator(path)
+    torch.save({"state": 1}, path)
+    with pytest.raises(UserError, match='holds no "model"'):
+        load_evaluator(path)
+    network = torchvision.models.resnet18(weights=None)
+    torch.save({"model": network.state_dict()}, path)
+    with pytest.raises(UserError, match="not a ResNet18 with 24 labels"):
+        load_evaluator(path)
+    torch.save({"model": Evaluator().network.state_dict(), "labels": ["cat", "dog"]}, path)
+    with pytest.raises(UserError, match="knows other labels"):
+        load_evaluator(path)
+
+
+def test_images_are_resized_and_judged_in_eval_mode_only():
+    judge = Evaluator()
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="eval mode"):
+        predict(judge, images)
+    judge.eval()
+    assert predict(judge, images).shape == (3, 24)
+    assert torch.allclose(predict(judge, images, batch_size=1), predict(judge, images), atol=1e-4)
+
+
+def test_augmentation_is_a_function_of_its_stream_and_keeps_what_counts():
+    x = torch.full((32, 3, 64, 64), 0.2)
+    x[:, :, 24:40, 24:40] = torch.tensor([0.8, -0.6, -0.6])[:, None, None]
+    a, b = (script.augment(x, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert -1 <= a.min() < a.max() <= 1
+    assert len(a.flatten(1).unique(dim=0)) == 32
+    middle = a[:, :, 29:35, 29:35].mean((2, 3))  # within the square, wherever it was shifted
+    assert (middle[:, 0] > middle[:, 1] + 0.5).all()
+    assert (middle[:, 0] > middle[:, 2] + 0.5).all()
+
+
+def test_shifts_move_by_whole_pixels():
+    x = torch.zeros(40, 3, 16, 16)
+    x[:, :, 8, 8] = 1
+    moved = script.shift(x, torch.Generator().manual_seed(0), up_to=2)
+    places = moved[:, 0].nonzero()[:, 1:] - 8
+    assert moved.sum((1, 2, 3)).tolist() == [3.0] * 40
+    assert places.min() == -2
+    assert places.max() == 2
+
+
+def blocks(n: int, side: int) -> ImageData:
+    """Pictures of one red or blue square, told apart by colour alone."""
+    images = torch.full((n, 3, side, side), 150, dtype=torch.uint8)
+    colours = torch.tensor([[173, 35, 35], [42, 75, 215]], dtype=torch.uint8)
+    inner = slice(side // 4, 3 * side // 4)
+    for i in range(n):
+        images[i, :, inner, inner] = colours[i % 2, :, None, None]
+    return ImageData(images, multi_hot([[("red cube", "blue cube")[i % 2]] for i in range(n)]))
+
+
+@torch.no_grad()
+def accuracy_on(judge: Evaluator, data: ImageData) -> float:
+    return accuracy(judge.logits(to_signed(data.images)), data.labels)
+
+
+def test_a_training_learns(monkeypatch):
+    """Small pictures: a step costs a quarter, and the network takes any size."""
+    monkeypatch.setattr(script, "BATCH_SIZE", 8)
+    data = blocks(24, 32)
+    assert accuracy_on(Evaluator().eval(), data) <= 0.5  # one guess for all
+    assert accuracy_on(script.train(data, seed=0, steps=30), data) > 0.9
+
+
+def test_a_training_is_a_function_of_the_seed(monkeypatch):
+    monkeypatch.setattr(script, "BATCH_SIZE", 4)
+    data = blocks(8, 32)
+    a, b, other = (script.train(data, seed=seed, steps=8).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["network.fc.0.weight"], other["network.fc.0.weight"])
+
+
+def test_the_command_trains_measures_and_scores(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "BATCH_SIZE", 4)
+    root = tmp_path / "iclevr"
+    (root / "iclevr").mkdir(parents=True)
+    data, rows = blocks(30, 32), {}
+    for i, pixels in enumerate(data.images):
+        rows[f"x{i:02d}.png"] = [LABELS[int(data.labels[i].argmax())]]
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(root / "iclevr" / f"x{i:02d}.png")
+    (root / "train.json").write_text(json.dumps(rows))
+    argv = ["--data_dir", str(tmp_path)]
+    assert script.main(["train", *argv, "--steps", "8"]) == 0
+    told = capsys.readouterr().out
+    assert "the last 3 pictures of train.json are held out" in told
+    assert "calibration error" in told
+    measured = load_evaluator(root / "evaluator.pth").measured
+    assert measured["n"] == 3
+    assert measured["steps"] == 8
+    assert script.main(["score", *argv]) == 0
+    assert "by number of objects: 1:" in capsys.readouterr().out
+    assert script.main(["train", *argv, "--steps", "2"]) == 1
+    assert "--steps 2: wanted 8 or more" in capsys.readouterr().err
+    assert script.main(["score", *argv, "--weights", str(tmp_path / "none.pth")]) == 1
+    assert "is not there" in capsys.readouterr().err
