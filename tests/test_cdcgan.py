@@ -117,7 +117,7 @@ def test_a_projection_is_linear_in_the_labels():
     D = DISCRIMINATORS["projection"](num_labels=4, hidden_dim=2, image_size=16).eval()
     x, e = torch.rand(1, 3, 16, 16), torch.eye(4)
     none, one, two, both = (D.logits(x, y[None]) for y in (0 * e[0], e[1], e[2], e[1] + e[2]))
-    assert float(both - none) == pytest.approx(float(one - none + two - none), abs=1e-5)
+    torch.testing.assert_close(both - none, one - none + two - none)
 
 
 def test_the_projection_of_z_is_the_transposed_convolution():

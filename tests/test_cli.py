@@ -115,7 +115,9 @@ def test_the_readmes_commands_run(command, tiny, pixel_means, photos, capsys):
     if "--folder" in argv:
         argv += ["--dataset", "folder"]  # over tiny's
     if "--model" in argv:
-        argv += flags(**TINY_OF[argv[argv.index("--model") + 1]])
+        model = argv[argv.index("--model") + 1]
+        argv = [word for word in argv if word not in ("--dataset", TINY["dataset"])]
+        argv += flags(**TINY_OF[model])
     if "--help" in argv:
         with pytest.raises(SystemExit) as stop:
             main.main(argv)
