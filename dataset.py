@@ -9,6 +9,7 @@ uninterrupted one does.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +81,16 @@ def order(n: int, seed: int, epoch: int) -> Tensor:
 class Batches:
     """batches(step) -> the step's Batch, cut from the endless stream order(0), order(1), ...
 
-    Every batch is full: one that reaches the end of an epoch goes on into the next. Where several
+    Every batch is full: one that reaches the end of an epoch goes on into the next. With
+    `keep_short` an epoch ends with what is left instead, as a DataLoader's does. Where several
     processes train together, each gets its share of it.
     """
 
-    def __init__(self, data: ImageData, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, data: ImageData, *, batch_size: int, seed: int, keep_short: bool = False
+    ) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.keep_short = keep_short
         self.orders: dict[int, Tensor] = {}
 
     def fingerprint(self) -> str:
@@ -98,8 +103,16 @@ class Batches:
             self.orders[epoch] = order(len(self.data), self.seed, epoch).to(self.data.images.device)
         return self.orders[epoch]
 
+    @property
+    def epoch_steps(self) -> int:
+        """Batches that hold the dataset once, a broken last one counted as whole."""
+        return math.ceil(len(self.data) / self.batch_size)
+
     def indices(self, step: int) -> Tensor:
-        """Positions (batch_size,) in the dataset of this step's samples."""
+        """Positions (batch_size,) in the dataset of this step's samples; fewer in a short batch."""
+        if self.keep_short:
+            epoch, batch = divmod(step, self.epoch_steps)
+            return self.order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
         start, n = step * self.batch_size, len(self.data)
         stop = start + self.batch_size
         pieces = [

@@ -22,10 +22,11 @@ def log_line(step: int, steps: int, batches: Batches, values: dict[str, float], 
 
     Epochs and batches count from 0, so that the last of 25 epochs is 24. An epoch has as many
     batches as hold the dataset once, a broken last one counted as whole. Our batches go on across
-    its end instead, so that of 25 epochs of 937.5 batches the last begins 12 batches late.
+    its end instead (unless they keep a short one), so that of 25 epochs of 937.5 batches the last
+    begins 12 batches late.
     form: of the values, by tag; "" shows all.
     """
-    length = math.ceil(len(batches.data) / batches.batch_size)
+    length = batches.epoch_steps
     epoch, batch = divmod(step - 1, length)
     shown = form.format_map(values) if form else " ".join(f"{t}: {values[t]:.4f}" for t in values)
     return f"[{epoch}/{math.ceil(steps / length)}][{batch}/{length}] {shown}"

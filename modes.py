@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from config import Config
 from errors import UserError
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]  # of one tensor or more
 
 
 def in_training_form(forward: Forward, config: Config, device: torch.device) -> Forward:
@@ -27,9 +27,9 @@ def in_training_form(forward: Forward, config: Config, device: torch.device) -> 
     if device.type == "mps":
         raise UserError("--precision bf16: MPS runs in fp32 only. Leave the flag out.")
 
-    def in_bf16(x: Tensor) -> Tensor:
+    def in_bf16(*inputs: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return forward(x).float()
+            return forward(*inputs).float()
 
     return in_bf16
 

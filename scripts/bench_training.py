@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import Config, parse
 from main import pick_device
+from scripts.bench_conditional import (
+    conditional_flags,
+    conditional_step_flops,
+    plain_conditional_loop,
+)
 from scripts.bench_limits import (
     limit_of,
     matrix_product,
@@ -27,22 +32,21 @@ from trainer import Trainer
 
 
 def training_config(args: argparse.Namespace, extra: str = "") -> Config:
-    """The DCGAN of the sizes asked for, with the flags of main.py that `extra` adds."""
-    flags = ["--dataset", args.dataset, "--data_dir", args.data_dir, "--device", args.device]
-    flags += ["--image_size", str(args.image_size), "--latent_dim", str(latent_dim(args))]
-    for name in ("generator_hidden_dim", "discriminator_hidden_dim"):
-        flags += [f"--{name}", str(args.hidden_dim)]
+    """The system of the sizes asked for, with the flags of main.py that `extra` adds."""
+    flags = ["--data_dir", args.data_dir, "--device", args.device]
+    if args.model == "cdcgan":
+        flags += conditional_flags(args.hidden_dim)
+    else:
+        flags += ["--dataset", args.dataset, "--image_size", str(args.image_size)]
+        flags += ["--latent_dim", str(latent_dim(args))]
+        for name in ("generator_hidden_dim", "discriminator_hidden_dim"):
+            flags += [f"--{name}", str(args.hidden_dim)]
     classes = {name: system.config_class for name, system in SYSTEMS.items()}
     return parse([*flags, *shlex.split(extra)], classes, "")
 
 
 def latent_dim(args: argparse.Namespace) -> int:
     return args.latent_dim or args.hidden_dim
-
-
-def operations(args: argparse.Namespace) -> int:
-    """Of a training step of those sizes."""
-    return step_flops(latent_dim(args), args.hidden_dim, args.image_size)
 
 
 def training_steps(config: Config) -> Callable[[int], None]:
@@ -74,25 +78,16 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
         precisions[name] = getattr(config, "precision", "fp32")
     device = pick_device(config)
     steps = args.steps or steps_a_second(next(iter(takes.values())), device)
-    plain = plain_loop(
-        args.data_dir,
-        latent_dim=latent_dim(args),
-        hidden_dim=args.hidden_dim,
-        image_size=args.image_size,
-        device=device,
-        dataset=args.dataset,
-        workers=args.workers,
-    )
+    plain, flops = plain_peer(args, device)
     takes["plain loop"] = lambda n: [next(plain) for _ in range(n)]
     precisions["plain loop"] = "fp32"
     timed, left_out = timed_limits(set(precisions.values()), device)
-    flops = steps * operations(args)
     rivals = [
         Rival(
             name,
             lambda take=take: take(steps),
             items=steps,
-            flops=flops,
+            flops=steps * flops,
             limit=limit_of(precisions[name], timed),
         )
         for name, take in takes.items()
@@ -101,12 +96,23 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
     return Contest("step", rivals + timed, pairs, left_out)
 
 
+def plain_peer(args: argparse.Namespace, device: torch.device) -> tuple[Iterator[None], int]:
+    """The loop that others write for the same system, and the operations that a step needs."""
+    width, loop = args.hidden_dim, {"device": device, "workers": args.workers}
+    if args.model == "cdcgan":
+        peer = plain_conditional_loop(args.data_dir, hidden_dim=width, **loop)
+        return peer, conditional_step_flops(width)
+    sizes = {"latent_dim": latent_dim(args), "hidden_dim": width, "image_size": args.image_size}
+    peer = plain_loop(args.data_dir, dataset=args.dataset, **sizes, **loop)
+    return peer, step_flops(latent_dim(args), width, args.image_size)
+
+
 def bench_scaling(args: argparse.Namespace, folder: Path) -> Contest:
     """The same training steps with 1, 2, ... `--max_threads` threads, each beside its own peak."""
     take = training_steps(training_config(args, "--device cpu"))
     torch.set_num_threads(1)
     steps = args.steps or steps_a_second(take, torch.device("cpu"))
-    flops = steps * operations(args)
+    flops = steps * plain_peer(args, torch.device("cpu"))[1]
     return thread_scaling(take, steps, flops, args.max_threads)
 
 

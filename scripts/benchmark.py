@@ -4,6 +4,7 @@
     python scripts/benchmark.py train               a training step at (16, 16)
     python scripts/benchmark.py train --hidden_dim 100
     python scripts/benchmark.py train --image_size 64 --hidden_dim 64 --latent_dim 100
+    python scripts/benchmark.py train --model cdcgan --hidden_dim 64
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
     python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
@@ -175,6 +176,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--rounds", type=int, default=5, help="timings of each rival")
     add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
     add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
+    models = {"choices": ["dcgan", "cdcgan"], "default": "dcgan"}
+    add_flag("--model", **models, help="train, scaling; cdcgan: on data_dir's iclevr, z 100")
     add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths")
     add_flag("--latent_dim", type=int, default=0, help="train, scaling: of z; 0: as --hidden_dim")
     add_flag("--image_size", type=int, choices=IMAGE_SIZES, default=32, help="train, scaling")
@@ -199,12 +202,11 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def file_name(args: argparse.Namespace) -> str:
-    """train.json; train-100.json at another width, train-64-64px.json at another size too."""
-    name = args.what
-    if name in ("train", "scaling"):
-        name += f"-{args.hidden_dim}" if args.hidden_dim != 16 else ""
-        name += f"-{args.image_size}px" if args.image_size != 32 else ""
-    return f"{name}.json"
+    """train.json; of other models and sizes than the defaults' train-cdcgan-64-64px.json."""
+    marks = {"dcgan": args.model, "16": str(args.hidden_dim), "32px": f"{args.image_size}px"}
+    marked = [mark for usual, mark in marks.items() if mark != usual]
+    steps = args.what in ("train", "scaling")
+    return "-".join([args.what, *(marked if steps else [])]) + ".json"
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:

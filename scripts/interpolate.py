@@ -23,6 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from conditional_trainer import ConditionalGANTrainer
 from config import Parser, print_error
 from dataset import to_bytes
 from errors import UserError
@@ -67,6 +68,10 @@ def interpolate(
     """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
     if not isinstance(trainer, GANTrainer):
         raise UserError(f"{trainer.config.model} has no noise to interpolate in: wanted a GAN.")
+    if isinstance(trainer, ConditionalGANTrainer):
+        raise UserError(
+            f"{trainer.config.model} needs labels beside the noise: wanted another GAN."
+        )
     size = (pairs, 2, trainer.config.latent_dim)
     ends = torch.randn(size, generator=generator("cpu", "interpolation", seed))
     ts = positions(images, extrapolate)

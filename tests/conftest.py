@@ -1,6 +1,7 @@
 """What several test files share: a tiny dataset, tiny settings, a stand-in for Inception."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from config import Config
+from sources.iclevr import LABELS
 from systems import SYSTEMS
 
 torch.set_num_threads(1)  # tiny work, and a busy machine makes threads wait for each other
@@ -23,6 +25,9 @@ TINY = {
     "latent_dim": 5,
     "generator_hidden_dim": 4,
     "discriminator_hidden_dim": 4,
+}
+TINY_OF = {  # where a system wants other data
+    "cdcgan": {"dataset": "iclevr", "image_size": 16, "embedding_dim": 6, "g_steps": 2},
 }
 
 
@@ -51,7 +56,24 @@ def data_dir(tmp_path_factory) -> Path:
             pixels = rng.integers(0, 256, (36, 36, 4), dtype=np.uint8)
             pixels[:18, :, 3] = 0
             Image.fromarray(pixels).save(folder / "emoji" / name / f"U+{0x1F600 + i:X}.png")
+    make_iclevr(folder / "iclevr")
     return folder
+
+
+def make_iclevr(folder: Path, n: int = 28) -> None:
+    """i-CLEVR's folder with n made-up images of 20x20, all labels among them, and two lists."""
+    rng = np.random.default_rng(1)
+    (folder / "iclevr").mkdir(parents=True)
+    rows = {}
+    for i in range(n):
+        name = f"CLEVR_train_{i:06d}_0.png"
+        pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "iclevr" / name)
+        rows[name] = [LABELS[(i + (5 + i // 24) * k) % 24] for k in range(3 if i % 3 else 1)]
+    lists = {"test": [[label] for label in LABELS[:9]], "new_test": [list(LABELS[:3])] * 2}
+    objects = {label: i for i, label in enumerate(LABELS)}
+    for name, value in ({"train": rows, "objects": objects} | lists).items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
 
 
 @pytest.fixture
@@ -62,6 +84,7 @@ def tiny_config(data_dir, tmp_path):
         config_class = SYSTEMS[model].config_class
         names = {field.name for field in dataclasses.fields(config_class)}
         tiny = {name: value for name, value in TINY.items() if name in names}
+        tiny |= TINY_OF.get(model, {})
         folders = {"data_dir": str(data_dir), "runs_dir": str(tmp_path / "runs")}
         return config_class(**(tiny | folders | {"model": model} | changes))
 

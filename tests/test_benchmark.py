@@ -12,13 +12,22 @@ from conftest import PixelMeans
 from test_cli import ROOT, random_weights  # noqa: F401
 
 import fid
+from config import parse
 from dataset import Batch
 from errors import UserError
 from GAN import count_parameters
 from inception import load_inception
 from inception.network import trained_shapes
-from scripts import bench_end2end, bench_limits, bench_peers, bench_timing, benchmark
+from scripts import (
+    bench_conditional,
+    bench_end2end,
+    bench_limits,
+    bench_peers,
+    bench_timing,
+    benchmark,
+)
 from scripts.bench_timing import Contest, Rival
+from systems.cdcgan import CDCGAN, CDCGANConfig
 from systems.dcgan import DCGAN, DCGANConfig
 
 CPU = torch.device("cpu")
@@ -360,14 +369,31 @@ def test_made_images_are_what_both_tools_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "width", "size", "file"),
+    ("what", "model", "width", "size", "file"),
     [
-        ("train", 16, 32, "train.json"),
-        ("train", 100, 32, "train-100.json"),
-        ("train", 64, 64, "train-64-64px.json"),
-        ("frechet", 100, 64, "frechet.json"),
+        ("train", "dcgan", 16, 32, "train.json"),
+        ("train", "dcgan", 100, 32, "train-100.json"),
+        ("train", "dcgan", 64, 64, "train-64-64px.json"),
+        ("train", "cdcgan", 64, 32, "train-cdcgan-64.json"),
+        ("frechet", "cdcgan", 100, 64, "frechet.json"),
     ],
 )
-def test_sizes_have_files_of_their_own(what, width, size, file):
-    args = Namespace(what=what, hidden_dim=width, image_size=size)
+def test_models_and_sizes_have_files_of_their_own(what, model, width, size, file):
+    args = Namespace(what=what, model=model, hidden_dim=width, image_size=size)
     assert benchmark.file_name(args) == file
+
+
+def test_the_conditional_loop_is_row_7s_and_its_step_runs(data_dir):
+    nets = bench_conditional.PlainG(64), bench_conditional.PlainD(64)
+    assert [count_parameters(net) for net in nets] == [6_042_767, 2_870_081]
+    next(bench_conditional.plain_conditional_loop(str(data_dir), hidden_dim=1, device=CPU))
+
+
+def test_operations_of_the_conditional_step_are_those_of_the_trainers_own():
+    argv = ["--model", "cdcgan", *bench_conditional.conditional_flags(2)[2:]]
+    trainer = CDCGAN(parse(argv, {"dcgan": DCGANConfig, "cdcgan": CDCGANConfig}, ""), CPU)
+    batch = Batch(torch.rand(4, 3, 64, 64), torch.zeros(4, 24))
+    counted = bench_limits.count_flops(lambda: trainer.train_step(batch))
+    needed = bench_conditional.conditional_step_flops(2, batch_size=4)
+    paint = 2 * 4 * 24 * 64**2  # y on one more channel, of 4 images
+    assert needed - counted == 5 * paint  # ours: 2 times and 1 gradient; there 6 and 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, TINY_OF
 from PIL import Image
 from test_trainer import assert_same, curves
 
@@ -114,6 +114,10 @@ def test_the_readmes_commands_run(command, tiny, pixel_means, photos, capsys):
     argv = [*shlex.split(command.replace("PHOTOS", str(photos)))[2:], *tiny]
     if "--folder" in argv:
         argv += ["--dataset", "folder"]  # over tiny's
+    if "--model" in argv:
+        model = argv[argv.index("--model") + 1]
+        argv = [word for word in argv if word not in ("--dataset", TINY["dataset"])]
+        argv += flags(**TINY_OF[model])
     if "--help" in argv:
         with pytest.raises(SystemExit) as stop:
             main.main(argv)

@@ -28,7 +28,19 @@ VARIANTS = {
         {"penalty": "zero", "d_norm": "instance", "arch": "cnn"},
         {"augment": "diffaug", "d_steps": 2, "penalty": "r1", "d_norm": "none"},
         {"augment": "diffaug", "dataset": "emoji"},
-    ]
+    ],
+    "cdcgan": [
+        {},
+        {
+            "fresh_noise": True,
+            "batch_size": 6,
+            "hold_out": 0.1,
+        },  # 25 of 28 images left: a last batch of 1
+        {"condition": "projection", "ema": 0.9, "spectral_norm": True, "loss": "hinge"},
+        {"condition": "acgan", "auxiliary_weight": 0.5, "d_steps": 2, "init": "scaled"},
+        {"condition": "projection", "penalty": "r1", "penalty_every": 2, "d_norm": "none"},
+        {"precision": "bf16", "condition": "acgan", "ema": 0.9},
+    ],
 }
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)

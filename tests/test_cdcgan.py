@@ -1,0 +1,482 @@
+"""The conditional DCGAN: row 7's networks, its step, what is held out, accuracy, best weights."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_doctor import made, then
+from torch import nn
+
+import checkpoint
+from conditional import DISCRIMINATORS, ConditionalGenerator, Paired, Project, decoded
+from config import parse
+from dataset import Batches, ImageData
+from doctor import ILL, diagnose
+from errors import UserError
+from game import SATURATES
+from GAN import count_parameters
+from hold_out import chosen_combinations, without
+from label_scores import chance, in_a_table, report
+from main import serve
+from runlog import NoLog
+from sources.iclevr import LABELS, multi_hot
+from systems.cdcgan import CDCGAN, PRESETS, CDCGANConfig
+from systems.dcgan import DCGANConfig
+
+CPU = torch.device("cpu")
+CLASSES = {"dcgan": DCGANConfig, "cdcgan": CDCGANConfig}
+
+
+@pytest.fixture
+def build(tiny_config):
+    def make(**changes) -> CDCGAN:
+        return CDCGAN(tiny_config("cdcgan", **changes), CPU)
+
+    return make
+
+
+def from_preset(name: str) -> CDCGAN:
+    return CDCGAN(parse(["--model", "cdcgan", "--preset", name], CLASSES, ""), CPU)
+
+
+def conv(a: int, b: int) -> int:
+    """Parameters of a 4x4 convolution with biases."""
+    return 16 * a * b + b
+
+
+# Networks
+
+
+def test_row_7s_layers_and_parameters():
+    trainer = from_preset("iclevr")
+    G, D = trainer.G, trainer.D
+    grown = [(400, 512), (512, 256), (256, 128), (128, 64)]
+    shrunk = [(4, 64), (64, 128), (128, 256), (256, 512)]
+    by_hand_G = 25 * 300 + sum(conv(a, b) + 2 * b for a, b in grown) + 16 * 64 * 3 + 3
+    by_hand_D = 25 * 4096 + sum(conv(a, b) + 2 * b for a, b in shrunk) + 16 * 512 + 1
+    assert count_parameters(G) == by_hand_G == 6_042_767
+    assert count_parameters(D) == by_hand_D == 2_870_081
+
+    def table(net):
+        kinds = nn.Conv2d | nn.ConvTranspose2d
+        return {
+            (m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0], m.padding[0])
+            for m in net.modules()
+            if isinstance(m, kinds)
+        }
+
+    assert table(G) == {(400, 512, 4, 2, 0)} | {(a, b, 4, 2, 1) for a, b in [*grown[1:], (64, 3)]}
+    assert table(D) == {(a, b, 4, 2, 1) for a, b in shrunk} | {(512, 1, 4, 1, 0)}
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in D.modules()) == 4  # the first too
+    slopes = {m.negative_slope for m in D.modules() if isinstance(m, nn.LeakyReLU)}
+    assert slopes == {0.01}
+
+
+def test_initialisation():
+    D = from_preset("iclevr").D
+    weights, biases = D.downs[2][0].weight, D.downs[2][0].bias
+    assert weights.detach().std().item() == pytest.approx(0.02, rel=0.02)
+    assert not biases.any()
+    assert D.downs[3][1].weight.detach().mean().item() == pytest.approx(1, abs=0.005)
+
+
+def test_settings_of_the_source():
+    config = from_preset("iclevr").config
+    rates = (config.learning_rate, config.learning_rate_d, config.beta1, config.beta2)
+    assert rates == (1e-4, 4e-4, 0.9, 0.999)
+    assert (config.g_steps, config.batch_size, config.condition) == (4, 64, "concat")
+    assert config.fresh_noise
+    assert config.num_training_steps == 500 * math.ceil(18_009 / 64)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_a_model(name):
+    assert from_preset(name).config.dataset == "iclevr"
+
+
+@pytest.mark.parametrize(("condition", "columns"), [("concat", 1), ("projection", 1), ("acgan", 4)])
+def test_shapes_and_probabilities(condition, columns):
+    sizes = {"hidden_dim": 2, "image_size": 16}
+    D = DISCRIMINATORS[condition](num_labels=3, **sizes)
+    G = ConditionalGenerator(label_names=("a", "b", "c"), latent_dim=5, embedding_dim=4, **sizes)
+    y = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    x = G(torch.randn(2, 5, 1, 1), y)
+    assert x.shape == (2, 3, 16, 16)
+    assert x.abs().max() <= 1
+    D.eval()
+    assert D.scores(x, D.condition(y)).shape == (2, columns)
+    assert torch.equal(D(x, y), D.logits(x, y).sigmoid())
+    others = D.logits(x, y.flip(0))
+    assert torch.equal(others, D.logits(x, y)) == (condition == "acgan")  # whose game ignores y
+
+
+def test_a_projection_is_linear_in_the_labels():
+    """logit(x, y1 + y2) - logit(x, 0) is the sum of what y1 and y2 add."""
+    D = DISCRIMINATORS["projection"](num_labels=4, hidden_dim=2, image_size=16).eval()
+    x, e = torch.rand(1, 3, 16, 16), torch.eye(4)
+    none, one, two, both = (D.logits(x, y[None]) for y in (0 * e[0], e[1], e[2], e[1] + e[2]))
+    torch.testing.assert_close(both - none, one - none + two - none)
+
+
+def test_the_projection_of_z_is_the_transposed_convolution():
+    layer, code = Project(6, 3), torch.randn(2, 6, 1, 1)
+    layer.bias.data.normal_()
+    as_listed = nn.functional.conv_transpose2d(code, layer.weight, layer.bias, stride=2)
+    torch.testing.assert_close(layer(code), as_listed)
+
+
+def test_a_network_knows_its_labels():
+    G = ConditionalGenerator(label_names=LABELS, hidden_dim=1, embedding_dim=2, latent_dim=2)
+    assert decoded(G.label_names) == LABELS
+
+
+def test_a_pair_as_one_argument():
+    G = ConditionalGenerator(label_names=("a",), hidden_dim=1, image_size=16).eval()
+    z, y = torch.randn(2, 100, 1, 1), torch.ones(2, 1)
+    assert torch.equal(Paired(G)((z, y)), G(z, y))
+
+
+# The step
+
+
+def test_each_update_leaves_the_other_network_without_gradient(build, monkeypatch):
+    trainer = build(fresh_noise=True)
+    batch = trainer.batches()(0)
+    x, y, z = batch.x, batch.y.float(), trainer.noise(4, "noise", 0)
+    trainer.update_discriminator(x, z, y)
+    assert all(p.grad is None for p in trainer.G.parameters())
+    kept = [p.grad.clone() for p in trainer.D.parameters()]
+    trainer.train_step(batch)
+    assert all(p.requires_grad for p in trainer.D.parameters())
+    seen = []
+    step = trainer.optimizers["G"].step
+    monkeypatch.setattr(
+        trainer.optimizers["G"],
+        "step",
+        lambda: (seen.append([p.grad.clone() for p in trainer.D.parameters()]), step()),
+    )
+    trainer.train_step(batch)
+    assert len(kept) == len(seen[0])
+    for first, second in itertools.pairwise(seen):  # D's gradients are those of its own update
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_every_update_of_g_has_noise_of_its_own(fresh, build, monkeypatch):
+    trainer, drawn = build(fresh_noise=fresh, g_steps=3), []
+    forward = trainer.play_G
+    monkeypatch.setattr(trainer, "play_G", lambda z, y: (drawn.append(z), forward(z, y))[1])
+    batches = trainer.batches()
+    for step in range(2):
+        trainer.step = step
+        trainer.train_step(batches(step))
+    assert len(drawn) == 2 * (3 + fresh)  # D's fakes, and G's but for the first unless fresh
+    for a, b in itertools.combinations(drawn, 2):
+        assert not torch.equal(a, b)
+
+
+def test_logged_are_the_first_and_the_last_update_of_g(build, monkeypatch):
+    trainer, losses = build(g_steps=3), []
+    update = trainer.update_generator
+
+    def noted(*args):
+        losses.append(update(*args))
+        return losses[-1]
+
+    monkeypatch.setattr(trainer, "update_generator", noted)
+    scalars = trainer.train_step(trainer.batches()(0))
+    assert scalars["generator_loss"] == losses[0]["generator_loss"]
+    assert scalars["D(G(z2))"] == losses[0]["D(G(z2))"]
+    assert scalars["generator_loss_last"] == losses[2]["generator_loss"]
+
+
+def test_d_learns_labels_from_real_images_alone_and_g_from_fakes(build):
+    scalars = build(condition="acgan").train_step(build().batches()(0))
+    assert {"label_loss/real", "label_loss/fake"} <= set(scalars)
+    trainer = build(condition="acgan")
+    y = torch.zeros(2, 24)
+    y[0, 3] = 1
+    loss, tags = trainer.label_loss(torch.zeros(2, 25), y, "real")
+    assert float(tags["label_loss/real"]) == pytest.approx(24 * math.log(2), rel=1e-6)
+    assert float(loss) == pytest.approx(24 * math.log(2), rel=1e-6)
+    assert build().label_loss(torch.zeros(2, 1), y, "real") == (0.0, {})
+
+
+def test_an_epoch_ends_with_its_short_batch():
+    data = ImageData(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
+    batches = Batches(data, batch_size=4, seed=3, keep_short=True)
+    assert batches.epoch_steps == 3
+    assert [len(batches.indices(step)) for step in range(6)] == [4, 4, 2, 4, 4, 2]
+    epochs = [torch.cat([batches.indices(3 * e + k) for k in range(3)]) for e in range(2)]
+    assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in epochs)
+    assert not torch.equal(*epochs)
+    again = Batches(data, batch_size=4, seed=3, keep_short=True)
+    assert torch.equal(again.indices(5), batches.indices(5))  # with no step before it
+    even = Batches(data, batch_size=5, seed=3, keep_short=True)
+    assert [len(even.indices(step)) for step in range(3)] == [5, 5, 5]
+
+
+# Holding out
+
+
+def test_held_out_combinations_are_not_trained_on(build):
+    trainer = build(hold_out=0.1)
+    whole, left = trainer.load_data("train"), trainer.batches().data
+    held = {tuple(row) for row in trainer.held_out.long().tolist()}
+    assert len(held) == 3
+    assert len(left) == len(whole) - sum(tuple(row) in held for row in whole.labels.tolist())
+    assert not held & {tuple(row) for row in left.labels.tolist()}
+    assert torch.equal(trainer.held_out, build(hold_out=0.1).held_out)
+    assert not torch.equal(trainer.held_out, build(hold_out=0.1, seed=1).held_out)
+    assert len(trainer.lists_of_conditions()["held_out"]) == 3
+
+
+def test_holding_out_too_little_or_a_whole_label_is_refused():
+    y = torch.eye(4, dtype=torch.long)
+    data = ImageData(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), y)
+    with pytest.raises(UserError, match="less than one: hold out more"):
+        chosen_combinations(y, 0.01, 0)
+    with pytest.raises(UserError, match="leaves no image of some label"):
+        without(data, chosen_combinations(y, 0.25, 0), 0.25)
+
+
+# Accuracy
+
+
+def test_chance_is_k_of_24_for_each_of_k():
+    y = multi_hot([["red cube", "blue cube"], ["gray sphere"]])
+    assert chance(y) == pytest.approx((4 + 1) / (24 * 3))
+
+
+def test_parts_and_confusion_of_a_report():
+    rows = [["red cube", "blue cube"], ["blue sphere"]]
+    y = multi_hot(rows).float()
+    wrong = multi_hot([["blue cube", "red sphere"], ["red sphere"]]).float()
+    seen = report(torch.stack([y, wrong]), y)  # the second draw: a red sphere each
+    assert seen.draws == pytest.approx((1, 1 / 3))
+    assert seen.value == pytest.approx((2 / 3, math.sqrt(2) / 3))
+    means = {name: value for name, (value, _) in seen.parts.items()}
+    wanted = {"red": 0.5, "blue": 0.75, "cube": 0.75, "sphere": 0.5}
+    assert means == pytest.approx(wanted | {"1 object": 0.5, "2 objects": 0.75})
+    assert seen.confused.sum() == 2
+    text = in_a_table(seen)
+    assert "| red cube | red sphere | 50.0% |" in text
+    assert "50% had the colour and 50% the shape" in text
+    assert seen.as_result()["error"] == pytest.approx(1 / 3)
+
+
+class Painted:
+    """Stands in for the evaluator: label i's score is the mean of row-and-column patch i."""
+
+    digest, scale, training = "0" * 64, torch.ones(24), False
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), (4, 6)).flatten(1)
+
+
+class Painter(nn.Module):
+    """A G that shows y where Painted looks, or, deaf, what its noise says instead."""
+
+    def __init__(self, *, deaf: bool) -> None:
+        super().__init__()
+        self.deaf = deaf
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        stream = torch.Generator().manual_seed(int(z.sum() * 1e4) & 0xFFFF)
+        shown = torch.rand(y.shape, generator=stream) if self.deaf else y
+        return nn.functional.interpolate(shown.view(-1, 1, 4, 6), (64, 96)).expand(-1, 3, -1, -1)
+
+
+def test_a_generator_that_ignores_y_scores_at_chance_and_one_that_obeys_at_one(build):
+    trainer = build()
+    trainer.evaluator = Painted()
+    rows = [LABELS[i : i + 1 + i % 3] for i in range(22)]
+    y = multi_hot(rows).float()
+    deaf = report(trainer.label_scores(Painter(deaf=True), y, "test", 60), y)
+    obeys = report(trainer.label_scores(Painter(deaf=False), y, "test", 2), y)
+    assert obeys.value == (1, 0)
+    mean, sd = deaf.value
+    assert mean == pytest.approx(chance(y), abs=4 * sd / math.sqrt(60))
+    assert mean == pytest.approx(0.097, abs=0.03)
+
+
+# Validation and the best weights
+
+
+@pytest.fixture
+def validated(build, monkeypatch):
+    """A trainer whose validations give these values, whatever its images."""
+
+    def make(values: dict[int, float], **changes) -> CDCGAN:
+        trainer = build(validate_every=1, num_training_steps=6, **changes)
+        trainer.evaluator = Painted()
+        monkeypatch.setattr("systems.cdcgan.accuracy", lambda *_: values[trainer.step])
+        return trainer
+
+    return make
+
+
+VALUES = {1: 0.2, 2: 0.5, 3: 0.1, 4: 0.5, 5: 0.6, 6: 0.3}
+
+
+def test_the_best_weights_are_those_of_the_best_validation(validated):
+    trainer = validated(VALUES)
+    copies = {}
+    watch = trainer.watch
+
+    def copying(log, scalars):
+        watch(log, scalars)
+        copies[trainer.step] = {k: v.clone() for k, v in trainer.G.state_dict().items()}
+
+    trainer.watch = copying
+    trainer.train()
+    assert (int(trainer.best.step), float(trainer.best.value)) == (5, 0.6)
+    for key, value in trainer.best.network.state_dict().items():
+        assert torch.equal(value, copies[5][key])
+    assert not torch.equal(trainer.G.to_image.weight, trainer.best.network.to_image.weight)
+    state = checkpoint.read(trainer.config.run_dir / "best.pt", model="cdcgan")
+    assert (state["step"], state["value"]) == (5, 0.6)
+    assert torch.equal(state["networks"]["G"]["to_image.weight"], copies[5]["to_image.weight"])
+    assert not (trainer.config.run_dir / "best.part").exists()
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_resumed_run_ends_with_the_same_best(stop, validated):
+    whole = validated(VALUES, run="whole")
+    whole.train()
+    first = validated(VALUES, run="parts", saving_steps=stop)
+    batches, log = first.batches(), NoLog()
+    while first.step < stop + 1:  # killed a step after its checkpoint, that step's best on disk
+        first.train_step(batches(first.step))
+        first.step += 1
+        first.watch(log, None)
+        if first.step == stop:
+            first.save()
+    parts = validated(VALUES, run="parts", saving_steps=stop)
+    parts.train()
+    for key, value in whole.best.state_dict().items():
+        assert torch.equal(value, parts.best.state_dict()[key]), key
+    ours, theirs = (t.config.run_dir / "best.pt" for t in (whole, parts))
+    ours, theirs = (checkpoint.read(path, model="cdcgan") for path in (ours, theirs))
+    assert ours["step"] == theirs["step"] == 5
+    for key, value in ours["networks"]["G"].items():
+        assert torch.equal(value, theirs["networks"]["G"][key])
+
+
+def test_validation_leaves_the_training_as_it_is(build):
+    plain, watched = build(run="plain"), build(run="watched", validate_every=1)
+    watched.evaluator = Painted()
+    for trainer in (plain, watched):
+        trainer.train()
+    for a, b in zip(plain.G.parameters(), watched.G.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_an_evaluator_it_is_said_once(build, capsys):
+    trainer = build(num_training_steps=2)
+    trainer.train()
+    assert trainer.evaluate(None) == []
+    assert capsys.readouterr().out.count("no evaluator in") == 1
+    assert not trainer.best.exists
+
+
+def test_scores_of_both_lists_by_the_newest_and_the_best_weights(validated):
+    trainer = validated(VALUES)
+    trainer.train()
+    results = {result["metric"]: result for result in trainer.evaluate(None)}
+    assert set(results) == {
+        f"{metric}/{name}"
+        for metric in ("accuracy", "accuracy_best")
+        for name in ("test", "new_test")
+    }
+    best = results["accuracy_best/test"]
+    assert (best["weights_step"], best["draws"], best["conditions"]) == (5, 20, 9)
+    assert best["error"] == pytest.approx(best["sd"] / math.sqrt(20))
+    assert "picks the best weights" in best["about"]
+    assert "picks" not in results["accuracy_best/new_test"]["about"]
+    assert 0 <= best["value"] <= 1
+    assert (trainer.config.run_dir / "labels-accuracy_best-test.md").is_file()
+
+
+def test_samples_are_test_jsons_conditions_eight_a_row(build):
+    grid = build().sample_images()["samples"]
+    assert grid.shape == (3, 2 * 18 + 2, 8 * 18 + 2)  # nine conditions
+
+
+def test_labels_of_generated_images_are_the_training_sets(build):
+    trainer = build()
+    pairs = list(trainer.generated_pairs(7, 0, 3))
+    y = torch.cat([y for _, y in pairs])
+    known = {tuple(row) for row in trainer.training_labels.tolist()}
+    assert [len(z) for z, _ in pairs] == [3, 3, 1]
+    assert {tuple(row) for row in y.tolist()} <= known
+    again = torch.cat([y for _, y in trainer.generated_pairs(7, 0, 3)])
+    assert torch.equal(y, again)
+    assert not torch.equal(y, torch.cat([y for _, y in trainer.generated_pairs(7, 1, 3)]))
+
+
+# The convergence failure of the source
+
+
+def test_the_doctor_catches_the_sources_convergence_failure():
+    """D loss 0.000, G loss 9, as at its equal learning rates, after a game that went well."""
+    well, failed = made(1.8, -1.8), made(10, -9.2, wobble=0.2, spread=0.5)
+    assert np.median([v for _, v in failed["generator_loss"]]) == pytest.approx(9.2, abs=0.1)
+    found = diagnose(then(well, failed), window=1000)
+    assert found.verdict == SATURATES
+    assert "D has won outright" in found.sentences[0]
+    assert diagnose(well, window=1000).verdict not in ILL
+
+
+# Prompts and bad input
+
+
+def test_a_prompt_writes_a_grid(build, capsys):
+    build(num_training_steps=1).train()
+    asked = build(prompt="red cube, blue sphere; gray cylinder")
+    serve(asked)
+    path = asked.config.run_dir / "prompt-red-cube-blue-sphere-gray-cylinder.png"
+    assert path.is_file()
+    assert str(path) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("red cub", 'did you mean "red cube"'),
+        ("red cube, red sphere, blue cube, gray cube", "4 objects are asked for"),
+        ("", "names no object"),
+        (" , ", "names no object"),
+        ("red cube, red cube", "2 times"),
+    ],
+)
+def test_a_prompt_that_cannot_be_drawn_is_told(prompt, told, tiny_config):
+    with pytest.raises(UserError, match=told):
+        tiny_config("cdcgan", prompt=prompt)
+
+
+def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):
+    build(num_training_steps=1).train()
+    others = (LABELS[1], LABELS[0], *LABELS[2:])
+    monkeypatch.setattr("systems.cdcgan.LABELS", others)
+    with pytest.raises(UserError, match="its number 0 is 'gray cube', here it is 'red cube'"):
+        build().resume()
+    monkeypatch.setattr("systems.cdcgan.LABELS", LABELS[:20])
+    with pytest.raises(UserError, match="holds other tensors"):
+        build().resume()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"auxiliary_weight": 2.0}, "belongs to --condition acgan"),
+        ({"dataset": "mnist"}, "wanted one of iclevr"),
+        ({"condition": "film"}, "wanted one of concat, projection, acgan"),
+        ({"penalty": "r1"}, "with BatchNorm"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, told, build):
+    with pytest.raises(UserError, match=told):
+        build(**settings)
