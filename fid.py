@@ -220,11 +220,11 @@ def find(path: Path) -> list[Path] | Moments:
 
 
 def find_for_kid(path: Path) -> list[Path]:
-    """The image files of a folder; shuffled where KID takes the first MOST alone, which else would
-    be those of the first names. UserError: moments, of which it can't be had.
+    """The image files of a folder, shuffled where KID takes the first MOST alone: else those would
+    be the first by name. UserError: a file of moments, of which no KID can be had.
     """
     if path.is_file():
-        raise UserError(f"--kid: {path} is a file of moments, and KID needs the images: name them")
+        raise UserError(f"--kid: {path} is a file, and KID needs the images: name their folder")
     paths = find(path)
     if len(paths) <= MOST:
         return paths

@@ -24,9 +24,9 @@ HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
 
 @dataclasses.dataclass
 class Run:
-    """A run as its folder has it; `fid` is its newest result by the report's protocol, if any,
+    """A run as its folder has it; `fid` is its newest result by the report's protocol, if any.
 
-    and `kid` that by the protocol that most runs have a KID by.
+    `kid` likewise, by the protocol (`all`) and precision by which most runs have one.
     """
 
     name: str  # the folder's; the report tells runs of one name apart
