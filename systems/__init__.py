@@ -1,8 +1,10 @@
 """The systems by the name that --model takes; one file each."""
 
+from systems.cyclegan import CycleGAN
 from systems.dcgan import DCGAN
 from trainer import Trainer
 
 SYSTEMS: dict[str, type[Trainer]] = {
     "dcgan": DCGAN,
+    "cyclegan": CycleGAN,
 }

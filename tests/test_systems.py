@@ -26,7 +26,24 @@ VARIANTS = {
         {"penalty": "r1", "penalty_every": 2, "d_norm": "none"},
         {"precision": "bf16", "penalty": "r1", "d_norm": "layer", "ema": 0.9},
         {"penalty": "zero", "d_norm": "instance", "arch": "cnn"},
-    ]
+    ],
+    "cyclegan": [
+        {},
+        {"pool_size": 6, "decay_from": 2, "decay_to": 20},
+        {"lambda_cycle": 0.0, "norm": "instance", "upsample": "transposed"},
+        {
+            "stem": 7,
+            "judge": "patch",
+            "residual_blocks": 2,
+            "block_convs": 2,
+            "norm": "instance",
+            "upsample": "transposed",
+            "lambda_identity": 0.5,
+            "pool_size": 3,
+            "batch_size": 1,
+        },
+        {"precision": "bf16"},
+    ],
 }
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)
