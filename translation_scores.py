@@ -57,10 +57,13 @@ def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
         batches = translator.translations(images, direction, chosen)
         made = features(batches, extractor, len(chosen), f"{source} to {target}: translations")
         for x, mark, words in (
-            (made, "", f"translations of {source}'s"),
-            (real[source], "_untranslated", f"untranslated images of {source}'s"),
+            (made, "", "translated"),
+            (real[source], "_untranslated", "untranslated"),
         ):
-            about = f"{len(x):,} {words} training images against {len(real[target]):,} of {target}"
+            about = (
+                f"{len(x):,} {words} training images of {source} against {len(real[target]):,} of"
+                f" {target}"
+            )
             results += distances(real[target], x, direction + mark, about, extractor)
     return results
 
