@@ -155,7 +155,8 @@ def reconstruction_scores(translator: Translator) -> list[Result]:
             x = to_signed(images).to(translator.device)
             again = translator.translated(translator.translated(x, there), back)
             errors.append((x - again).abs().flatten(1).mean(1).cpu())
-        about = f"{source} to {target} and back, {{n:,}} {split} images, of values in [-1, 1]"
+        kind = {"test": "test", "train": "training"}[split]
+        about = f"{source} to {target} and back, {{n:,}} {kind} images, of values in [-1, 1]"
         results.append(mean_result(f"cycle_l1_{source.lower()}", torch.cat(errors), about))
     return results
 

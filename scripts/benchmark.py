@@ -3,6 +3,7 @@
     pip install -r requirements-bench.txt           the peers; one that is missing is named, no more
     python scripts/benchmark.py train               a training step at (16, 16)
     python scripts/benchmark.py train --hidden_dim 100
+    python scripts/benchmark.py train --model cyclegan     its preset emoji, on the emoji
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
     python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
@@ -29,6 +30,7 @@ from errors import UserError
 from fid import frechet_distance
 from inception import load_inception
 from scripts import bench_timing as timing
+from scripts.bench_cyclegan import bench_cyclegan
 from scripts.bench_end2end import bench_end2end
 from scripts.bench_limits import (
     EMULATED,
@@ -149,8 +151,11 @@ def bench_frechet(args: argparse.Namespace, folder: Path) -> Contest:
     return Contest("distance", rivals, pairs, left_out, compare=compare, warm_up=False)
 
 
-BENCHMARKS: dict[str, Callable[[argparse.Namespace, Path], Contest]] = {
-    "train": bench_train,
+Benchmark = Callable[[argparse.Namespace, Path], Contest]
+TRAININGS: dict[str, Benchmark] = {"dcgan": bench_train, "cyclegan": bench_cyclegan}  # by --model
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "train": lambda args, folder: TRAININGS[args.model](args, folder),
     "inception": bench_inception,
     "frechet": bench_frechet,
     "end2end": bench_end2end,
@@ -173,6 +178,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--rounds", type=int, default=5, help="timings of each rival")
     add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
     add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
+    add_flag("--model", choices=TRAININGS, default="dcgan", help="train: which system")
     add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths, and size of z")
     add_flag("--steps", type=int, default=0, help="train, scaling: a timing; 0: about a second")
     add_flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"')
@@ -192,7 +198,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def file_name(args: argparse.Namespace) -> str:
-    """train.json; at other widths than the defaults' train-100.json."""
+    """train.json; at other widths than the defaults' train-100.json; train-cyclegan.json."""
+    if args.what == "train" and args.model != "dcgan":
+        return f"train-{args.model}.json"
     wide = args.what in ("train", "scaling") and args.hidden_dim != 16
     return f"{args.what}-{args.hidden_dim}.json" if wide else f"{args.what}.json"
 
