@@ -4,32 +4,80 @@
 folder with trainA/, testA/, trainB/, testB/, as CycleGAN's own datasets come.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 import dataset
+from config import Config, setting
 from dataset import Batch, Batches, ImageData
 from errors import UserError
 from seeding import key_seed
 from sources import emoji_data, folder_data
-from sources.data_spec import DataSpec, NoTestSplit
+from sources.data_spec import SMALL_IMAGES, DataSpec, NoTestSplit
 
 DOMAINS = ("A", "B")
 EMOJI_STYLE = {"A": "Apple", "B": "Windows"}
 DIRECTIONS = {"a2b": ("A", "B"), "b2a": ("B", "A")}  # source, target
 
 
-class UnpairedConfig(Protocol):
-    """What a config must have for its two domains to be found."""
+@dataclass(frozen=True, kw_only=True)
+class UnpairedConfig(Config):
+    """The settings that say which two domains a system learns from; its own adds image_size."""
 
-    dataset: str
-    folder_a: str
-    folder_b: str
-    small_images: str
+    dataset: str = setting(
+        "emoji",
+        "the two domains: emoji (A Apple, B Windows), or folder",
+        group="data",
+        tag="{}",
+        choices=("emoji", "folder"),
+    )
+    folder_a: str = setting(
+        "",
+        "of --dataset folder: domain A, a folder of images or a zip of one; or both domains, as"
+        " trainA/, testA/, trainB/, testB/",
+        group="data",
+    )
+    folder_b: str = setting("", "of --dataset folder: domain B", group="data")
+    small_images: str = setting(
+        "refuse",
+        "of --dataset folder: what to do with images smaller than --image_size",
+        group="data",
+        choices=SMALL_IMAGES,
+    )
+    direction: str = setting(
+        "a2b",
+        "of --translate, and of the score by --fid_protocol (the other scores have both)",
+        group="what to do",
+        role="once",
+        choices=tuple(DIRECTIONS),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("folder_a", "folder_b"):
+            if self.dataset != "folder" and getattr(self, name):
+                raise UserError(
+                    f"--{name} {getattr(self, name)} belongs to --dataset folder, and this is"
+                    f" {self.dataset}. Add --dataset folder, or leave --{name} out."
+                )
+
+    # The target of --direction, by the names under which dataset.py and score.py ask for a dataset
+
+    @property
+    def domain(self) -> str:
+        return DIRECTIONS[self.direction][1] if self.dataset == "folder" else ""
+
+    @property
+    def folder(self) -> str:
+        return (self.direction == "a2b" and self.folder_b) or self.folder_a
+
+    @property
+    def emoji_style(self) -> str:
+        return EMOJI_STYLE[DIRECTIONS[self.direction][1]]
 
 
 def domain_spec(config: UnpairedConfig, domain: str) -> DataSpec:

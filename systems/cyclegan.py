@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torchvision.utils import make_grid
 
-from config import Config, setting
+from config import setting
 from dataset import ImageData, order, to_bytes, to_signed
 from distributed import of_all_ranks, shard
 from errors import UserError
@@ -20,15 +20,14 @@ from image_pool import ImagePool
 from losses import LSGAN
 from modes import frozen, in_training_form, sampling
 from seeding import global_stream, key_seed
-from sources.data_spec import SMALL_IMAGES
 from trainer import Trainer
 from translation import DISCRIMINATORS, NORMS, STEMS, UPSAMPLINGS, TranslationGenerator
 from translation_files import check_request, translate_folder
 from translation_scores import domain_scores, paired_scores, reconstruction_scores
 from unpaired import (
     DIRECTIONS,
-    EMOJI_STYLE,
     UnpairedBatches,
+    UnpairedConfig,
     held_out_images,
     load_domain,
     num_channels,
@@ -92,31 +91,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycleGANConfig(Config):
+class CycleGANConfig(UnpairedConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
     batch_size: int = setting(
         32, "images of each domain a step", group="training", tag="b{}", at_least=1
-    )
-    dataset: str = setting(
-        "emoji",
-        "the two domains: emoji (A Apple, B Windows), or folder",
-        group="data",
-        tag="{}",
-        choices=("emoji", "folder"),
-    )
-    folder_a: str = setting(
-        "",
-        "of --dataset folder: domain A, a folder of images or a zip of one; or both domains, as"
-        " trainA/, testA/, trainB/, testB/",
-        group="data",
-    )
-    folder_b: str = setting("", "of --dataset folder: domain B", group="data")
-    small_images: str = setting(
-        "refuse",
-        "of --dataset folder: what to do with images smaller than --image_size",
-        group="data",
-        choices=SMALL_IMAGES,
     )
     image_size: int = setting(
         32, "side of an image in pixels", group="data", tag="{}px", choices=(32, 64, 128, 256)
@@ -180,13 +159,6 @@ class CycleGANConfig(Config):
     decay_to: int = setting(
         0, "step at which they are 0; 0: they stay constant", group="training", at_least=0
     )
-    direction: str = setting(
-        "a2b",
-        "of --translate, and of the score by --fid_protocol (the other scores have both)",
-        group="what to do",
-        role="once",
-        choices=tuple(DIRECTIONS),
-    )
     translate: str = setting(
         "",
         "a folder of images to translate with the trained run, at its image size",
@@ -202,31 +174,11 @@ class CycleGANConfig(Config):
                 f"--decay_from {self.decay_from} --decay_to {self.decay_to}: wanted the first below"
                 " the second; leave both out for constant learning rates."
             )
-        for name in ("folder_a", "folder_b"):
-            if self.dataset != "folder" and getattr(self, name):
-                raise UserError(
-                    f"--{name} {getattr(self, name)} belongs to --dataset folder, and this is"
-                    f" {self.dataset}. Add --dataset folder, or leave --{name} out."
-                )
         check_request(self.translate, self.out)
 
     @property
     def request(self) -> str:
         return "--translate" if self.translate else ""
-
-    # The target of --direction, by the names under which dataset.py and score.py ask for a dataset
-
-    @property
-    def domain(self) -> str:
-        return DIRECTIONS[self.direction][1] if self.dataset == "folder" else ""
-
-    @property
-    def folder(self) -> str:
-        return (self.direction == "a2b" and self.folder_b) or self.folder_a
-
-    @property
-    def emoji_style(self) -> str:
-        return EMOJI_STYLE[DIRECTIONS[self.direction][1]]
 
 
 class CycleGAN(Trainer):
