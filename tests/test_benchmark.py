@@ -342,12 +342,13 @@ def test_made_images_are_what_both_tools_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "width", "file"),
+    ("what", "model", "width", "file"),
     [
-        ("train", 16, "train.json"),
-        ("train", 100, "train-100.json"),
-        ("frechet", 100, "frechet.json"),
+        ("train", "dcgan", 16, "train.json"),
+        ("train", "dcgan", 100, "train-100.json"),
+        ("train", "cyclegan", 16, "train-cyclegan.json"),
+        ("frechet", "dcgan", 100, "frechet.json"),
     ],
 )
-def test_widths_have_files_of_their_own(what, width, file):
-    assert benchmark.file_name(Namespace(what=what, hidden_dim=width)) == file
+def test_widths_and_models_have_files_of_their_own(what, model, width, file):
+    assert benchmark.file_name(Namespace(what=what, model=model, hidden_dim=width)) == file

@@ -17,6 +17,7 @@ from config import parse
 from errors import UserError
 from GAN import count_parameters
 from image_pool import ImagePool
+from scripts import bench_cyclegan
 from systems import SYSTEMS
 from systems.cyclegan import CycleGAN, CycleGANConfig
 from translation import PatchDiscriminator, TranslationGenerator
@@ -513,6 +514,17 @@ def test_requests_that_cannot_be_met_are_one_sentence(trained, tmp_path, capsys)
         error = capsys.readouterr().err
         assert words in error
         assert "Traceback" not in error
+
+
+def test_the_benchmarks_peer_has_our_networks_and_learns(tiny_config):
+    G, D = bench_cyclegan.plain_networks(preset("emoji"))
+    assert count_parameters(G) == 90_851
+    assert count_parameters(D) == 167_808
+    config = tiny_config("cyclegan")
+    loop = bench_cyclegan.plain_loop(config, CPU)
+    for _ in range(8):  # past the end of its 28 images
+        next(loop)
+    assert bench_cyclegan.step_flops(config) > 0
 
 
 def test_a_direction_that_does_not_exist_is_refused():
