@@ -83,7 +83,7 @@ def session(device: torch.device) -> Iterator[None]:
 
 def check(device: torch.device, *, batch_size: int, sync_bn: bool) -> None:
     """UserError where the batch can't be shared evenly, or --sync_bn has nowhere to run."""
-    if batch_size % world() or batch_size < 2 * world():
+    if batch_size % world() or (world() > 1 and batch_size < 2 * world()):
         raise UserError(
             f"--batch_size {batch_size} is shared by {world()} processes: wanted a multiple of"
             f" {world()}, and two images or more for each."
@@ -140,6 +140,15 @@ def shard(x: Tensor, start: int = 0) -> Tensor:
     of each divides by world().
     """
     return x if world() == 1 else x[(rank() - start) % world() :: world()]
+
+
+def of_all_ranks(x: Tensor) -> Tensor:
+    """The rows of every rank's share in the order of the whole: undoes `shard`."""
+    if world() == 1:
+        return x
+    whole = x.new_zeros(len(x) * world(), *x.shape[1:])
+    shard(whole).copy_(x)
+    return total(whole)
 
 
 def share_size(n: int) -> int:

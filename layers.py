@@ -1,4 +1,5 @@
-"""Layers that several networks use: the 4x4 convolutions, stride 2, padding 1, of a DCGAN.
+"""Layers that several networks use: the 4x4 convolutions, stride 2, padding 1, of a DCGAN, and a
+convolution of the upsampled image, which is one of them in disguise.
 
 Two of their derivatives are slow in the CPU's convolution routines, and there they are written as
 matrix products of the same arithmetic:
@@ -49,6 +50,28 @@ class DoublingConvTranspose2d(nn.ConvTranspose2d):
             return super().forward(y)
         x = Transposed.apply(y, self.weight)
         return x if self.bias is None else x + self.bias.view(1, -1, 1, 1)
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """(N, C, H, W) -> (N, K, 2H, 2W): nearest upsampling, then nn.Conv2d(C, K, 3, padding=1).
+
+    Of the nine taps that cover an output pixel, those on one and the same input pixel are summed
+    first: what is left is a transposed convolution, 4x4 with stride 2 and padding 1, of 4 products
+    a pixel instead of 9, and the upsampled map is never made. The same values to rounding.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+        # tap j of the 4 is the sum of those taps k of the 3 that it stands for
+        sums = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+        self.register_buffer("sums", sums, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.einsum("jm,oimn,kn->iojk", self.sums, self.weight, self.sums)
+        if by_matrix_product(x, weight, side=x.shape[-1]):
+            y = Transposed.apply(x, weight)
+            return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
+        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
 
 
 def by_matrix_product(x: Tensor, weight: Tensor, *, side: int) -> bool:

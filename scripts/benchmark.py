@@ -5,6 +5,7 @@
     python scripts/benchmark.py train --hidden_dim 100
     python scripts/benchmark.py train --image_size 64 --hidden_dim 64 --latent_dim 100
     python scripts/benchmark.py train --model cdcgan --hidden_dim 64
+    python scripts/benchmark.py train --model cyclegan     its preset emoji, on the emoji
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
     python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
@@ -32,6 +33,7 @@ from fid import frechet_distance
 from GAN import IMAGE_SIZES
 from inception import load_inception
 from scripts import bench_timing as timing
+from scripts.bench_cyclegan import bench_cyclegan
 from scripts.bench_end2end import bench_end2end
 from scripts.bench_limits import (
     EMULATED,
@@ -152,8 +154,15 @@ def bench_frechet(args: argparse.Namespace, folder: Path) -> Contest:
     return Contest("distance", rivals, pairs, left_out, compare=compare, warm_up=False)
 
 
-BENCHMARKS: dict[str, Callable[[argparse.Namespace, Path], Contest]] = {
-    "train": bench_train,
+Benchmark = Callable[[argparse.Namespace, Path], Contest]
+TRAININGS: dict[str, Benchmark] = {  # by --model
+    "dcgan": bench_train,
+    "cdcgan": bench_train,
+    "cyclegan": bench_cyclegan,
+}
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "train": lambda args, folder: TRAININGS[args.model](args, folder),
     "inception": bench_inception,
     "frechet": bench_frechet,
     "end2end": bench_end2end,
@@ -176,8 +185,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--rounds", type=int, default=5, help="timings of each rival")
     add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
     add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
-    models = {"choices": ["dcgan", "cdcgan"], "default": "dcgan"}
-    add_flag("--model", **models, help="train, scaling; cdcgan: on data_dir's iclevr, z 100")
+    add_flag("--model", choices=TRAININGS, default="dcgan", help="train: which system")
     add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths")
     add_flag("--latent_dim", type=int, default=0, help="train, scaling: of z; 0: as --hidden_dim")
     add_flag("--image_size", type=int, choices=IMAGE_SIZES, default=32, help="train, scaling")
@@ -192,6 +200,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--dims", type=int, default=2048, help="frechet: features")
     add_flag("--max_threads", type=int, default=cores, help="scaling")
     args = parser.parse_args(argv)
+    if args.what == "scaling" and args.model == "cyclegan":
+        parser.error("scaling: wanted --model dcgan or cdcgan")
     for name in ("rounds", "hidden_dim", "max_threads", "dims"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: wanted 1 or more")

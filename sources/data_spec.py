@@ -23,6 +23,7 @@ class DataSpec:
     folder: str = ""
     small_images: str = "refuse"
     emoji_style: str = "Windows"
+    domain: str = ""  # "A" or "B": which one of an unpaired set's two, in a folder that holds both
 
     @classmethod
     def of(cls, config: Config) -> "DataSpec":

@@ -29,7 +29,23 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
 
     Resized from the 72 or 32 pixels they have, whatever S. UserError: there is no such set.
     """
+    images = image_cache.read(decoded(spec, find(spec, split), split))
+    return images, np.zeros(len(images), np.int64)
+
+
+def code_points(spec: DataSpec, split: str) -> list[str]:
+    """Of each image of `load`, as "U+1F469 U+200D U+1F33E": the same in both styles.
+
+    Without U+FE0F, which asks for the coloured form and which not all sets write.
+    """
     files = find(spec, split)
+    unreadable = image_cache.described(decoded(spec, files, split))["unreadable"]
+    stems = (Path(name).stem for name in files.names if name not in unreadable)
+    return [" ".join(p for p in stem.split() if p != "U+FE0F") for stem in stems]
+
+
+def decoded(spec: DataSpec, files: FolderFiles, split: str) -> Path:
+    """The cache of the split's images, written now if need be."""
     style, size = spec.emoji_style, spec.image_size
     path = image_cache.cache_path(
         spec.data_dir, f"emoji-{style}-{size}px-{digest(files.fingerprint())}-{split}"
@@ -43,8 +59,7 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
             small_images="upscale",
             label=f"emoji, {FOLDERS[split].format(style)}",
         ).write(path)
-    images = image_cache.read(path)
-    return images, np.zeros(len(images), np.int64)
+    return path
 
 
 def identity(spec: DataSpec) -> str:

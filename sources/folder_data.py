@@ -30,7 +30,7 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
             image_size=spec.image_size,
             channels=channels(spec),
             small_images=spec.small_images,
-            label=f"{Path(spec.folder).name}, {split}",
+            label=f"{Path(spec.folder).name}, {split}{spec.domain}",
         ).write(path)
     images = image_cache.read(path)
     return images, np.zeros(len(images), np.int64)
@@ -42,7 +42,7 @@ def check_split(spec: DataSpec, split: str) -> None:
 
 
 def names_of(files: Files, spec: DataSpec, split: str) -> list[str]:
-    splits = split_names(files.names)
+    splits = split_names(files.names, spec.domain)
     if split not in splits:
         raise NoTestSplit(
             f"{spec.folder} has no test images: put them into subfolders train/ and test/, or"
@@ -57,22 +57,27 @@ def channels(spec: DataSpec) -> int:
     about = image_cache.described(split_cache(spec, files, "train"))
     if about:
         return about["shape"][1]
-    return 1 if all(looks_grey(files, name, spec.image_size) for name in files.names) else 3
+    names = files.names
+    if spec.domain and holds_two_domains(names):
+        names = [name for part in split_names(names, spec.domain).values() for name in part]
+    return 1 if all(looks_grey(files, name, spec.image_size) for name in names) else 3
 
 
 def identity(spec: DataSpec) -> str:
     """The folder's name and a fingerprint of its files, for the names of what is kept of them."""
-    return f"{plain_name(spec.folder)}-{digest(opened(spec).fingerprint(), spec.small_images)}"
+    name = plain_name(spec.folder) + spec.domain
+    return f"{name}-{digest(opened(spec).fingerprint(), spec.small_images)}"
 
 
 def opened(spec: DataSpec) -> Files:
     """The image files; UserError if there are fewer than two."""
+    flag = f"--folder_{spec.domain.lower()}" if spec.domain else "--folder"
     if not spec.folder:
-        raise UserError("--dataset folder needs --folder PATH: a folder or a zip of images.")
-    files = open_files(Path(spec.folder).expanduser())
+        raise UserError(f"--dataset folder needs {flag} PATH: a folder or a zip of images.")
+    files = open_files(Path(spec.folder).expanduser(), flag)
     if len(files.names) < 2:
         found = f"one image, {files.names[0]}," if files.names else "no images"
-        raise UserError(f"--folder {spec.folder} holds {found} and a dataset needs at least two.")
+        raise UserError(f"{flag} {spec.folder} holds {found} and a dataset needs at least two.")
     return files
 
 
@@ -84,26 +89,42 @@ def looks_grey(files: Files, name: str, size: int) -> bool:
         return True
 
 
-def split_names(names: list[str]) -> dict[str, list[str]]:
+def split_names(names: list[str], domain: str = "") -> dict[str, list[str]]:
     """By subfolders train/ and test/, below whatever folders hold all; else all is "train".
 
-    Where both are there, images beside them belong to neither.
+    Where both are there, images beside them belong to neither. With a domain, A or B, trainA/ and
+    testA/ (the layout of CycleGAN's own datasets) come before those: that domain's alone.
     """
+    tops = top_folders(names)
+    if domain and holds_two_domains(names):
+        wanted = {split: f"{split}{domain.lower()}" for split in ("train", "test")}
+    elif {"train", "test"} <= set(tops):
+        wanted = {split: split for split in ("train", "test")}
+    else:
+        return {"train": names}
+    splits = {
+        split: [name for name, top in zip(names, tops, strict=True) if top == folder]
+        for split, folder in wanted.items()
+    }
+    return {split: chosen for split, chosen in splits.items() if chosen}
+
+
+def top_folders(names: list[str]) -> list[str]:
+    """The folder of each image below whatever single folders hold all, in lower case."""
     paths = [name.split("/") for name in names]
     while len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
         paths = [path[1:] for path in paths]
-    tops = [path[0].lower() if len(path) > 1 else "" for path in paths]
-    if {"train", "test"} <= set(tops):
-        return {
-            split: [name for name, top in zip(names, tops, strict=True) if top == split]
-            for split in ("train", "test")
-        }
-    return {"train": names}
+    return [path[0].lower() if len(path) > 1 else "" for path in paths]
+
+
+def holds_two_domains(names: list[str]) -> bool:
+    """Whether these are images of two domains, in trainA/ and trainB/."""
+    return {"traina", "trainb"} <= set(top_folders(names))
 
 
 def split_cache(spec: DataSpec, files: Files, split: str) -> Path:
     key = digest(files.fingerprint(), spec.image_size, spec.small_images)
-    name = f"{plain_name(spec.folder)}-{spec.image_size}px-{key}-{split}"
+    name = f"{plain_name(spec.folder)}-{spec.image_size}px-{key}-{split}{spec.domain}"
     return image_cache.cache_path(spec.data_dir, name)
 
 

@@ -69,13 +69,13 @@ class ZipFiles:
 Files = FolderFiles | ZipFiles
 
 
-def open_files(path: Path) -> Files:
-    """UserError unless path is a folder or a zip archive."""
+def open_files(path: Path, flag: str = "--folder") -> Files:
+    """UserError, naming the flag, unless path is a folder or a zip archive."""
     if path.is_dir():
         return FolderFiles(path)
     if path.is_file():
         return ZipFiles(path)
-    raise UserError(f"--folder {path}: no folder and no zip archive is there.")
+    raise UserError(f"{flag} {path}: no folder and no zip archive is there.")
 
 
 def is_image(name: str) -> bool:

@@ -1,10 +1,12 @@
 """The systems by the name that --model takes; one file each."""
 
 from systems.cdcgan import CDCGAN
+from systems.cyclegan import CycleGAN
 from systems.dcgan import DCGAN
 from trainer import Trainer
 
 SYSTEMS: dict[str, type[Trainer]] = {
     "dcgan": DCGAN,
     "cdcgan": CDCGAN,
+    "cyclegan": CycleGAN,
 }

@@ -50,9 +50,10 @@ def data_dir(tmp_path_factory) -> Path:
         raw = folder / "FashionMNIST" / "raw"
         write_idx(raw / f"{prefix}-images-idx3-ubyte", images)
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels)
-    for name, n in (("Windows", 30), ("Test_Windows", 12)):  # emoji: colour, 36x36, half clear
+    emoji = {"Windows": (0, 30), "Test_Windows": (30, 12), "Apple": (4, 28), "Test_Apple": (0, 4)}
+    for name, (first, n) in emoji.items():  # colour, 36x36, half clear
         (folder / "emoji" / name).mkdir(parents=True)
-        for i in range(n):
+        for i in range(first, first + n):
             pixels = rng.integers(0, 256, (36, 36, 4), dtype=np.uint8)
             pixels[:18, :, 3] = 0
             Image.fromarray(pixels).save(folder / "emoji" / name / f"U+{0x1F600 + i:X}.png")
@@ -82,8 +83,12 @@ def tiny_config(data_dir, tmp_path):
 
     def make(model: str = "dcgan", **changes) -> Config:
         config_class = SYSTEMS[model].config_class
-        names = {field.name for field in dataclasses.fields(config_class)}
-        tiny = {name: value for name, value in TINY.items() if name in names}
+        choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(config_class)}
+        tiny = {
+            name: value  # a system of other datasets keeps its own default
+            for name, value in TINY.items()
+            if name in choices and (not choices[name] or value in choices[name])
+        }
         tiny |= TINY_OF.get(model, {})
         folders = {"data_dir": str(data_dir), "runs_dir": str(tmp_path / "runs")}
         return config_class(**(tiny | folders | {"model": model} | changes))

@@ -375,6 +375,7 @@ def test_made_images_are_what_both_tools_read(tmp_path):
         ("train", "dcgan", 100, 32, "train-100.json"),
         ("train", "dcgan", 64, 64, "train-64-64px.json"),
         ("train", "cdcgan", 64, 32, "train-cdcgan-64.json"),
+        ("train", "cyclegan", 16, 32, "train-cyclegan.json"),
         ("frechet", "cdcgan", 100, 64, "frechet.json"),
     ],
 )

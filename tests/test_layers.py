@@ -1,4 +1,4 @@
-"""The 4x4 convolutions against the framework's, in value and in derivatives of two orders."""
+"""The convolutions against the framework's, in value and in derivatives."""
 
 import pytest
 import torch
@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import layers
-from layers import Conv, DoublingConvTranspose2d, HalvingConv2d, Transposed, WeightGradient
+from layers import (
+    Conv,
+    DoublingConvTranspose2d,
+    HalvingConv2d,
+    Transposed,
+    UpsampledConv2d,
+    WeightGradient,
+)
 
 channels = pytest.mark.parametrize("channels", [1, 3, 6])  # an image's, a map's
 layout = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -70,3 +77,20 @@ def test_only_what_needs_a_gradient_is_computed(monkeypatch):
     monkeypatch.setattr(WeightGradient, "apply", None)  # would fail if it were called
     (g,) = torch.autograd.grad(Conv.apply(x, w.detach()).sum(), x)
     assert g.shape == x.shape
+
+
+@channels
+@pytest.mark.parametrize("side", [4, 7])  # a matrix product, a convolution unless to an image
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_upsampled_convolution_is_the_convolution_of_the_upsampled_map(channels, side, bias):
+    torch.manual_seed(0)
+    conv = UpsampledConv2d(5, channels, bias=bias).double()
+    x = torch.randn(2, 5, side, side, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2.0), conv.weight, conv.bias, padding=1)
+    ours, weights = conv(x), torch.randn_like(plain)
+    torch.testing.assert_close(ours, plain)
+    inputs = (x, *conv.parameters())
+    for found, wanted in zip(
+        *(torch.autograd.grad((y * weights).sum(), inputs) for y in (ours, plain)), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)

