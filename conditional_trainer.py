@@ -16,7 +16,7 @@ from torch.optim.swa_utils import update_bn
 import dataset
 from conditional import ConditionalDiscriminator, ConditionalGenerator, Paired
 from dataset import Batch
-from distributed import shard, world
+from distributed import shard
 from gan_config import GANConfig
 from losses import mean_probability
 from modes import frozen, in_training_form, sampling
@@ -53,15 +53,17 @@ class ConditionalGANTrainer(GANTrainer):
         config = self.config
         parts = zip(*(t.chunk(config.d_steps) for t in (batch.x, batch.y.float())), strict=True)
         for k, (x, y) in enumerate(parts):
-            z = self.batch_noise(len(x), "noise", self.step * config.d_steps + k)
-            fake, scalars = self.update_discriminator(x, z, y)
+            index = self.step * config.d_steps + k
+            z = self.batch_noise(len(x), "noise", index)
+            fake, scalars = self.update_discriminator(x, z, y, index=index)
         with frozen(self.D):
             condition = self.D.condition(y)  # once: D and y are the same for all updates of G
             for k in range(config.g_steps):
+                index = self.step * config.g_steps + k
                 if k or config.fresh_noise:
-                    z = self.batch_noise(len(y), "fresh noise", self.step * config.g_steps + k)
+                    z = self.batch_noise(len(y), "fresh noise", index)
                     fake = self.play_G(z, y)
-                values = self.update_generator(fake, condition, y)
+                values = self.update_generator(fake, condition, y, index=index)
                 scalars = values | scalars
         if self.average is not None:
             self.average.update_parameters(self.G)
@@ -70,7 +72,7 @@ class ConditionalGANTrainer(GANTrainer):
         return scalars
 
     def update_discriminator(
-        self, x: Tensor, z: Tensor, y: Tensor
+        self, x: Tensor, z: Tensor, y: Tensor, *, index: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """D ascends log D(x, y) + log(1 - D(G(z, y), y)), or what --loss has in its place.
 
@@ -81,12 +83,13 @@ class ConditionalGANTrainer(GANTrainer):
         with torch.set_grad_enabled(not self.config.fresh_noise):
             fake = self.play_G(z, y)
         condition = self.D.condition(y)
-        real_scores, fake_scores = self.play_D(x, condition), self.play_D(fake.detach(), condition)
+        x, seen = self.augment(x, "real", index), self.augment(fake.detach(), "fake", index)
+        real_scores, fake_scores = self.play_D(x, condition), self.play_D(seen, condition)
         real_logits, fake_logits = real_scores[:, 0], fake_scores[:, 0]
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
         of_labels, named = self.label_loss(real_scores, y, "real")
         (loss + of_labels).backward()
-        scalars = self.penalize(x, fake, y)
+        scalars = self.penalize(x, seen, index=index, logits=lambda image: self.D.logits(image, y))
         self.optimizers["D"].step()
         return fake, scalars | named | {
             "discriminator_loss": loss.detach(),
@@ -94,10 +97,12 @@ class ConditionalGANTrainer(GANTrainer):
             "D(G(z1))": mean_probability(fake_logits),
         }
 
-    def update_generator(self, fake: Tensor, condition: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def update_generator(
+        self, fake: Tensor, condition: Tensor, y: Tensor, *, index: int
+    ) -> dict[str, Tensor]:
         """G ascends log D(G(z, y), y), or what --loss has, and the labels that D names."""
         self.optimizers["G"].zero_grad()
-        scores = self.play_D(fake, condition)
+        scores = self.play_D(self.augment(fake, "for G", index), condition)
         loss = self.loss.generator(scores[:, 0])
         of_labels, named = self.label_loss(scores, y, "fake")
         (loss + of_labels).backward()
@@ -118,17 +123,6 @@ class ConditionalGANTrainer(GANTrainer):
             return 0.0, {}
         loss = F.binary_cross_entropy_with_logits(scores[:, 1:], y, reduction="sum") / len(y)
         return self.config.auxiliary_weight * loss, {f"label_loss/{of}": loss.detach()}
-
-    def penalize(self, x: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """As GANTrainer's, of a D that knows y."""
-        every = self.config.penalty_every
-        if self.penalty is None or (self.step + 1) % every:
-            return {}
-        stream = generator(self.device, "penalty", self.config.seed, self.step)
-        share = torch.rand(len(x) * world(), 1, 1, 1, generator=stream, device=self.device)
-        penalty = self.penalty(lambda image: self.D.logits(image, y), x, fake, shard(share))
-        (self.config.penalty_weight * every * penalty).backward()
-        return {"gradient_penalty": penalty.detach()}
 
     @cached_property
     def training_labels(self) -> Tensor:

@@ -325,7 +325,14 @@ class GANTrainer(Trainer):
             "D(G(z1))": mean_probability(fake_logits),
         }
 
-    def penalize(self, x: Tensor, fake: Tensor, *, index: int) -> dict[str, Tensor]:
+    def penalize(
+        self,
+        x: Tensor,
+        fake: Tensor,
+        *,
+        index: int,
+        logits: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """The gradient penalty, on every --penalty_every-th step and that much heavier.
 
         Karras et al. 2020, sec. 4.1 (lazy regularization). x and fake as D saw them: its gradient
@@ -336,7 +343,7 @@ class GANTrainer(Trainer):
             return {}
         stream = generator(self.device, "penalty", self.config.seed, index)
         share = torch.rand(len(x) * world(), 1, 1, 1, generator=stream, device=self.device)
-        penalty = self.penalty(self.D.logits, x, fake, shard(share))
+        penalty = self.penalty(logits or self.D.logits, x, fake, shard(share))
         (self.config.penalty_weight * every * penalty).backward()
         return {"gradient_penalty": penalty.detach()}
 

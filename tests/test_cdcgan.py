@@ -145,7 +145,7 @@ def test_each_update_leaves_the_other_network_without_gradient(build, monkeypatc
     trainer = build(fresh_noise=True)
     batch = trainer.batches()(0)
     x, y, z = batch.x, batch.y.float(), trainer.noise(4, "noise", 0)
-    trainer.update_discriminator(x, z, y)
+    trainer.update_discriminator(x, z, y, index=0)
     assert all(p.grad is None for p in trainer.G.parameters())
     kept = [p.grad.clone() for p in trainer.D.parameters()]
     trainer.train_step(batch)
@@ -181,8 +181,8 @@ def test_logged_are_the_first_and_the_last_update_of_g(build, monkeypatch):
     trainer, losses = build(g_steps=3), []
     update = trainer.update_generator
 
-    def noted(*args):
-        losses.append(update(*args))
+    def noted(*args, **keywords):
+        losses.append(update(*args, **keywords))
         return losses[-1]
 
     monkeypatch.setattr(trainer, "update_generator", noted)

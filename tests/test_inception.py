@@ -293,7 +293,7 @@ def test_damaged_converted_file_is_named_and_replaced(tiny, tmp_path, monkeypatc
 
 def test_foreign_files_are_refused_with_a_sentence(tiny, tmp_path):
     path = tmp_path / "mine.pth"
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="no file is there"):
         weights.find_weights(path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="truncated or not"):
