@@ -20,8 +20,8 @@ from scripts.bench_timing import Contest, Rival
 from scripts.bench_training import steps_a_second, training_steps
 from seeding import global_stream
 from systems.cyclegan import CycleGANConfig
-from translation import TranslationGenerator
-from unpaired import load_domain
+from translation.networks import TranslationGenerator
+from translation.unpaired import load_domain
 
 
 def bench_cyclegan(args: argparse.Namespace, folder: Path) -> Contest:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from conditional_trainer import ConditionalGANTrainer
+from conditional.trainer import ConditionalGANTrainer
 from config import Parser, print_error
 from dataset import to_bytes
 from errors import UserError

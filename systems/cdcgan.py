@@ -1,6 +1,6 @@
 """Conditional DCGAN: an image that shows the objects asked for, i-CLEVR at 64x64. docs/cdcgan.md.
 
-The networks are conditional.py's; here is the step with --g_steps updates of G, what is sampled
+The networks are in conditional/; here is the step with --g_steps updates of G, what is sampled
 and for which labels, and the validation that picks the best weights.
 """
 
@@ -17,16 +17,16 @@ from torchvision.utils import make_grid, save_image
 from best_weights import BestWeights
 from clevr.accuracy import accuracy
 from clevr.evaluator import Evaluator, load_evaluator, predict, weights_path
-from conditional import DISCRIMINATORS, ConditionalGenerator, decoded
-from conditional_trainer import ConditionalGANTrainer
+from conditional.hold_out import chosen_combinations, without
+from conditional.label_scores import LabelReport, in_a_table, report
+from conditional.networks import DISCRIMINATORS, ConditionalGenerator, decoded
+from conditional.trainer import ConditionalGANTrainer
 from config import setting
 from dataset import Batches, to_signed
 from distributed import on_main, world
 from errors import UserError
 from GAN import IMAGE_SIZES, INITS, NORMS, add_spectral_norm
 from gan_config import GANConfig
-from hold_out import chosen_combinations, without
-from label_scores import LabelReport, in_a_table, report
 from runlog import RunLog
 from seeding import global_stream
 from sources.iclevr import LABELS, load_conditions, parse_prompt

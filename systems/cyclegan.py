@@ -16,15 +16,15 @@ from config import setting
 from dataset import ImageData, order, to_bytes, to_signed
 from distributed import of_all_ranks, shard
 from errors import UserError
-from image_pool import ImagePool
 from losses import LSGAN
 from modes import frozen, in_training_form, sampling
 from seeding import global_stream, key_seed
 from trainer import Trainer
-from translation import DISCRIMINATORS, NORMS, STEMS, UPSAMPLINGS, TranslationGenerator
-from translation_files import check_request, translate_folder
-from translation_scores import domain_scores, paired_scores, reconstruction_scores
-from unpaired import (
+from translation.files import check_request, translate_folder
+from translation.image_pool import ImagePool
+from translation.networks import DISCRIMINATORS, NORMS, STEMS, UPSAMPLINGS, TranslationGenerator
+from translation.scores import domain_scores, paired_scores, reconstruction_scores
+from translation.unpaired import (
     DIRECTIONS,
     UnpairedBatches,
     UnpairedConfig,

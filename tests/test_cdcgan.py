@@ -10,15 +10,15 @@ from test_doctor import made, then
 from torch import nn
 
 import checkpoint
-from conditional import DISCRIMINATORS, ConditionalGenerator, Paired, Project, decoded
+from conditional.hold_out import chosen_combinations, without
+from conditional.label_scores import chance, in_a_table, report
+from conditional.networks import DISCRIMINATORS, ConditionalGenerator, Paired, Project, decoded
 from config import parse
 from dataset import Batches, ImageData
 from doctor import ILL, diagnose
 from errors import UserError
 from game import SATURATES
 from GAN import count_parameters
-from hold_out import chosen_combinations, without
-from label_scores import chance, in_a_table, report
 from main import serve
 from runlog import NoLog
 from sources.iclevr import LABELS, multi_hot

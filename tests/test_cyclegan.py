@@ -16,13 +16,13 @@ import perceptual
 from config import parse
 from errors import UserError
 from GAN import count_parameters
-from image_pool import ImagePool
 from scripts import bench_cyclegan
 from systems import SYSTEMS
 from systems.cyclegan import CycleGAN, CycleGANConfig
-from translation import PatchDiscriminator, TranslationGenerator
-from translation_scores import mean_l1, reconstruction_scores
-from unpaired import UnpairedBatches, counterparts, load_domain
+from translation.image_pool import ImagePool
+from translation.networks import PatchDiscriminator, TranslationGenerator
+from translation.scores import mean_l1, reconstruction_scores
+from translation.unpaired import UnpairedBatches, counterparts, load_domain
 
 CPU = torch.device("cpu")
 
@@ -329,7 +329,7 @@ class Distance(nn.Module):
 
 
 def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("translation_scores.load_lpips", lambda device: Distance())
+    monkeypatch.setattr("translation.scores.load_lpips", lambda device: Distance())
     trainer = build()
     results = {r["metric"]: r for r in trainer.evaluate(pixel_means)}
     for kind in ("fid", "kid", "paired_l1", "paired_lpips"):
@@ -348,7 +348,7 @@ def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, mon
 
 
 def test_a_translator_that_does_nothing_scores_as_doing_nothing(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("translation_scores.load_lpips", lambda device: Distance())
+    monkeypatch.setattr("translation.scores.load_lpips", lambda device: Distance())
     trainer = build()
     trainer.translated = lambda images, direction: images
     results = {r["metric"]: r["value"] for r in trainer.evaluate(pixel_means)}
@@ -365,7 +365,7 @@ def test_lpips_that_is_not_to_be_had_leaves_the_other_scores(
     def missing(device):
         raise UserError("LPIPS needs the package lpips")
 
-    monkeypatch.setattr("translation_scores.load_lpips", missing)
+    monkeypatch.setattr("translation.scores.load_lpips", missing)
     metrics = {r["metric"] for r in build().evaluate(pixel_means)}
     assert "no LPIPS: LPIPS needs the package lpips" in capsys.readouterr().err
     assert "paired_l1_a2b" in metrics

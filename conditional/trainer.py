@@ -1,6 +1,6 @@
 """The adversarial step and the sampling of a game about (x, y): an image and its labels.
 
-`ConditionalGANTrainer` is GANTrainer with y beside z in G and beside x in D (conditional.py), with
+`ConditionalGANTrainer` is GANTrainer with y beside z in G and beside x in D (networks.py), with
 --g_steps updates of G a step, and with labels to sample for: those of the training set.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import dataset
-from conditional import ConditionalDiscriminator, ConditionalGenerator, Paired
+from conditional.networks import ConditionalDiscriminator, ConditionalGenerator, Paired
 from dataset import Batch
 from distributed import shard
 from gan_config import GANConfig

@@ -23,7 +23,13 @@ from fid import GROUPS, fid_with_error
 from kid import MOST, kid_with_error
 from moments import Moments
 from perceptual import load_lpips
-from unpaired import DIRECTIONS, UnpairedConfig, counterparts, domain_spec, held_out_images
+from translation.unpaired import (
+    DIRECTIONS,
+    UnpairedConfig,
+    counterparts,
+    domain_spec,
+    held_out_images,
+)
 
 BATCH_SIZE = 50
 
