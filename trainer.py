@@ -78,7 +78,7 @@ class Trainer:
         distributed.refuse_other_number(self.ranks)
         distributed.prepare(self.networks, self.optimizers, step=self.step, sync_bn=config.sync_bn)
         batches = in_turn(self.batches)
-        self.refuse_other_data(batches.fingerprint())
+        together(lambda: self.refuse_other_data(batches.fingerprint()))
         log = together(lambda: open_log(config, self.step))
         try:
             with stop_signals() as received, progress_bar(self.step, last) as bar:
