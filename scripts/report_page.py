@@ -128,7 +128,7 @@ def settings_table(runs: list[Run]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     always = ("latent_dim", *HIDDEN, "batch_size", "steps")  # what the homework asks to be stated
     columns = [n for n in names if n in always or len({str(r.get(n)) for r in rows}) > 1]
-    shared = [f"{n} {rows[0].get(n)}" for n in names if n not in columns]
+    shared = [f"{n} {rows[0].get(n)}" for n in names if n not in columns and rows[0].get(n) != ""]
     return {
         "columns": columns,
         "rows": [
