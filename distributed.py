@@ -13,6 +13,7 @@ backward pass, so each of these would need words of its own; here the step stays
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -76,8 +77,18 @@ def session(device: torch.device) -> Iterator[None]:
     try:
         yield
     except (UserError, SystemExit):  # which all ranks raise together, see `together`
-        dist.destroy_process_group()
+        leave()
         raise
+    leave()
+
+
+def leave() -> None:
+    """Part from the other processes.
+
+    gloo's threads let go of the last collective a moment after it has returned, and want Python's
+    lock for it; torch 2.6 waits for them with the lock in its hand, for ever.
+    """
+    time.sleep(0.2)
     dist.destroy_process_group()
 
 
