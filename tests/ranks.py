@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from conftest import PixelMeans
 from torch import nn
-from torch.torch_version import TorchVersion
 
 import distributed
 import main
@@ -100,13 +99,10 @@ def run_ranks(number: int, action: Callable, *args, folder: Path, **env: str) ->
     """action(*args) in so many processes, told of each other as torchrun tells them.
 
     They are forked from a server that has imported everything once: that takes most of the time.
-    So forked, ranks of torch 2.6 hang; there each one imports everything anew.
     """
     os.environ["PYTHONPATH"] = f"{TESTS.parent}{os.pathsep}{TESTS}"  # of the server
-    forks = TorchVersion(torch.__version__) >= "2.14"  # what was tried
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
-    if forks:
-        context.set_forkserver_preload(["ranks"])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ranks"])
     env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(number)}
     processes, files = [], []
     for i in range(number):
