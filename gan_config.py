@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from augment import AUGMENTATIONS
 from config import Config, setting
+from decay import check_decay
 from errors import UserError
 from losses import LOSSES, PENALTIES
 
@@ -76,13 +77,4 @@ class GANConfig(Config):
                 f"--penalty_weight {self.penalty_weight} --penalty_every {self.penalty_every}:"
                 " there is no penalty. Add --penalty, or leave them out."
             )
-        if (self.decay_from or self.decay_to) and self.decay_from >= self.decay_to:
-            raise UserError(
-                f"--decay_from {self.decay_from} --decay_to {self.decay_to}: wanted the first below"
-                " the second; leave both out for constant learning rates."
-            )
-        if 0 < self.decay_to < self.num_training_steps:
-            raise UserError(
-                f"--decay_to {self.decay_to} is before --num_training_steps"
-                f" {self.num_training_steps}: the steps between would teach nothing. Move one."
-            )
+        check_decay(self)

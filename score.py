@@ -28,13 +28,18 @@ from trainer import Trainer
 def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, Any]]:
     """FID (and KID) by the config's protocol and the system's own scores: printed, logged, kept."""
     scorer = scorer or Scorer(trainer)
-    results = scorer.measure()
-    print("\n".join(in_words(result) for result in results))
-    for own in trainer.evaluate(scorer.extractor):
-        results.append(own | circumstances(trainer))
-        print(own_in_words(own))
+    measured = scorer.measure()
+    keep_all(trainer, measured)  # before the rest, which may fail, as where LPIPS finds no weights
+    print("\n".join(in_words(result) for result in measured))
+    own = [result | circumstances(trainer) for result in trainer.evaluate(scorer.extractor)]
+    keep_all(trainer, own)
+    for result in own:
+        print(own_in_words(result))
+    return measured + own
+
+
+def keep_all(trainer: Trainer, results: list[dict[str, Any]]) -> None:
     on_main(lambda: [record(trainer.config.run_dir, result) for result in results])
-    return results
 
 
 def refuse_early(config: Config) -> None:

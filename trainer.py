@@ -26,6 +26,7 @@ import distributed
 from augment import Augment
 from config import Config, differences
 from dataset import Batch, Batches, ImageData
+from decay import set_rates
 from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
 from doctor import Watcher
 from errors import UserError
@@ -360,14 +361,8 @@ class GANTrainer(Trainer):
         return {"generator_loss": loss.detach(), "D(G(z2))": mean_probability(logits)}
 
     def set_learning_rates(self) -> None:
-        """Constant up to --decay_from, then linear down to 0 at --decay_to; of the step alone."""
-        first, last = self.config.decay_from, self.config.decay_to
-        if not last:
-            return
-        share = min(max((last - self.step) / (last - first), 0.0), 1.0)
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rates[name] * share
+        """Before a step's updates: as --decay_from and --decay_to have it."""
+        set_rates(self.optimizers, self.learning_rates, self.config, self.step)
 
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """A line beside the bar when the game has been ill for long, and when it is so no more."""

@@ -14,8 +14,8 @@ from torchvision.utils import make_grid
 
 from config import setting
 from dataset import ImageData, order, to_bytes, to_signed
+from decay import check_decay, set_rates
 from distributed import of_all_ranks, shard
-from errors import UserError
 from losses import LSGAN
 from modes import frozen, in_training_form, sampling
 from seeding import global_stream, key_seed
@@ -169,11 +169,7 @@ class CycleGANConfig(UnpairedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.decay_from or self.decay_to) and self.decay_from >= self.decay_to:
-            raise UserError(
-                f"--decay_from {self.decay_from} --decay_to {self.decay_to}: wanted the first below"
-                " the second; leave both out for constant learning rates."
-            )
+        check_decay(self)
         check_request(self.translate, self.out)
 
     @property
@@ -328,12 +324,9 @@ class CycleGAN(Trainer):
             yield "identity_loss/b", identity, (to_b(b) - b).abs().mean()
 
     def set_learning_rate(self) -> None:
-        """Constant up to --decay_from, then linear down to 0 at --decay_to; of the step alone."""
-        first, last = self.config.decay_from, self.config.decay_to
-        share = min(max((last - self.step) / (last - first), 0.0), 1.0) if last else 1.0
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * share
+        """Before a step's updates: as --decay_from and --decay_to have it."""
+        rates = dict.fromkeys(self.optimizers, self.config.learning_rate)
+        set_rates(self.optimizers, rates, self.config, self.step)
 
     # Samples and scores
 

@@ -175,6 +175,8 @@ def test_the_learning_rate_is_a_function_of_the_step(build):
     assert rates == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.5e-4, 0, 0])
     with pytest.raises(UserError, match="wanted the first below"):
         build(decay_from=8, decay_to=8)
+    with pytest.raises(UserError, match="--decay_to 2 is before"):
+        build(decay_from=1, decay_to=2, num_training_steps=4)
 
 
 # The pool

@@ -375,3 +375,13 @@ def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys, monkeypatch)
     assert {"seed", "step", "device", "git_commit"} <= accuracy.keys()
     assert "accuracy 0.875 ± 0.01 (of 8 images)" in capsys.readouterr().out
     assert [line["metric"] for line in lines(trainer)] == ["fid", "accuracy"]
+
+
+def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer, monkeypatch):
+    def fails(extractor):
+        raise UserError("no weights")
+
+    monkeypatch.setattr(trainer, "evaluate", fails)
+    with pytest.raises(UserError, match="no weights"):
+        score.score(trainer)
+    assert [line["metric"] for line in lines(trainer)] == ["fid"]
