@@ -67,6 +67,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "dataset": "folder",
         "image_size": 256,
+        "jitter": 286 / 256,
+        "flip": True,
         "stem": 7,
         "generator_hidden_dim": 64,
         "discriminator_hidden_dim": 64,
@@ -230,7 +232,14 @@ class CycleGAN(Trainer):
         """batches(step) -> Pair, of the training images of both domains."""
         config = self.config
         a, b = (self.load_domain(domain, "train") for domain in ("A", "B"))
-        return UnpairedBatches(a, b, batch_size=config.batch_size, seed=config.seed)
+        return UnpairedBatches(
+            a,
+            b,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            jitter=config.jitter,
+            flip=config.flip,
+        )
 
     def load_domain(self, domain: str, split: str) -> ImageData:
         return load_domain(self.config, domain, split, self.channels, self.device)

@@ -20,6 +20,7 @@ from scripts import bench_cyclegan
 from systems import SYSTEMS
 from systems.cyclegan import CycleGAN, CycleGANConfig
 from translation.image_pool import ImagePool
+from translation.jitter import Jitter, cut, enlarged
 from translation.networks import PatchDiscriminator, TranslationGenerator
 from translation.scores import mean_l1, reconstruction_scores
 from translation.unpaired import UnpairedBatches, counterparts, load_domain
@@ -247,6 +248,40 @@ def test_domains_of_one_length_have_orders_of_their_own(build):
     assert sorted(a.tolist()) == sorted(b.tolist())
     assert not torch.equal(a, b)
     assert torch.equal(batches(3).a.x, UnpairedBatches(data, data, batch_size=28, seed=0)(3).a.x)
+
+
+def test_jitter_cuts_squares_of_the_enlarged_image_and_mirrors_half():
+    x = torch.arange(12.0).div(6).sub(1).expand(400, 1, 12, 12)  # rises to the right alone
+    assert torch.equal(Jitter(1.0, flip=False, seed=0)(x, "A", 0), x)
+    jitter = Jitter(1.5, flip=True, seed=0)
+    out = jitter(x, "A", 3)
+    assert out.shape == x.shape
+    assert torch.equal(out, jitter(x, "A", 3))
+    assert not torch.equal(out, jitter(x, "B", 3))
+    assert not torch.equal(out, jitter(x, "A", 4))
+    rising = out[:, 0, 0, -1] > out[:, 0, 0, 0]
+    assert 0.4 < rising.float().mean() < 0.6
+    upright = torch.where(rising.view(-1, 1, 1, 1), out, out.flip(3))
+    wide = enlarged(x[:1], 18)[0, 0, 0]
+    away = (upright[:, 0, 0, None] - wide.unfold(0, 12, 1)).abs().amax(2)  # (400, 7) corners
+    assert away.amin(1).max() < 1e-5
+    assert (away < 1e-5).any(0).all()
+    assert (out - out[:, :, :1]).abs().max() < 1e-5  # every row of a cut is like its first
+
+
+def test_a_cut_has_its_own_corner():
+    x = torch.arange(2 * 25.0).view(2, 1, 5, 5)
+    out = cut(x, torch.tensor([[0, 2], [1, 0]]), 3)
+    assert torch.equal(out[0], x[0, :, 0:3, 2:5])
+    assert torch.equal(out[1], x[1, :, 1:4, 0:3])
+
+
+def test_the_papers_preset_trains_on_jittered_images(build):
+    plain, moved = build().batches()(0), build(jitter=1.25, flip=True).batches()(0)
+    assert plain.a.x.shape == moved.a.x.shape
+    assert not torch.equal(plain.a.x, moved.a.x)
+    assert round(preset("paper").jitter * 256) == 286
+    assert preset("paper").flip
 
 
 def test_the_authors_layout_and_its_test_sets(build, tmp_path):

@@ -18,6 +18,7 @@ from errors import UserError
 from seeding import key_seed
 from sources import emoji_data, folder_data
 from sources.data_spec import SMALL_IMAGES, DataSpec, NoTestSplit
+from translation.jitter import Jitter
 
 DOMAINS = ("A", "B")
 EMOJI_STYLE = {"A": "Apple", "B": "Windows"}
@@ -47,6 +48,16 @@ class UnpairedConfig(Config):
         "of --dataset folder: what to do with images smaller than --image_size",
         group="data",
         choices=SMALL_IMAGES,
+    )
+    jitter: float = setting(
+        1.0,
+        "training images are enlarged by this factor, and a square of --image_size is cut out of"
+        " each at random; 1: they are taken whole",
+        group="data",
+        at_least=1,
+    )
+    flip: bool = setting(
+        False, "mirror every training image at even chance, anew each time", group="data"
     )
     direction: str = setting(
         "a2b",
@@ -148,8 +159,18 @@ class UnpairedBatches:
     one length: the smaller domain comes round more often.
     """
 
-    def __init__(self, a: ImageData, b: ImageData, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        a: ImageData,
+        b: ImageData,
+        *,
+        batch_size: int,
+        seed: int,
+        jitter: float = 1.0,
+        flip: bool = False,
+    ) -> None:
         self.batch_size = batch_size
+        self.jitter = Jitter(jitter, flip, seed)
         self.data = max(a, b, key=len)  # by which epochs are counted, as in the authors' code
         self.a, self.b = (
             Batches(data, batch_size=batch_size, seed=key_seed("domain", domain, seed))
@@ -160,7 +181,10 @@ class UnpairedBatches:
         return f"{self.a.fingerprint()} and {self.b.fingerprint()}"
 
     def __call__(self, step: int) -> Pair:
-        return Pair(self.a(step), self.b(step))
+        a, b = self.a(step), self.b(step)
+        return Pair(
+            a._replace(x=self.jitter(a.x, "A", step)), b._replace(x=self.jitter(b.x, "B", step))
+        )
 
 
 class Counterparts(NamedTuple):
