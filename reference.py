@@ -59,7 +59,7 @@ def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
     config = trainer.config
     which = identity(config)
     return (
-        f"{config.dataset}{which and '-' + which}-{config.image_size}px-{config.fid_protocol}"
+        f"{config.dataset}{which and '-' + which}-{trainer.score_size}px-{config.fid_protocol}"
         f"-{extractor.precision}-{extractor.digest[:12]}.npz"
     )
 
@@ -88,7 +88,7 @@ def cached(reference: Reference, path: Path) -> Reference:
 def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     """Moments of the protocol's real images, and its floor from other real ones."""
     protocol = PROTOCOLS[trainer.config.fid_protocol]
-    data = trainer.load_data(protocol.split)
+    data = trainer.real_images(protocol.split)
     if protocol.n_floor is None:
         return reference_of_halves(data, extractor)
     n_real = min(protocol.n_real or len(data), len(data))
@@ -105,7 +105,7 @@ def compute_floor(
     others, start = data, moments.n
     if protocol.floor_split != protocol.split:
         try:
-            others, start = trainer.load_data(protocol.floor_split), 0
+            others, start = trainer.real_images(protocol.floor_split), 0
         except NoTestSplit:
             return math.nan, math.nan
     n_floor = min(protocol.n_floor, len(others) - start)

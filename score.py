@@ -118,6 +118,7 @@ class Scorer:
             "extractor": self.extractor.name,
             "precision": self.extractor.precision,
             "weights_sha256": self.extractor.digest,
+            "score_size": self.trainer.score_size,
             **(KID_ESTIMATOR if metric == "kid" else {}),
         } | circumstances(self.trainer)
 

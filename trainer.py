@@ -194,6 +194,15 @@ class Trainer:
         spec = DataSpec.of(self.config)
         return dataset.load_spec(self.config.dataset, split, spec, self.device)
 
+    @property
+    def score_size(self) -> int:
+        """Side of the images that FID compares, generated and real."""
+        return self.config.image_size
+
+    def real_images(self, split: str) -> ImageData:
+        """What generated images are compared with, at score_size."""
+        return self.load_data(split)
+
     bar_tags: tuple[str, ...] = ()  # the scalars shown beside the progress bar
     line_form = ""  # of the scalars in a line of --log_lines; "": all of them
 
