@@ -190,6 +190,7 @@ class VAE(Trainer):
     def batches(self) -> Batches:
         config = self.config
         data = self.load_data("train")
+        self.seen_test_images()  # if they are damaged, then before the first step
         if config.pixels == "static":
             data = ImageData(statically_binarised(data.images, "train"), data.labels)
         return Batches(data, batch_size=config.batch_size, seed=config.seed)
@@ -334,25 +335,29 @@ class VAE(Trainer):
 
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """The bound on all test images, and the log-likelihood of binarised ones. docs/vae.md."""
-        images = self.seen_test_images()
+        images, config = self.seen_test_images(), self.config
         if images is None:
             print("no bound, no log-likelihood: there are no test images", file=sys.stderr)
+        if images is None or rank():  # rank 0 speaks for all
             return []
-        config, encoder, decoder = self.config, self.sampled("encoder"), self.sampled("decoder")
-        words = "grey" if config.pixels == "grey" else "statically binarised"
-        results = bound_results(self.terms_of(images, encoder, decoder), f"{words} test images")
+        kind = "grey" if config.pixels == "grey" else "statically binarised"
+        encoder, decoder = self.sampled("encoder"), self.sampled("decoder")
+        results = bound_results(self.terms_of(images, encoder, decoder), f"{kind} test images")
         if config.likelihood == "bce" and config.importance_samples:
-            if config.pixels == "grey":
-                images = statically_binarised(images, "test")
-            with sampling(encoder), sampling(decoder):
-                weights = log_weights(
-                    encoder,
-                    decoder,
-                    images,
-                    samples=config.importance_samples,
-                    nats=bernoulli_nats,
-                    seed=config.seed,
-                    device=self.device,
-                )
-            results += likelihood_results(weights, "statically binarised test images")
+            bits = statically_binarised(images, "test") if kind == "grey" else images
+            results += likelihood_results(self.log_weights_of(bits, encoder, decoder))
         return results
+
+    def log_weights_of(self, bits: Tensor, encoder: nn.Module, decoder: nn.Module) -> Tensor:
+        """(N, importance_samples), of binarised images."""
+        config = self.config
+        with sampling(encoder), sampling(decoder):
+            return log_weights(
+                encoder,
+                decoder,
+                bits,
+                samples=config.importance_samples,
+                nats=bernoulli_nats,
+                seed=config.seed,
+                device=self.device,
+            )
