@@ -42,7 +42,6 @@ from variational.scores import (
 SHOWN = 36  # samples, and images beside their reconstructions
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Spec row 11 is the default: 784-400-20, Adam; batch, rate and the 20 epochs are ours.
     # Ours: convolutions on the same 784 pixels, so that the nats compare, within 10 CPU minutes.
     "conv": {
         "arch": "conv",

@@ -246,6 +246,18 @@ def test_the_courses_network(build):
     assert (defaults.arch, defaults.hidden_dim, defaults.latent_dim) == ("fc", 400, 20)
 
 
+def test_the_preset_of_convolutions(tiny_config):
+    vae = VAE(tiny_config("vae", **VAEConfig.PRESETS["conv"] | {"latent_dim": 20}), CPU)
+
+    def conv(a: int, b: int) -> int:
+        return 16 * a * b + b
+
+    encoder = conv(1, 16) + conv(16, 32) + conv(32, 64) + 1024 * 256 + 256 + 256 * 40 + 40
+    decoder = 20 * 256 + 256 + 256 * 1024 + 1024 + 16 * (64 * 32 + 32 * 16 + 16) + 32 + 16 + 1
+    assert count_parameters(vae.networks["encoder"]) == encoder == 314_008
+    assert count_parameters(vae.networks["decoder"]) == decoder == 309_809
+
+
 @pytest.mark.parametrize("size", [28, 32, 64])
 def test_convolutions_of_every_size(size):
     settings = {"image_size": size, "num_channels": 3, "latent_dim": 5}
