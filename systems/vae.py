@@ -7,6 +7,7 @@ every system's. Networks, the bound, pixels, scores and pictures are in variatio
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -187,15 +188,13 @@ class VAE(Trainer):
                 name: AveragedModel(net, multi_avg_fn=decay) for name, net in self.networks.items()
             }
             self.networks |= {f"{name}_average": net for name, net in self.averages.items()}
-        self.test_images: Tensor | None = None  # read at the first look
-        self.has_test_images = True
 
     # A step
 
     def batches(self) -> Batches:
         config = self.config
         data = self.load_data("train")
-        self.seen_test_images()  # if they are damaged, then before the first step
+        _ = self.test_images  # if they are damaged, then before the first step
         if config.pixels == "static":
             data = ImageData(statically_binarised(data.images, "train"), data.labels)
         return Batches(data, batch_size=config.batch_size, seed=config.seed)
@@ -241,12 +240,9 @@ class VAE(Trainer):
     def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """Every --test_every steps: the loss on all test images, by the weights as they are."""
         every = self.config.test_every
-        if not every or self.step % every or rank():
+        if not every or self.step % every or rank() or self.test_images is None:
             return
-        images = self.seen_test_images()
-        if images is None:
-            return
-        terms = self.terms_of(images, self.networks["encoder"], self.networks["decoder"])
+        terms = self.terms_of(self.test_images, self.networks["encoder"], self.networks["decoder"])
         reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
         values = {
             "test/loss": reconstruction + self.config.beta * kl,
@@ -267,17 +263,14 @@ class VAE(Trainer):
                 device=self.device,
             )
 
-    def seen_test_images(self) -> Tensor | None:
+    @cached_property
+    def test_images(self) -> Tensor | None:
         """uint8, grey or as --pixels has them; None where the dataset has no test images."""
-        if self.test_images is None and self.has_test_images:
-            try:
-                images = self.load_data("test").images
-            except NoTestSplit:
-                self.has_test_images = False
-                return None
-            binary = self.config.pixels != "grey"
-            self.test_images = statically_binarised(images, "test") if binary else images
-        return self.test_images
+        try:
+            images = self.load_data("test").images
+        except NoTestSplit:
+            return None
+        return images if self.config.pixels == "grey" else statically_binarised(images, "test")
 
     # Samples and scores
 
@@ -307,7 +300,7 @@ class VAE(Trainer):
 
     def reconstructed(self) -> tuple[Tensor, Tensor]:
         """36 images that never change, and the means of p(x | z) at z = the mean of q(z | x)."""
-        images = self.seen_test_images()
+        images = self.test_images
         if images is None:  # a folder without a test split
             images = self.load_data("train").images
         chosen = order(len(images), self.config.seed, 0)[:SHOWN]
@@ -340,7 +333,7 @@ class VAE(Trainer):
 
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """The bound on all test images, and the log-likelihood of binarised ones. docs/vae.md."""
-        images, config = self.seen_test_images(), self.config
+        images, config = self.test_images, self.config
         if images is None:
             print("no bound, no log-likelihood: there are no test images", file=sys.stderr)
         if images is None or rank():  # rank 0 speaks for all
