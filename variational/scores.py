@@ -82,9 +82,10 @@ def log_weights(
 
     DECODED_AT_ONCE z's at a time, whatever `samples` is.
     """
-    rows = []
+    found = torch.empty(len(images), samples)  # first, or small parts would split the heap
+    n = max(1, DECODED_AT_ONCE // samples)
     bar = tqdm(total=len(images), desc=f"log-likelihood, k = {samples}", unit="img", disable=None)
-    for i, some in enumerate(images.split(max(1, DECODED_AT_ONCE // samples))):
+    for i, some in enumerate(images.split(n)):
         x = to_unit(some.to(device))
         posterior = encoder(x)
         stream = generator(device, "importance samples", seed, i)
@@ -92,10 +93,10 @@ def log_weights(
             batch_log_weights(posterior, decoder, x, k, nats, stream)
             for k in portions(samples, DECODED_AT_ONCE)
         ]
-        rows.append(torch.cat(parts, 1).cpu())
+        found[i * n : i * n + len(some)] = torch.cat(parts, 1)
         bar.update(len(some))
     bar.close()
-    return torch.cat(rows)
+    return found
 
 
 def portions(n: int, most: int) -> list[int]:
