@@ -30,7 +30,7 @@ from errors import UserError
 from inception import load_inception
 from scripts.saved_run import open_run
 from seeding import generator
-from trainer import GANTrainer, Trainer, sampling
+from trainer import Trainer, sampling
 
 
 def linear(z1: Tensor, z2: Tensor, t: float) -> Tensor:
@@ -66,8 +66,10 @@ def interpolate(
     trainer: Trainer, path: str, *, pairs: int, images: int, extrapolate: int, seed: int
 ) -> Tensor:
     """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
-    if not isinstance(trainer, GANTrainer):
-        raise UserError(f"{trainer.config.model} has no noise to interpolate in: wanted a GAN.")
+    if not hasattr(trainer, "sampled_generator"):
+        raise UserError(
+            f"{trainer.config.model} has no noise to interpolate in: wanted a GAN or a VAE."
+        )
     if isinstance(trainer, ConditionalGANTrainer):
         raise UserError(
             f"{trainer.config.model} needs labels beside the noise: wanted another GAN."

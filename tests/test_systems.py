@@ -58,6 +58,14 @@ VARIANTS = {
         },
         {"precision": "bf16"},
     ],
+    "vae": [
+        {},
+        {"pixels": "static", "beta": 0.5, "decay_from": 2, "decay_to": 20},
+        {"pixels": "stochastic", "arch": "conv", "width": 4, "ema": 0.9},
+        {"likelihood": "mse", "latent_dim": 2},
+        {"dataset": "emoji", "arch": "conv", "image_size": 32, "width": 4},
+        {"precision": "bf16", "arch": "conv", "width": 4},
+    ],
 }
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)

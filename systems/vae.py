@@ -1,0 +1,361 @@
+"""Variational autoencoder (Kingma & Welling 2014): MNIST, 784-400-20, is the main job. docs/vae.md.
+
+Inside, images and means are in [0, 1]; what it shows and generates is in [-1, 1] and bytes, as
+every system's. Networks, the bound, pixels, scores and pictures are in variational/.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from config import setting
+from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
+from decay import check_decay, set_rates
+from distributed import rank, shard, world
+from errors import UserError
+from modes import in_training_form, sampling
+from runlog import RunLog
+from seeding import generator, global_stream
+from sources.data_config import DataConfig
+from sources.data_spec import NoTestSplit
+from trainer import Trainer
+from variational.bound import LIKELIHOODS, bernoulli_nats, kl_to_prior, reparametrised
+from variational.networks import ARCHITECTURES, IMAGE_SIZES, SignedMeans
+from variational.pictures import manifold_points, paired_grids, square_grid
+from variational.pixels import PIXELS, statically_binarised
+from variational.scores import (
+    Terms,
+    active_units,
+    bound_results,
+    likelihood_results,
+    log_weights,
+    test_terms,
+    to_unit,
+)
+
+SHOWN = 36  # samples, and images beside their reconstructions
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Ours: convolutions on the same 784 pixels, so that the nats compare, within 10 CPU minutes.
+    "conv": {
+        "arch": "conv",
+        "hidden_dim": 256,
+        "width": 16,
+        "decay_from": 4690,
+        "decay_to": 9380,
+        "ema": 0.998,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(DataConfig):
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+
+    image_size: int = setting(
+        28, "side of an image in pixels", group="data", tag="{}px", choices=IMAGE_SIZES
+    )
+    pixels: str = setting(
+        "grey",
+        "what is learned: grey values, bits drawn from them once (static) or anew each step"
+        " (stochastic)",
+        group="data",
+        choices=PIXELS,
+    )
+    arch: str = setting(
+        "fc", "linear layers alone, or convolutions", group="networks", choices=tuple(ARCHITECTURES)
+    )
+    latent_dim: int = setting(20, "size of z", group="networks", tag="z{}", at_least=1)
+    hidden_dim: int = setting(
+        400, "units of the hidden layer, in encoder and decoder", group="networks", at_least=1
+    )
+    width: int = setting(
+        16,
+        "channels of the largest feature map, in encoder and decoder of --arch conv",
+        group="networks",
+        at_least=1,
+    )
+    likelihood: str = setting(
+        "bce",
+        "reconstruction, in nats: cross-entropy, or squared error (a Gaussian of variance 1/2)",
+        group="bound",
+        choices=tuple(LIKELIHOODS),
+    )
+    beta: float = setting(
+        1.0, "weight of the KL; only 1 is the evidence bound", group="bound", at_least=0
+    )
+    batch_size: int = setting(
+        128, "images a step, of all processes together", group="training", tag="b{}", at_least=2
+    )
+    num_training_steps: int = setting(
+        9380,  # 20 epochs x 60,000 images / 128
+        "steps, counted from the start of the run",
+        group="training",
+        role="free",
+        at_least=1,
+    )
+    learning_rate: float = setting(1e-3, "of Adam", group="training", above=0)
+    beta1: float = setting(
+        0.9, "of Adam: memory of the gradient", group="training", at_least=0, below=1
+    )
+    beta2: float = setting(
+        0.999, "of Adam: memory of its square", group="training", at_least=0, below=1
+    )
+    decay_from: int = setting(
+        0, "step from which the learning rate falls to 0, linearly", group="training", at_least=0
+    )
+    decay_to: int = setting(
+        0, "step at which it is 0; 0: it stays constant", group="training", at_least=0
+    )
+    ema: float = setting(
+        0.0,
+        "decay a step of an average of the weights, which is sampled and scored in their place",
+        group="training",
+        at_least=0,
+        below=1,
+    )
+    test_every: int = setting(
+        1000,
+        "steps between two passes over the test images; 0: none",
+        group="logging",
+        role="free",
+        at_least=0,
+    )
+    importance_samples: int = setting(
+        100,
+        "z's an image that the log-likelihood is estimated from; 0 leaves it out",
+        group="scoring",
+        role="free",
+        at_least=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_decay(self)
+        if self.likelihood == "mse" and self.pixels != "grey":
+            raise UserError(
+                f"--likelihood mse --pixels {self.pixels}: squared error is a density of grey"
+                " values, not of bits. Take --pixels grey or --likelihood bce."
+            )
+        if self.arch == "fc" and self.width != VAEConfig.width:
+            raise UserError(
+                f"--width {self.width} is of convolutions: --arch fc has none. Give --hidden_dim,"
+                " or add --arch conv."
+            )
+
+
+class VAE(Trainer):
+    """Encoder x -> q(z | x) and decoder z -> p(x | z), trained together on the evidence bound."""
+
+    config_class = VAEConfig
+    config: VAEConfig
+    bar_tags = ("loss", "reconstruction", "kl")
+
+    def __init__(self, config: VAEConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        sizes = {
+            "num_channels": num_channels(config),
+            "image_size": config.image_size,
+            "latent_dim": config.latent_dim,
+            "hidden_dim": config.hidden_dim,
+        }
+        if config.arch == "conv":
+            sizes["width"] = config.width
+        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
+            encoder, decoder = (make(**sizes) for make in ARCHITECTURES[config.arch])
+        self.networks = {
+            "encoder": encoder.to(device, memory_format=torch.channels_last),
+            "decoder": decoder.to(device, memory_format=torch.channels_last),
+        }
+        self.play = {  # forward passes of the step
+            name: in_training_form(net, config, device) for name, net in self.networks.items()
+        }
+        weights = [p for net in self.networks.values() for p in net.parameters()]
+        betas = (config.beta1, config.beta2)
+        self.optimizers = {"vae": Adam(weights, lr=config.learning_rate, betas=betas, fused=True)}
+        self.nats = LIKELIHOODS[config.likelihood]
+        self.averages: dict[str, AveragedModel] = {}  # of the weights over the steps
+        if config.ema:
+            decay = get_ema_multi_avg_fn(config.ema)
+            self.averages = {
+                name: AveragedModel(net, multi_avg_fn=decay) for name, net in self.networks.items()
+            }
+            self.networks |= {f"{name}_average": net for name, net in self.averages.items()}
+
+    # A step
+
+    def batches(self) -> Batches:
+        config = self.config
+        data = self.load_data("train")
+        _ = self.test_images  # if they are damaged, then before the first step
+        if config.pixels == "static":
+            data = ImageData(statically_binarised(data.images, "train"), data.labels)
+        return Batches(data, batch_size=config.batch_size, seed=config.seed)
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Kingma & Welling 2014, algorithm 1, one z an image: descend -log p(x | z) + beta KL."""
+        set_rates(self.optimizers, {"vae": self.config.learning_rate}, self.config, self.step)
+        x = self.pixels_of(batch.x)
+        mean, log_variance = self.play["encoder"](x).chunk(2, 1)
+        z = reparametrised(mean, log_variance, self.batch_noise(len(x)))
+        reconstruction = self.nats(self.play["decoder"](z), x).mean()
+        kl = kl_to_prior(mean, log_variance).mean()
+        loss = reconstruction + self.config.beta * kl
+        optimizer = self.optimizers["vae"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for name, average in self.averages.items():
+            average.update_parameters(self.networks[name])
+        return {
+            "loss": loss.detach(),
+            "reconstruction": reconstruction.detach(),
+            "kl": kl.detach(),
+        }
+
+    def pixels_of(self, x: Tensor) -> Tensor:
+        """[-1, 1] -> [0, 1]: what this step takes the images' pixels to be."""
+        x = (x + 1) / 2
+        if self.config.pixels != "stochastic":
+            return x
+        shape = (len(x) * world(), *x.shape[1:])  # all ranks together draw as one would alone
+        stream = generator(self.device, "pixels", self.config.seed, self.step)
+        return (shard(torch.rand(shape, generator=stream, device=self.device)) < x).float()
+
+    def batch_noise(self, n: int) -> Tensor:
+        """(n, latent_dim): this rank's rows of the batch's N(0, I)."""
+        stream = generator(self.device, "noise", self.config.seed, self.step)
+        size = (n * world(), self.config.latent_dim)
+        return shard(torch.randn(size, generator=stream, device=self.device))
+
+    # Test images
+
+    def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
+        """Every --test_every steps: the loss on all test images, by the weights as they are."""
+        every = self.config.test_every
+        if not every or self.step % every or rank() or self.test_images is None:
+            return
+        terms = self.terms_of(self.test_images, self.networks["encoder"], self.networks["decoder"])
+        reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
+        values = {
+            "test/loss": reconstruction + self.config.beta * kl,
+            "test/reconstruction": reconstruction,
+            "test/kl": kl,
+            "test/active_units": float(active_units(terms.mean)),
+        }
+        log.scalars(values, self.step)
+
+    def terms_of(self, images: Tensor, encoder: nn.Module, decoder: nn.Module) -> Terms:
+        with sampling(encoder), sampling(decoder):
+            return test_terms(
+                encoder,
+                decoder,
+                images,
+                nats=self.nats,
+                seed=self.config.seed,
+                device=self.device,
+            )
+
+    @cached_property
+    def test_images(self) -> Tensor | None:
+        """uint8, grey or as --pixels has them; None where the dataset has no test images."""
+        try:
+            images = self.load_data("test").images
+        except NoTestSplit:
+            return None
+        return images if self.config.pixels == "grey" else statically_binarised(images, "test")
+
+    # Samples and scores
+
+    def sampled(self, name: str) -> nn.Module:
+        """The encoder or the decoder, or with --ema its average."""
+        return self.averages[name].module if self.averages else self.networks[name]
+
+    def sampled_generator(self) -> nn.Module:
+        """z (N, latent_dim) or (N, latent_dim, 1, 1) -> images (N, C, S, S) in [-1, 1]."""
+        return SignedMeans(self.sampled("decoder"))
+
+    def sample_images(self) -> dict[str, Tensor]:
+        """36 samples of fixed z, 36 images beside reconstructions, the manifold of a 2-d z."""
+        n, seed = self.config.latent_dim, self.config.seed
+        z = torch.randn(SHOWN, n, generator=generator("cpu", "fixed noise", seed))
+        grids = {"samples": square_grid(self.means_of(z))}
+        grids["reconstructions"] = paired_grids(*self.reconstructed())
+        if n == 2:
+            grids["manifold"] = square_grid(self.means_of(manifold_points()))
+        return grids
+
+    def means_of(self, z: Tensor) -> Tensor:
+        """Images in [-1, 1] from z, which may lie on the CPU."""
+        G = self.sampled_generator()
+        with sampling(G.decoder):
+            return G(z.to(self.device))
+
+    def reconstructed(self) -> tuple[Tensor, Tensor]:
+        """36 images that never change, and the means of p(x | z) at z = the mean of q(z | x)."""
+        images = self.test_images
+        if images is None:  # a folder without a test split
+            images = self.load_data("train").images
+        chosen = order(len(images), self.config.seed, 0)[:SHOWN]
+        x = to_unit(images[chosen.to(images.device)].to(self.device))
+        encoder = self.sampled("encoder")
+        with sampling(encoder):
+            mean, _ = encoder(x).chunk(2, 1)
+        return 2 * x - 1, self.means_of(mean)
+
+    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        """n images, the means of p(x | z) and no draws from it, of z ~ N(0, I) by the seed."""
+        return self.images_of(self.generated_noise(n, seed, batch_size))
+
+    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        noise = self.generated_noise(n, seed, batch_size)
+        return self.images_of(shard(z, i * batch_size) for i, z in enumerate(noise))
+
+    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
+        stream = generator("cpu", "generate", seed)
+        for start in range(0, n, batch_size):
+            yield torch.randn(min(batch_size, n - start), self.config.latent_dim, generator=stream)
+
+    def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
+        for z in noise:
+            yield to_bytes(self.means_of(z))
+
+    def sampling_mode(self) -> dict[str, str | bool]:
+        """Of every result: images are means of p(x | z), not draws from it."""
+        return {"ema": bool(self.averages), "batchnorm": "none", "images": "means of p(x | z)"}
+
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """The bound on all test images, and the log-likelihood of binarised ones. docs/vae.md."""
+        images, config = self.test_images, self.config
+        if images is None:
+            print("no bound, no log-likelihood: there are no test images", file=sys.stderr)
+        if images is None or rank():  # rank 0 speaks for all
+            return []
+        kind = "grey" if config.pixels == "grey" else "statically binarised"
+        encoder, decoder = self.sampled("encoder"), self.sampled("decoder")
+        results = bound_results(self.terms_of(images, encoder, decoder), f"{kind} test images")
+        if config.likelihood == "bce" and config.importance_samples:
+            bits = statically_binarised(images, "test") if kind == "grey" else images
+            results += likelihood_results(self.log_weights_of(bits, encoder, decoder))
+        return results
+
+    def log_weights_of(self, bits: Tensor, encoder: nn.Module, decoder: nn.Module) -> Tensor:
+        """(N, importance_samples), of binarised images."""
+        config = self.config
+        with sampling(encoder), sampling(decoder):
+            return log_weights(
+                encoder,
+                decoder,
+                bits,
+                samples=config.importance_samples,
+                nats=bernoulli_nats,
+                seed=config.seed,
+                device=self.device,
+            )
