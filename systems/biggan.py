@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from class_conditional.networks import (
     IMAGE_SIZES,
@@ -15,6 +16,7 @@ from class_conditional.networks import (
     BigGANGenerator,
     ProjectionDiscriminator,
 )
+from class_conditional.scores import SCORES
 from class_conditional.trainer import ClassConditionalTrainer
 from config import setting
 from dataset import ImageData, num_channels
@@ -184,6 +186,10 @@ class BigGAN(ClassConditionalTrainer):
                 **shared,
             )
         super().__init__(config, device, G=G, D=D)
+
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """The scores of images that have a class. docs/biggan.md."""
+        return [result for scores in SCORES for result in scores(self, extractor)]
 
 
 def names_of_classes(data: ImageData, dataset: str) -> list[str]:
