@@ -30,6 +30,27 @@ from sources.data_config import DataConfig
 NORMALIZED = {"both": ("G", "D"), "d": ("D",), "g": ("G",), "none": ()}  # --spectral_norm -> whom
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # Ours, for a CPU. With so small a batch and so few steps spectral norm bounds D too tightly: in
+    # short trials it had learned no digit where R1 had some (docs/biggan.md). Barely searched.
+    "mnist": {
+        "dataset": "mnist",
+        "image_size": 32,
+        "layout": "tapered",
+        "generator_hidden_dim": 24,
+        "discriminator_hidden_dim": 24,
+        "latent_dim": 64,
+        "embedding_dim": 32,
+        "spectral_norm": "g",
+        "penalty": "r1",
+        "penalty_weight": 1.0,
+        "penalty_every": 4,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "beta1": 0.0,
+        "beta2": 0.99,
+        "ema": 0.998,
+        "num_training_steps": 6000,
+    },
     # Brock et al. 2018, sec. 3 and app. C: ImageNet at 128 pixels, its batch of 2048 as 8 of 256.
     "imagenet128": {
         "dataset": "folder",

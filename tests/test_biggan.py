@@ -1,10 +1,12 @@
 """BigGAN: its networks' sizes, layers in closed form, accumulation, truncation, what is refused."""
 
+import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from ranks import print_weights, run_ranks, without_batchnorm
 from torch import nn
 
 from class_conditional.blocks import (
@@ -225,17 +227,10 @@ def test_the_orthogonal_penalty_leaves_the_diagonal_out():
     network = bounded(nn.Linear(2, 2))
     with torch.no_grad():
         network.layers[0].parametrizations.weight.original.copy_(layer.weight)
-    assert float(orthogonal_penalty(network.layers)) == pytest.approx(2 * 11**2)
+    assert float(orthogonal_penalty(network.layers).detach()) == pytest.approx(2 * 11**2)
 
 
 # The step
-
-
-def without_batchnorm(network: nn.Module) -> None:
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, nn.Identity())
 
 
 def test_accumulated_batches_are_one_large_one(build):
@@ -268,7 +263,7 @@ def test_attention_learns_once_its_gate_is_open(build):
     before = layer.value.weight.clone()
     batches = trainer.batches()
     trainer.train_step(batches(0))
-    assert float(layer.gamma) != 0
+    assert float(layer.gamma.detach()) != 0
     trainer.train_step(batches(1))
     assert not torch.equal(layer.value.weight, before)
 
@@ -293,6 +288,21 @@ def test_the_average_gets_statistics_of_its_own_weights(build):
     torch.testing.assert_close(norm.running_var, x.var((0, 2, 3)), atol=0, rtol=0.1)
     stale = trainer.average.module.blocks[0].norm1.norm.running_var
     assert not torch.allclose(stale, x.var((0, 2, 3)), atol=0, rtol=0.1)
+
+
+def test_two_ranks_play_the_game_of_one(tiny_config, tmp_path):
+    settings = {"accumulate": 2, "d_steps": 2, "orthogonal_weight": 1e-3}
+    config = tiny_config(model="biggan", **settings)
+    said = []
+    for number in (1, 2):
+        ended = run_ranks(number, print_weights, config, folder=tmp_path)
+        assert [one.status for one in ended] == [0] * number, ended
+        assert len({one.stdout for one in ended}) == 1  # the ranks are alike
+        said.append([json.loads(line) for line in ended[0].stdout.splitlines()])
+    one, two = said
+    assert len(one) == 2
+    for wanted, found in zip(one, two, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-5)
 
 
 # Sampling
