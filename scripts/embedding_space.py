@@ -22,7 +22,7 @@ NEIGHBOURS = 3  # of each class, in the table
 EXTREMES = 5  # pairs, nearest and farthest, in the table
 MOST_ROWS = 10_000  # pairs from each end of the CSV's order
 LEAST_FOR_TSNE = 4  # classes; with fewer there are no neighbourhoods to keep
-MANY = 40  # classes from which the names in a picture are small
+MANY = 40  # classes, above which names in pictures are small and only asked-for ones in the table
 
 
 class Pair(NamedTuple):
@@ -159,24 +159,17 @@ def extremes_table(pairs: list[Pair], names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def neighbours_table(r: Tensor, names: list[str], most: int = 50) -> str:
-    """Markdown: each class (of very many the first) with its nearest ones by both measures."""
-    columns = [(cosines(r), "{:.3f}", 1), (-euclideans(r), "{:.3f}", -1)]
+def neighbours_table(r: Tensor, names: list[str], shown: list[int]) -> str:
+    """Markdown: the classes shown, each with its nearest ones by both measures."""
+    measures = [(cosines(r), 1), (euclideans(r), -1)]  # and whether large is near
+    found = [(values, neighbours(sign * values, NEIGHBOURS)) for values, sign in measures]
     lines = ["| class | nearest by cosine | nearest by distance |", "| --- | --- | --- |"]
-    found = [
-        (nearness, neighbours(nearness, NEIGHBOURS), form, sign) for nearness, form, sign in columns
-    ]
-    for i, name in enumerate(names[:most]):
+    for i in shown:
         cells = [
-            ", ".join(
-                f"{cell(names[j])} ({form.format(sign * float(nearness[i, j]))})"
-                for j in nearest[i].tolist()
-            )
-            for nearness, nearest, form, sign in found
+            ", ".join(f"{cell(names[j])} ({values[i, j]:.3f})" for j in nearest[i].tolist())
+            for values, nearest in found
         ]
-        lines.append(f"| {cell(name)} | {cells[0]} | {cells[1]} |")
-    if len(names) > most:
-        lines.append(f"| ... and {len(names) - most:,} more | | |")
+        lines.append(f"| {cell(names[i])} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 

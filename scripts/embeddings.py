@@ -38,6 +38,7 @@ from scripts.embedding_paths import (
     within_class,
 )
 from scripts.embedding_space import (
+    MANY,
     extremes_table,
     neighbours_table,
     pairs_csv,
@@ -53,6 +54,8 @@ from scripts.saved_run import open_run
 from scripts.truncation import parse_truncations, sweep, sweep_figure, sweep_table
 from sources.image_folder import image_batches, image_paths
 
+CELL = 0.6  # inches of an image in a grid
+
 
 @dataclass
 class Page:
@@ -65,8 +68,9 @@ class Page:
     def text(self, *lines: str) -> None:
         self.parts.append("\n".join(lines))
 
-    def picture(self, figure: plt.Figure, name: str, words: str) -> None:
-        figure.savefig(self.keep(name), dpi=160)
+    def picture(self, figure: plt.Figure, name: str, words: str, *, side: int = 0) -> None:
+        """side: of the images in it, in pixels, which it then shows in full."""
+        figure.savefig(self.keep(name), dpi=max(160, side / CELL))
         plt.close(figure)
         self.text(f"![{words}]({name})")
 
@@ -98,7 +102,10 @@ def show_space(page: Page, model: ClassModel, marked: list[tuple[int, int]], see
     pairs = pairs_of(r)
     page.file("pairs.csv", pairs_csv(pairs, names))
     page.text(extremes_table(pairs, names))
-    page.text(neighbours_table(r, names))
+    of_pairs = dict.fromkeys(i for pair in marked for i in pair)
+    page.text(
+        neighbours_table(r, names, list(of_pairs if len(names) > MANY else range(len(names))))
+    )
 
 
 def show_pairs(
@@ -112,11 +119,12 @@ def show_pairs(
         x = between_classes(
             model, pair, positions, rows=args.rows, seed=args.seed, truncation=args.truncation
         )
-        title = f"r = a r1 + (1 - a) r2: {zero} (a = 0), {one} (a = 1); a z a row"
+        title = f"a = 0: {zero}, a = 1: {one}"
         page.picture(
             grid_figure(x, positions, title),
             f"between-{file_name(one)}-{file_name(zero)}.png",
-            title,
+            f"{title}, a z a row",
+            side=x.shape[-1],
         )
         change = pixel_change(x).mean(0)
         step = int(change.argmax())
@@ -141,8 +149,9 @@ def show_walks(page: Page, model: ClassModel, classes: list[int], args: argparse
             truncation=args.truncation,
         )
         name = model.class_names[index]
-        title = f"{name}, from z1 (0) to z2 (1), {args.path}"
-        page.picture(grid_figure(x, positions, title), f"within-{file_name(name)}.png", title)
+        title = f"{name}: z1 (0) to z2 (1), {args.path}"
+        figure = grid_figure(x, positions, title)
+        page.picture(figure, f"within-{file_name(name)}.png", title, side=x.shape[-1])
 
 
 def show_truncations(

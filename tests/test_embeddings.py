@@ -157,9 +157,10 @@ def test_tables_say_the_pairs_and_the_neighbours():
     table = extremes_table(pairs, NAMES)
     assert "| Euclidean, nearest | cat - dog | 1.000 | 0.100 |" in table
     assert table.count("cosine, farthest") == 5
-    rows = neighbours_table(r, NAMES).splitlines()
+    rows = neighbours_table(r, NAMES, [0, 5]).splitlines()
     assert rows[2].startswith("| cat | dog (1.000), pug (0.868), ")
     assert "| dog (0.100), pug (0.500), " in rows[2]
+    assert len(rows) == 4
     lines = pairs_csv(pairs, NAMES).splitlines()
     assert lines[:2] == ["a,b,cosine,euclidean", "cat,dog,1.000000,0.100000"]
     assert len(lines) == 1 + 15
