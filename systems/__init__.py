@@ -1,5 +1,6 @@
 """The systems by the name that --model takes; one file each."""
 
+from systems.biggan import BigGAN
 from systems.cdcgan import CDCGAN
 from systems.cyclegan import CycleGAN
 from systems.dcgan import DCGAN
@@ -9,4 +10,5 @@ SYSTEMS: dict[str, type[Trainer]] = {
     "dcgan": DCGAN,
     "cdcgan": CDCGAN,
     "cyclegan": CycleGAN,
+    "biggan": BigGAN,
 }
