@@ -44,7 +44,7 @@ class ClassReport:
 
     def by_class(self) -> dict[str, float]:
         """NaN for a class that was not asked for."""
-        shares = self.confusion.diagonal() / self.confusion.sum(1)
+        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
         return dict(zip(self.names, shares.tolist(), strict=True))
 
     def as_table(self) -> str:
