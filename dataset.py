@@ -22,7 +22,7 @@ from torch import Tensor
 from config import Config
 from distributed import shard
 from seeding import generator
-from sources import emoji_data, folder_data, iclevr, mnist, stl10
+from sources import cifar10, emoji_data, folder_data, iclevr, mnist, stl10
 from sources.data_spec import DataSpec
 from sources.pictures import resize
 
@@ -40,11 +40,12 @@ class ImageData:
 
     labels (N,) are classes, (N, L) multi-hot: which of L things an image shows, as in i-CLEVR. The
     images are there too, unless they are too many for the RAM: then they are a file mapped on the
-    CPU.
+    CPU. class_names: of the classes 0 .. K-1; empty where not every image is of one.
     """
 
     images: Tensor
     labels: Tensor
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -133,18 +134,28 @@ class Source:
     arrays.
     channels and identity load no images where that can be helped; an identity tells apart two
     sets of images that have the dataset's name. check_split loads none: it raises UserError where
-    the split is not there and won't be fetched.
+    the split is not there and won't be fetched. class_names are those of ImageData.
     """
 
     load: Callable[[DataSpec, str], tuple[np.ndarray, np.ndarray]]
     channels: Callable[[DataSpec], int]
     identity: Callable[[DataSpec], str] = lambda spec: ""
     check_split: Callable[[DataSpec, str], object] = lambda spec, split: None
+    class_names: Callable[[DataSpec], tuple[str, ...]] = lambda spec: ()
 
 
 DATASETS: dict[str, Source] = {
-    "mnist": Source(lambda s, split: mnist.load_mnist(s.data_dir, split), lambda s: 1),
-    "fashion": Source(lambda s, split: mnist.load_fashion(s.data_dir, split), lambda s: 1),
+    "mnist": Source(
+        lambda s, split: mnist.load_mnist(s.data_dir, split),
+        lambda s: 1,
+        class_names=lambda s: mnist.MNIST.class_names,
+    ),
+    "fashion": Source(
+        lambda s, split: mnist.load_fashion(s.data_dir, split),
+        lambda s: 1,
+        class_names=lambda s: mnist.FASHION.class_names,
+    ),
+    "cifar10": Source(cifar10.load, lambda s: 3, class_names=lambda s: cifar10.CLASSES),
     "stl10": Source(stl10.load, lambda s: 3),
     "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity, emoji_data.find),
     "iclevr": Source(
@@ -154,7 +165,11 @@ DATASETS: dict[str, Source] = {
         lambda s, split: iclevr.read_split(s.data_dir, split),
     ),
     "folder": Source(
-        folder_data.load, folder_data.channels, folder_data.identity, folder_data.check_split
+        folder_data.load,
+        folder_data.channels,
+        folder_data.identity,
+        folder_data.check_split,
+        folder_data.class_names,
     ),
 }
 
@@ -177,6 +192,11 @@ def num_channels(config: Config) -> int:
     return DATASETS[config.dataset].channels(DataSpec.of(config))
 
 
+def class_names(config: Config) -> tuple[str, ...]:
+    """Of the classes 0 .. K-1 of this config's images; empty where not every image is of one."""
+    return DATASETS[config.dataset].class_names(DataSpec.of(config))
+
+
 def load(
     name: str, split: str, *, image_size: int, data_dir: str | Path, device: torch.device | str
 ) -> ImageData:
@@ -196,4 +216,4 @@ def load_spec(name: str, split: str, spec: DataSpec, device: torch.device | str)
         images = images.unsqueeze(1)
     if not isinstance(arrays[0], np.memmap):
         images = resize(images, spec.image_size).to(device)
-    return ImageData(images, labels.long().to(device))
+    return ImageData(images, labels.long().to(device), DATASETS[name].class_names(spec))

@@ -42,7 +42,7 @@ class Decoding:
         self.image_size, self.channels, self.small_images = image_size, channels, small_images
         self.sizes: Counter[str] = Counter()  # "640x480" -> images that were so large
         self.unreadable: dict[str, str] = {}  # name -> what was wrong
-        self.too_small = 0
+        self.too_small: list[str] = []
         self.grey = 0
 
     def write(self, path: Path) -> None:
@@ -96,7 +96,7 @@ class Decoding:
             reason = " ".join(str(result).split())[:80]
             self.unreadable[name] = reason or type(result).__name__
         elif self.small_images == "skip":
-            self.too_small += 1
+            self.too_small.append(name)
         else:
             raise UserError(
                 f"{self.label}: {name} is {result}, smaller than --image_size {self.image_size}:"
@@ -119,7 +119,7 @@ class Decoding:
 
     def left_out(self) -> str:
         """ "; left out 2 too small; skipped 1 unreadable: a.jpg (why)", or nothing."""
-        line = f"; left out {self.too_small:,} too small" if self.too_small else ""
+        line = f"; left out {len(self.too_small):,} too small" if self.too_small else ""
         if self.unreadable:
             first = [f"{name} ({why})" for name, why in list(self.unreadable.items())[:NAMED]]
             more = ", ..." if len(self.unreadable) > NAMED else ""

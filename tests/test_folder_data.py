@@ -222,3 +222,61 @@ def test_the_cache_says_what_was_left_out(photos, load, tmp_path):
     about = json.loads(words.read_text())
     assert about["shape"] == [6, 3, 16, 16]
     assert list(about["unreadable"]) == ["b.png"]
+
+
+@pytest.fixture
+def classed(tmp_path) -> Path:
+    """train/ and test/ with the classes "Zebra" and "ant"."""
+    folder = tmp_path / "zoo"
+    for split, counts in {"train": (3, 2), "test": (1, 2)}.items():
+        for name, n in zip(("ant", "Zebra"), counts, strict=True):
+            for i in range(n):
+                path = folder / split / name / "deep" / f"{i}.png"
+                save(path, seed=i + len(name) + 10 * len(split))
+    return folder
+
+
+@pytest.fixture
+def load_data(tmp_path):
+    def call(folder: Path, split: str = "train", size: int = 16, **settings):
+        spec = DataSpec(tmp_path / "data", size, folder=str(folder), **settings)
+        return dataset.load_spec("folder", split, spec, "cpu")
+
+    return call
+
+
+def test_class_folders_give_labels_in_sorted_order(classed, load_data, tmp_path):
+    train, test = load_data(classed), load_data(classed, "test")
+    assert train.class_names == test.class_names == ("Zebra", "ant")
+    assert train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert test.labels.tolist() == [0, 0, 1]
+    assert load_data(zipped(classed, tmp_path / "zoo.zip")).labels.tolist() == [0, 0, 1, 1, 1]
+    assert load_data(classed / "train").labels.tolist() == [0, 0, 1, 1, 1]  # without splits
+
+
+def test_labels_keep_to_their_images_where_some_are_left_out(classed, load_data, tmp_path):
+    (classed / "train" / "Zebra" / "a.png").write_bytes(b"broken")
+    save(classed / "train" / "ant" / "a.png", size=(9, 9))
+    data = load_data(classed, small_images="skip")
+    assert len(data) == 5
+    assert data.labels.tolist() == [0, 0, 1, 1, 1]
+    (words,) = (tmp_path / "data" / "cache").glob("*.json")
+    about = json.loads(words.read_text())
+    words.write_text(json.dumps(about | {"too_small": 0}))
+    assert load_data(classed, small_images="skip").labels.tolist() == [0, 0, 1, 1, 1]
+    assert json.loads(words.read_text())["too_small"] == ["train/ant/a.png"]
+
+
+def test_a_class_that_only_tests_is_refused(classed, load_data):
+    save(classed / "test" / "newt" / "a.png")
+    assert len(load_data(classed)) == 5
+    with pytest.raises(UserError, match="test images in newt, and training images only in Zebra,"):
+        load_data(classed, "test")
+
+
+def test_a_flat_folder_has_no_classes(photos, load_data, classed):
+    data = load_data(photos)  # one image lies deeper than the others
+    assert data.class_names == ()
+    assert data.labels.tolist() == [0] * 6
+    save(classed / "train" / "stray.png")
+    assert load_data(classed).class_names == ()

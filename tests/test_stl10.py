@@ -92,7 +92,7 @@ def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
         asked.append((url, path.name, md5))
         return archive.rename(path)
 
-    monkeypatch.setattr(stl10, "fetch", fetch)
+    monkeypatch.setattr("sources.archive.fetch", fetch)
     assert np.array_equal(load(data_dir, "test").images.numpy(), images["test"])
     assert len(load(data_dir)) == 15
     url = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
@@ -105,7 +105,7 @@ def test_without_a_network_one_sentence(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise UserError("no network")
 
-    monkeypatch.setattr(stl10, "fetch", refuse)
+    monkeypatch.setattr("sources.archive.fetch", refuse)
     with pytest.raises(UserError, match=r"no network.*Run again with a network"):
         load(tmp_path)
     (tmp_path / "stl10_binary.tar.gz").write_bytes(b"garbage")

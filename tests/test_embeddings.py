@@ -1,0 +1,415 @@
+"""scripts/embeddings.py and its parts, on a stand-in for a trained class-conditional GAN."""
+
+import json
+import math
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from conftest import PixelMeans
+from torch import Tensor, nn
+
+from dataset import ImageData
+from errors import UserError
+from scripts import embeddings as script
+from scripts.embedding_paths import (
+    between_classes,
+    blends,
+    class_index,
+    parse_pairs,
+    suggested_pairs,
+    within_class,
+)
+from scripts.embedding_space import (
+    cosines,
+    extremes_table,
+    neighbours_table,
+    pairs_csv,
+    pairs_of,
+    pca,
+    perplexity_of,
+    tsne,
+)
+from scripts.public_biggan import load_public
+from scripts.truncation import generated, parse_truncations, sweep, sweep_table
+
+NAMES = ["cat", "dog", "T-shirt/top", "great white shark", "tiger shark", "pug"]
+
+
+class StandIn:
+    """Images 8x8 whose left half shows r, whose right half shows z; truncation scales z."""
+
+    config = SimpleNamespace(model="stand-in", dataset="mnist", seed=0)
+    step = 7
+    class_names = NAMES
+
+    def embeddings(self) -> Tensor:
+        return torch.tensor([[0, 1], [0, 0.9], [0.5, 0], [-0.5, 0], [-1, -1], [0.4, 0.7]])
+
+    def draw_z(self, n: int, seed: int, *, truncation: float = 0.0) -> Tensor:
+        z = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+        return z * (truncation or 1.0)
+
+    def images_of(self, z: Tensor, r: Tensor, *, truncated: float | None = None) -> Tensor:
+        assert truncated is not None
+        x = torch.tanh(torch.cat([r, z], 1)).view(-1, 1, 1, 4)
+        return x.repeat_interleave(8, 2).repeat_interleave(2, 3)
+
+    def load_data(self, split: str) -> ImageData:
+        images = torch.cat(list(generated(self, 60, 0.0, 1)))
+        return ImageData(images, torch.arange(60) % 6)
+
+
+# Names
+
+
+def test_a_class_that_does_not_exist_is_answered_with_the_nearest():
+    assert class_index("dog", NAMES) == 1
+    assert class_index("DOG", NAMES) == 1
+    with pytest.raises(UserError, match="no class 'cet': did you mean 'cat'"):
+        class_index("cet", NAMES)
+    with pytest.raises(UserError, match="did you mean 'tiger shark' or 'great white shark'"):
+        class_index("shark", NAMES)
+    with pytest.raises(UserError, match="among the 6: cat, dog"):
+        class_index("0000", NAMES)
+
+
+def test_pairs_are_two_classes_each():
+    assert parse_pairs("cat,dog; T-shirt/top , pug;", NAMES) == [(0, 1), (2, 5)]
+    for text in ("cat", "cat,dog,pug", "cat,cat"):
+        with pytest.raises(UserError, match="wanted two classes"):
+            parse_pairs(text, NAMES)
+    with pytest.raises(UserError, match="is empty"):
+        parse_pairs(" ; ", NAMES)
+
+
+def test_truncations_are_numbers():
+    assert parse_truncations("0.5, 1,0,1") == [0.5, 1, 0]
+    for text in ("a,1", "-1", ",", "nan", "inf"):
+        with pytest.raises(UserError, match="wanted numbers of at least 0"):
+            parse_truncations(text)
+
+
+# The space
+
+
+def test_pairs_in_order_of_their_distance():
+    r = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
+    first, second, third = pairs_of(r)
+    assert (first.a, first.b, first.cosine) == (0, 2, 0)
+    assert first.euclidean == pytest.approx(math.sqrt(2), abs=1e-9)
+    assert (second.a, second.b) == (0, 1)
+    assert (second.cosine, second.euclidean) == (1, 2)  # one direction, and yet apart
+    assert third.euclidean == pytest.approx(math.sqrt(10), abs=1e-9)
+
+
+def test_suggested_are_two_near_and_two_far_pairs():
+    pairs = pairs_of(torch.tensor([[0.0], [1.0], [3.0], [7.0]]))
+    assert suggested_pairs(pairs) == [(0, 1), (1, 2), (0, 3), (1, 3)]
+    assert suggested_pairs(pairs[:1]) == [(0, 1)]
+    assert suggested_pairs(pairs[:3]) == [(0, 1), (1, 2), (0, 2)]
+
+
+def test_cosine_is_of_directions():
+    wanted = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    found = cosines(torch.tensor([[2.0, 0.0], [-1.0, 0.0], [0.0, 5.0]]))
+    assert torch.allclose(found, wanted.double(), atol=1e-12)
+
+
+def test_pca_of_points_on_two_axes():
+    r = torch.tensor([[4.0, 0, 9], [-4.0, 0, 9], [0, 1.0, 9], [0, -1.0, 9]])
+    points, shares = pca(r)
+    assert torch.allclose(points.abs(), r[:, :2].abs().double(), atol=1e-6)
+    assert points[0, 0] == pytest.approx(4, abs=1e-6) or points[1, 0] == pytest.approx(4, abs=1e-6)
+    assert shares == pytest.approx([32 / 34, 2 / 34], abs=1e-6)
+    assert pca(torch.randn(2, 5))[0].shape == (2, 2)
+
+
+def test_perplexity_stays_below_the_number_of_classes():
+    assert perplexity_of(10) == 3
+    assert perplexity_of(1000) == 30
+    assert all(perplexity_of(k) < k for k in range(2, 200))
+
+
+def test_tsne_keeps_two_groups_apart():
+    pytest.importorskip("sklearn", reason="scikit-learn is optional")
+    g = torch.Generator().manual_seed(0)
+    groups = torch.randn(20, 4, generator=g) + 50 * (torch.arange(20) < 10).float()[:, None]
+    points, divergence = tsne(groups, seed=0)
+    distances = torch.cdist(points, points)
+    assert distances[:10, :10].max() < distances[:10, 10:].min()
+    assert math.isfinite(divergence)
+    assert torch.equal(points, tsne(groups, seed=0)[0])
+
+
+def test_without_scikit_learn_or_classes_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(UserError, match=r"needs scikit-learn.*pip install scikit-learn"):
+        tsne(torch.randn(5, 3))
+    with pytest.raises(UserError, match="of 3 classes: it wants 4 or more"):
+        tsne(torch.randn(3, 3))
+
+
+def test_tables_say_the_pairs_and_the_neighbours():
+    r = StandIn().embeddings()
+    pairs = pairs_of(r)
+    table = extremes_table(pairs, NAMES)
+    assert "| Euclidean, nearest | cat - dog | 1.000 | 0.100 |" in table
+    assert table.count("cosine, farthest") == 5
+    rows = neighbours_table(r, NAMES, [0, 5]).splitlines()
+    assert rows[2].startswith("| cat | dog (1.000), pug (0.868), ")
+    assert "| dog (0.100), pug (0.500), " in rows[2]
+    assert len(rows) == 4
+    lines = pairs_csv(pairs, NAMES).splitlines()
+    assert lines[:2] == ["a,b,cosine,euclidean", "cat,dog,1.000000,0.100000"]
+    assert len(lines) == 1 + 15
+
+
+# The paths
+
+
+def test_a_is_one_at_the_first_class_and_zero_at_the_second():
+    model = StandIn()
+    positions = blends(-0.5, 1.5, 5)
+    assert positions == [-0.5, 0, 0.5, 1, 1.5]
+    x = between_classes(model, (0, 4), positions, rows=3, seed=5)
+    assert x.shape == (3, 5, 1, 8, 8)
+    z, r = model.draw_z(3, 5), model.embeddings()
+    for column, index in ((3, 0), (1, 4)):
+        own = model.images_of(z, r[index].expand(3, -1), truncated=0.0)
+        assert torch.equal(x[:, column], own)
+    half = model.images_of(z, ((r[0] + r[4]) / 2).expand(3, -1), truncated=0.0)
+    assert torch.allclose(x[:, 2], half, atol=1e-6)
+    beyond = model.images_of(z, (1.5 * r[0] - 0.5 * r[4]).expand(3, -1), truncated=0.0)
+    assert torch.allclose(x[:, 4], beyond, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+def test_within_a_class_only_z_moves(path):
+    model = StandIn()
+    x = within_class(model, 2, [0.0, 0.5, 1.0], path=path, rows=2, seed=3)
+    ends = model.draw_z(4, 3).view(2, 2, 2)
+    r = model.embeddings()[2].expand(2, -1)
+    for column, which in ((0, 0), (2, 1)):
+        own = model.images_of(ends[:, which], r, truncated=0.0)
+        assert torch.allclose(x[:, column], own, atol=1e-5)
+    assert torch.equal(x[..., :4], x[:1, :1, ..., :4].expand_as(x[..., :4]))
+    assert not torch.allclose(x[:, 0], x[:, 1], atol=1e-3)
+
+
+# Truncation
+
+
+def test_a_sweep_sees_the_loss_of_variety():
+    model = StandIn()
+    extractor = PixelMeans()
+    real = extractor(model.load_data("train").images)
+    none, strong = rows = sweep(model, [0.0, 0.05], real, extractor, seed=1)
+    assert (none["fid"]["value"], none["recall"]["value"]) == (pytest.approx(0, abs=1e-6), 1)
+    assert strong["fid"]["value"] > 0.01
+    assert strong["recall"]["value"] < 0.5
+    lines = sweep_table(rows).splitlines()
+    assert lines[0] == "| truncation | FID | precision | recall | density | coverage |"
+    assert lines[2].startswith("| none | 0.00 ± ")
+    assert lines[3].startswith("| 0.05 | ")
+
+
+# The command
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(flags...) -> exit status, with the stand-in as the trained run."""
+    monkeypatch.setattr(script, "open_run", lambda *_, **__: StandIn())
+    monkeypatch.setattr(script, "load_inception", lambda *_: PixelMeans())
+    return lambda *flags: script.main([str(tmp_path / "run"), *flags])
+
+
+def test_the_command_writes_its_pictures_and_tables(run, tmp_path, capsys):
+    flags = ("--from", "-0.5", "--to", "1.5", "--columns", "3", "--rows", "1")
+    assert run(*flags, "--truncations", "1,0.1,0", "--n", "40") == 0
+    out = tmp_path / "run" / "embeddings"
+    names = {path.name for path in out.iterdir()}
+    assert {"space.png", "pairs.csv", "embeddings.md", "truncation.png", "truncation.json"} <= names
+    assert {"between-cat-dog.png", "within-cat.png"} <= names
+    assert sum(name.startswith("between-") for name in names) == 4
+    page = (out / "embeddings.md").read_text()
+    assert "# Class embeddings of run, step 7" in page
+    assert all(f"({name})" in page for name in names if name.endswith(".png"))
+    rows = json.loads((out / "truncation.json").read_text())["rows"]
+    assert [row["truncation"] for row in rows] == [1, 0.1, 0]
+    told = capsys.readouterr().out
+    assert "| Euclidean, nearest | cat - dog |" in told
+    assert f"wrote {out / 'space.png'}" in told
+
+
+def test_chosen_pairs_and_classes_alone_are_drawn(run, tmp_path):
+    flags = ("--columns", "2", "--rows", "1", "--out", str(tmp_path / "o"))
+    assert run("--pairs", "pug,cat", "--within", "dog", *flags) == 0
+    names = {path.name for path in (tmp_path / "o").iterdir() if path.suffix == ".png"}
+    assert names == {"space.png", "between-pug-cat.png", "within-dog.png"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--pairs", "cat,doog"], "did you mean 'dog'"),
+        (["--columns", "1"], "--columns 1: wanted at least 2"),
+        (["--from", "1", "--to", "1"], "two different ends"),
+        (["--truncations", "x"], "wanted numbers"),
+        (["--weights", "file.bin"], "wanted one of a run's folder"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, words, run, tmp_path, capsys):
+    assert run(*flags) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_classes_is_refused(run, monkeypatch, capsys):
+    plain = SimpleNamespace(config=SimpleNamespace(model="dcgan"))
+    monkeypatch.setattr(script, "open_run", lambda *_, **__: plain)
+    assert run() == 1
+    assert "dcgan has no class embeddings" in capsys.readouterr().err
+
+
+# The public weights
+
+
+class TinyConfig(SimpleNamespace):
+    """Stands in for the package's BigGANConfig."""
+
+    @classmethod
+    def from_dict(cls, settings: dict) -> "TinyConfig":
+        return cls(**settings)
+
+
+class TinyBigGAN(nn.Module):
+    """Stands in for its BigGAN: the class's vector beside z, and a truncation."""
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.Linear(config.num_classes, config.z_dim, bias=False)
+        self.generator = TinyGenerator(config.z_dim)
+
+
+class TinyGenerator(nn.Module):
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * z_dim, 3 * 4 * 4)
+        self.truncations: list[float] = []
+
+    def forward(self, vector: Tensor, truncation: float) -> Tensor:
+        self.truncations.append(truncation)
+        return torch.tanh(self.project(vector)).view(-1, 3, 4, 4)
+
+
+@pytest.fixture
+def package(monkeypatch):
+    module = ModuleType("pytorch_pretrained_biggan")
+    module.BigGAN, module.BigGANConfig = TinyBigGAN, TinyConfig
+    module.PRETRAINED_MODEL_ARCHIVE_MAP = {"a": "https://where/the/file/is"}
+    monkeypatch.setitem(sys.modules, "pytorch_pretrained_biggan", module)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of the published form with its config, of a random network with 5 classes."""
+    torch.manual_seed(0)
+    settings = {"num_classes": 5, "z_dim": 4}
+    path = tmp_path / "tiny-pytorch_model.bin"
+    torch.save(TinyBigGAN(TinyConfig(**settings)).state_dict(), path)
+    (tmp_path / "tiny-config.json").write_text(json.dumps(settings))
+    return path
+
+
+def test_public_weights_become_a_model_of_classes(package, weights):
+    model = load_public(weights)
+    assert model.class_names == ["0", "1", "2", "3", "4"]
+    r = model.embeddings()
+    assert torch.equal(r, model.network.embeddings.weight.T)
+    z = model.draw_z(300, 0, truncation=0.4)
+    assert 0.7 < z.abs().max() <= 0.8  # the package's: cut at 2, then times 0.4
+    assert torch.equal(model.draw_z(300, 0), model.draw_z(300, 0, truncation=1.0))
+    x = model.images_of(z[:20], r[:1].expand(20, -1), truncated=0.4)
+    assert (x.shape, x.requires_grad) == ((20, 3, 4, 4), False)
+    model.images_of(z[:1], r[:1], truncated=0.0)
+    assert model.network.generator.truncations == [0.4, 0.4, 0.4, 1.0]
+    with pytest.raises(UserError, match=r"truncation 2: these weights take one in \(0, 1\]"):
+        model.draw_z(1, 0, truncation=2.0)
+
+
+def test_imagenets_names_come_without_a_download(package, weights):
+    settings = {"num_classes": 1000, "z_dim": 4}
+    torch.save(TinyBigGAN(TinyConfig(**settings)).state_dict(), weights)
+    weights.with_name("tiny-config.json").write_text(json.dumps(settings))
+    names = load_public(weights).class_names
+    assert (names[0], names[1], names[254], len(names)) == ("tench", "goldfish", "pug", 1000)
+
+
+def test_public_weights_of_another_kind_are_refused(package, weights, tmp_path):
+    config = tmp_path / "tiny-config.json"
+    config.write_text(json.dumps({"num_classes": 5, "z_dim": 6}))
+    with pytest.raises(UserError, match=r"of another size.*embeddings.weight is \(4, 5\), wanted"):
+        load_public(weights)
+    torch.save({"other": torch.zeros(2)}, weights)
+    with pytest.raises(UserError, match=r"of another network.*embeddings.weight and 2 more of its"):
+        load_public(weights)
+    torch.save([1, 2], weights)
+    with pytest.raises(UserError, match="holds no tensors by name"):
+        load_public(weights)
+    weights.write_bytes(b"garbage")
+    with pytest.raises(UserError, match="torn or no file of tensors"):
+        load_public(weights)
+    config.write_text(json.dumps({"num_classes": "many", "z_dim": 6}))
+    torch.save({"other": torch.zeros(2)}, weights)
+    with pytest.raises(UserError, match=r"tiny-config.json builds no BigGAN"):
+        load_public(weights)
+    config.unlink()
+    with pytest.raises(UserError, match=r"needs its tiny-config.json beside it"):
+        load_public(weights)
+    with pytest.raises(
+        UserError, match=r"no file is there. Fetch one of: https://where/the/file/is"
+    ):
+        load_public(tmp_path / "nothing.bin")
+
+
+def test_without_the_package_a_sentence_says_how_to_get_it(weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_pretrained_biggan", None)
+    with pytest.raises(UserError, match="pip install pytorch-pretrained-biggan"):
+        load_public(weights)
+
+
+def test_the_command_on_public_weights(package, weights, tmp_path, capsys):
+    flags = ["--pairs", "1,2", "--within", "1", "--columns", "2", "--rows", "1"]
+    assert script.main(["--weights", str(weights), *flags]) == 0
+    out = tmp_path / "tiny-pytorch_model-embeddings"
+    assert (out / "space.png").is_file()
+    assert script.main(["--weights", str(weights), "--truncations", "1"]) == 1
+    assert "--real FOLDER" in capsys.readouterr().err
+
+
+def test_the_packages_own_network(tmp_path):
+    biggan = pytest.importorskip(
+        "pytorch_pretrained_biggan", reason="pytorch-pretrained-biggan is not installed"
+    )
+    layers = [(False, 16, 16), (True, 16, 8), (True, 8, 4), (True, 4, 2), (True, 2, 1)]
+    config = biggan.BigGANConfig(
+        output_dim=64, z_dim=8, class_embed_dim=8, channel_width=4, num_classes=1000, layers=layers
+    )
+    config.attention_layer_position = 1
+    network = biggan.BigGAN(config).eval()
+    nn.init.ones_(network.generator.bn.weight)
+    nn.init.zeros_(network.generator.bn.bias)
+    torch.save(network.state_dict(), tmp_path / "small-pytorch_model.bin")
+    (tmp_path / "small-config.json").write_text(config.to_json_string())
+    model = load_public(tmp_path / "small-pytorch_model.bin")
+    y, z = torch.tensor([1, 254]), model.draw_z(2, 0, truncation=0.5)
+    with torch.no_grad():
+        wanted = network(z, nn.functional.one_hot(y, 1000).float(), 0.5)
+    found = model.images_of(z, model.embeddings()[y], truncated=0.5)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert found.shape == (2, 3, 64, 64)
+    assert model.class_names[254] == "pug"

@@ -1,0 +1,145 @@
+"""Precision, recall, density, coverage: closed cases, and a brute-force reference."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import PixelMeans
+from torch import Tensor
+
+import prdc as module
+from dataset import ImageData
+from errors import UserError
+from prdc import distances, manifold_scores, prdc, reach
+
+
+def points(*values: float) -> Tensor:
+    """On a line: (N, 1)."""
+    return torch.tensor(values).unsqueeze(1)
+
+
+def values(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
+    return {name: value for name, (value, _) in prdc(real, fake, k=k).items()}
+
+
+def by_hand(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
+    """The four by the papers' sums, a pair at a time."""
+
+    def ball(x: Tensor, i: int) -> float:
+        return sorted(math.dist(x[i], x[j]) for j in range(len(x)) if j != i)[k - 1]
+
+    real, fake = real.double().tolist(), fake.double().tolist()
+    balls, fake_balls = ([ball(x, i) for i in range(len(x))] for x in (real, fake))
+    inside = [[math.dist(f, r) <= b for r, b in zip(real, balls, strict=True)] for f in fake]
+    near = [any(math.dist(r, f) <= b for f, b in zip(fake, fake_balls, strict=True)) for r in real]
+    n, m = len(real), len(fake)
+    return {
+        "precision": sum(map(any, inside)) / m,
+        "recall": sum(near) / n,
+        "density": sum(map(sum, inside)) / (k * m),
+        "coverage": sum(any(row[i] for row in inside) for i in range(n)) / n,
+    }
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("block", [4, 500])
+def test_blocks_agree_with_the_sums_written_out(k, block, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
+    g = torch.Generator().manual_seed(k)
+    real = torch.randn(23, 4, generator=g) + 100
+    fake = 1.5 * torch.randn(17, 4, generator=g) + 100.4
+    found = values(real, fake, k)
+    assert found == pytest.approx(by_hand(real, fake, k), abs=1e-12)
+    assert 0 < found["precision"] < 1  # the case tells something
+    assert 0 < found["coverage"] < 1
+
+
+def test_a_set_with_itself():
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    found = values(x, x, 5)
+    assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
+    # each ball holds its centre and its k nearest, 6 of k = 5: density is (k + 1) / k
+    assert found["density"] == pytest.approx(6 / 5, abs=1e-12)
+
+
+def test_two_sets_far_apart_have_nothing_in_common():
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    assert values(x, x + 100, 3) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
+def test_collapse_is_precise_and_covers_little():
+    real = points(*range(10))  # balls of radius 1 and, at the two ends, also 1: k = 1
+    fake = points(4.5, 4.5, 4.5, 4.5)
+    found = prdc(real, fake, k=1)
+    assert found["precision"][0] == 1
+    assert found["density"][0] == 2  # in the balls of 4 and of 5
+    assert found["coverage"][0] == 0.2
+    assert found["recall"][0] == 0  # the generated balls have no extent
+    assert found["precision"][1] == 0
+    assert found["coverage"][1] == pytest.approx(math.sqrt(0.2 * 0.8 / 10), abs=1e-12)
+
+
+def test_an_outlier_raises_precision_but_hardly_density():
+    """Naeem et al. 2020, fig. 1: one far real sample makes a huge ball."""
+    real = points(0.0, 0.1, 0.2, 0.3, 100.0)
+    fake = points(50.0, 60.0, 70.0, 80.0)
+    found = values(real, fake, 1)
+    assert found["precision"] == 1
+    assert found["density"] == 1  # one ball of 5; where real images crowd it would be more
+    assert found["coverage"] == 0.2
+
+
+def test_reach_is_the_kth_other_sample():
+    x = points(0.0, 1.0, 3.0, 7.0)
+    assert reach(x.double(), 1).tolist() == pytest.approx([1, 1, 2, 4], abs=1e-7)
+    assert reach(x.double(), 3).tolist() == pytest.approx([7, 6, 4, 7], abs=1e-7)
+    assert distances(x.double(), points(1.0).double())[:, 0].tolist() == [1, 0, 2, 6]
+
+
+def test_a_shift_of_both_sets_changes_nothing():
+    g = torch.Generator().manual_seed(1)
+    sets = [torch.randn(50, 4, generator=g, dtype=torch.float64) for _ in range(2)]
+    assert values(*(x + 1e4 for x in sets), 5) == values(*sets, 5)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "k", "words"),
+    [
+        (torch.zeros(5, 2), torch.zeros(9, 2), 5, "5 and 9 images: with k = 5 they need 6 or more"),
+        (torch.zeros(9, 2), torch.zeros(9, 3), 5, "2 and 3 features"),
+        (torch.full((9, 2), math.nan), torch.zeros(9, 2), 5, "NaN"),
+        (torch.zeros(9, 2), torch.zeros(9, 2), 0, "at least 1"),
+    ],
+)
+def test_bad_input(real, fake, k, words):
+    with pytest.raises(UserError, match=words):
+        prdc(real, fake, k=k)
+
+
+class Repeats:
+    """Generates the training images themselves, in another order."""
+
+    config = SimpleNamespace(seed=0)
+
+    def __init__(self) -> None:
+        g = torch.Generator().manual_seed(0)
+        self.images = torch.randint(0, 256, (60, 1, 8, 8), generator=g, dtype=torch.uint8)
+
+    def load_data(self, split: str) -> ImageData:
+        return ImageData(self.images, torch.zeros(60, dtype=torch.long))
+
+    def generate(self, n: int, seed: int):
+        yield from self.images.flip(0).split(23)
+
+
+def test_results_of_a_trainer():
+    found = {r["metric"]: r for r in manifold_scores(Repeats(), PixelMeans(), n=100)}
+    assert list(found) == ["precision", "recall", "density", "coverage"]
+    assert [found[name]["value"] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    assert found["recall"]["about"] == (
+        "share of real images within reach of a generated one; k = 5, 60 training images, 60"
+        " generated"
+    )
+    assert found["density"]["n_fake"] == 60
+    assert found["density"]["extractor"] == "pixel-means"
