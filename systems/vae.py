@@ -6,7 +6,7 @@ every system's. Networks, the bound, pixels, scores and pictures are in variatio
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from runlog import RunLog
 from seeding import generator, global_stream
 from sources.data_config import DataConfig
 from sources.data_spec import NoTestSplit
+from sources.pictures import resize
 from trainer import Trainer
 from variational.bound import LIKELIHOODS, bernoulli_nats, kl_to_prior, reparametrised
 from variational.networks import ARCHITECTURES, IMAGE_SIZES, SignedMeans
@@ -40,6 +41,7 @@ from variational.scores import (
     to_unit,
 )
 
+SCORE_SIZES = {28: 32}  # image_size -> side of the images that FID compares, where they differ
 SHOWN = 36  # samples, and images beside their reconstructions
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -325,7 +327,16 @@ class VAE(Trainer):
 
     def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
         for z in noise:
-            yield to_bytes(self.means_of(z))
+            yield resize(to_bytes(self.means_of(z)), self.score_size)
+
+    @property
+    def score_size(self) -> int:
+        """28 pixels are scored as the GANs' real ones are: enlarged to 32, both sides alike."""
+        return SCORE_SIZES.get(self.config.image_size, self.config.image_size)
+
+    def real_images(self, split: str) -> ImageData:
+        data = self.load_data(split)
+        return replace(data, images=resize(data.images, self.score_size))
 
     def sampling_mode(self) -> dict[str, str | bool]:
         """Of every result: images are means of p(x | z), not draws from it."""

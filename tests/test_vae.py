@@ -13,6 +13,7 @@ from errors import UserError
 from GAN import count_parameters
 from runlog import read_scalars
 from scripts.interpolate import interpolate
+from systems import SYSTEMS
 from systems.cyclegan import CycleGAN
 from systems.vae import VAE, VAEConfig
 from variational import scores
@@ -357,6 +358,18 @@ def test_generated_images_are_means_by_the_seed_alone(build):
     assert len(a.unique()) > 2
 
 
+@pytest.mark.parametrize(("size", "scored"), [(28, 32), (32, 32), (64, 64)])
+def test_28_pixels_are_scored_as_the_gans_real_images_are(size, scored, build, tiny_config):
+    """Generated and real by one resizing; of MNIST that is what a GAN of 32 pixels compares."""
+    vae = build(image_size=size)
+    assert vae.score_size == scored
+    assert next(vae.generate(2, 0)).shape == (2, 1, scored, scored)
+    real = vae.real_images("train").images
+    gan = SYSTEMS["dcgan"](tiny_config("dcgan", image_size=scored), CPU)
+    assert torch.equal(real, gan.real_images("train").images)
+    assert vae.load_data("train").images.shape[-1] == size
+
+
 def test_interpolation_takes_a_vae_and_refuses_what_has_no_noise(build, tiny_config):
     vae = build()
     settings = {"pairs": 2, "images": 4, "extrapolate": 1, "seed": 0}
@@ -420,7 +433,8 @@ def test_a_folder_without_test_images_trains_and_says_what_is_missing(build, tmp
     vae = build(run="run", arch="conv", test_every=1, num_training_steps=2, **folder)
     vae.train()
     assert not any(tag.startswith("test/") for tag in read_scalars(vae.config.run_dir))
-    assert next(vae.generate(2, 0)).shape == (2, 3, 28, 28)
+    assert next(vae.generate(2, 0)).shape == (2, 3, 32, 32)
+    assert vae.real_images("train").images.shape == (6, 3, 32, 32)
     assert vae.evaluate(None) == []
     assert "no test images" in capsys.readouterr().err
 
