@@ -32,7 +32,7 @@ class ConditionalBatchNorm2d(nn.Module):
 class PooledConv2d(nn.Conv2d):
     """(N, C, 2H, 2W) -> (N, K, H, W): nn.Conv2d(C, K, 3, padding=1), then the mean of each 2x2.
 
-    The four taps windows that are averaged overlap: together they are one of 4x4 with stride 2, of
+    The four 3x3 windows that are averaged overlap: together they are one of 4x4 with stride 2, of
     16 products an output pixel instead of 36. `layers.UpsampledConv2d` is the other way round.
     """
 

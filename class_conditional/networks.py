@@ -20,9 +20,10 @@ from class_conditional.spectral import SpectralNetwork, init_orthogonal
 
 
 class Layout(NamedTuple):
-    """Channels in units of the width: behind G's projection (4x4) and each of its blocks, which
+    """Channels in units of the width.
 
-    double the side; behind each of D's blocks, of which the first `halvings` halve it.
+    generator: of the first map, 4x4, and behind each block, which doubles its side. discriminator:
+    behind each block, of which the first `halvings` halve the side.
     """
 
     generator: tuple[int, ...]

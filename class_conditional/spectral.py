@@ -1,6 +1,6 @@
 """What keeps the weights in bounds: spectral norm, orthogonal initialisation and regularisation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -56,15 +56,15 @@ def init_orthogonal(module: nn.Module) -> None:
         nn.init.orthogonal_(module.weight)
 
 
-def orthogonal_penalty(layers: Iterator[nn.Module] | list[nn.Module]) -> Tensor:
+def orthogonal_penalty(layers: Iterable[nn.Module]) -> Tensor:
     """Sum over the weights W, a row an output, of |W W^T o (1 - I)|_F^2. Brock et al. 2018, eq. 3.
 
     Rows may be of any length and only have to be at right angles. Taken before the spectral norm.
     """
-    total = torch.zeros(())
+    penalties = []
     for layer in layers:
         weight = layer.parametrizations.weight.original if is_parametrized(layer) else layer.weight
         rows = weight.flatten(1)
         gram = rows @ rows.T
-        total = total.to(gram) + (gram - gram.diagonal().diag()).square().sum()
-    return total
+        penalties.append((gram - gram.diagonal().diag()).square().sum())
+    return sum(penalties)

@@ -28,7 +28,7 @@ TINY = {
 }
 TINY_OF = {  # where a system wants other data
     "cdcgan": {"dataset": "iclevr", "image_size": 16, "embedding_dim": 6, "g_steps": 2},
-    "biggan": {"latent_dim": 8, "embedding_dim": 6},
+    "biggan": {"latent_dim": 8, "embedding_dim": 6, "ema": 0.0},
 }
 
 

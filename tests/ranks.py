@@ -5,6 +5,7 @@ rank 1 has a NaN in its images, and at step SIGNAL it gets a SIGTERM. Beside the
 rank leaves the weights it ended with, as rank-0.pt and rank-1.pt.
 """
 
+import json
 import math
 import multiprocessing
 import os
@@ -22,7 +23,9 @@ from torch import nn
 import distributed
 import main
 import score
+from config import Config
 from moments import features_to_groups
+from systems.biggan import BigGAN
 from systems.dcgan import DCGAN
 
 TESTS = Path(__file__).parent
@@ -78,6 +81,21 @@ def print_moments() -> None:
         batches = [distributed.shard(part, 25 * i) for i, part in enumerate(parts)]
         for group in features_to_groups(batches, PixelMeans(), 131, groups=10):
             print([group.n, *group.mean.tolist(), *group.cov.flatten().tolist()])
+
+
+def print_weights(config: Config) -> None:
+    """Those of a BigGAN without BatchNorm after two steps, and its scalars' means."""
+    torch.set_num_threads(1)
+    with distributed.session(torch.device("cpu")):
+        trainer = BigGAN(config, torch.device("cpu"))
+        without_batchnorm(trainer.G)
+        distributed.prepare(trainer.networks, trainer.optimizers, step=0, sync_bn=False)
+        batches = trainer.batches()
+        for trainer.step in range(2):
+            scalars = distributed.mean_scalars(trainer.train_step(batches(trainer.step)))
+        for name, network in trainer.networks.items():
+            sums = {f"{name}.{k}": v.abs().sum().item() for k, v in network.state_dict().items()}
+            print(json.dumps(sums | scalars))
 
 
 # Starting ranks

@@ -1,10 +1,12 @@
 """BigGAN: its networks' sizes, layers in closed form, accumulation, truncation, what is refused."""
 
+import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from ranks import print_weights, run_ranks, without_batchnorm
 from torch import nn
 
 from class_conditional.blocks import (
@@ -16,6 +18,7 @@ from class_conditional.blocks import (
 )
 from class_conditional.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from class_conditional.sampling import balanced, draw
+from class_conditional.scores import class_fids
 from class_conditional.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
 from errors import UserError
 from GAN import count_parameters
@@ -224,21 +227,14 @@ def test_the_orthogonal_penalty_leaves_the_diagonal_out():
     network = bounded(nn.Linear(2, 2))
     with torch.no_grad():
         network.layers[0].parametrizations.weight.original.copy_(layer.weight)
-    assert float(orthogonal_penalty(network.layers)) == pytest.approx(2 * 11**2)
+    assert float(orthogonal_penalty(network.layers).detach()) == pytest.approx(2 * 11**2)
 
 
 # The step
 
 
-def without_batchnorm(network: nn.Module) -> None:
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, nn.Identity())
-
-
 def test_accumulated_batches_are_one_large_one(build):
-    game = {"fresh_noise": True, "ema": 0.0}
+    game = {"fresh_noise": True}
     steps = []
     for settings in ({"batch_size": 8}, {"batch_size": 2, "accumulate": 4}):
         trainer = build(**game, **settings)
@@ -267,7 +263,7 @@ def test_attention_learns_once_its_gate_is_open(build):
     before = layer.value.weight.clone()
     batches = trainer.batches()
     trainer.train_step(batches(0))
-    assert float(layer.gamma) != 0
+    assert float(layer.gamma.detach()) != 0
     trainer.train_step(batches(1))
     assert not torch.equal(layer.value.weight, before)
 
@@ -292,6 +288,21 @@ def test_the_average_gets_statistics_of_its_own_weights(build):
     torch.testing.assert_close(norm.running_var, x.var((0, 2, 3)), atol=0, rtol=0.1)
     stale = trainer.average.module.blocks[0].norm1.norm.running_var
     assert not torch.allclose(stale, x.var((0, 2, 3)), atol=0, rtol=0.1)
+
+
+def test_two_ranks_play_the_game_of_one(tiny_config, tmp_path):
+    settings = {"accumulate": 2, "d_steps": 2, "orthogonal_weight": 1e-3}
+    config = tiny_config(model="biggan", **settings)
+    said = []
+    for number in (1, 2):
+        ended = run_ranks(number, print_weights, config, folder=tmp_path)
+        assert [one.status for one in ended] == [0] * number, ended
+        assert len({one.stdout for one in ended}) == 1  # the ranks are alike
+        said.append([json.loads(line) for line in ended[0].stdout.splitlines()])
+    one, two = said
+    assert len(one) == 2
+    for wanted, found in zip(one, two, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-5)
 
 
 # Sampling
@@ -356,7 +367,7 @@ def test_images_of_one_class_are_its_own(build):
 
 
 def test_truncated_sampling_has_standing_statistics(build):
-    trainer = build(ema=0.0)
+    trainer = build()
     trainer.train_step(trainer.batches()(0))
     assert trainer.sampled_generator() is trainer.G
     narrow = trainer.sampled_generator(0.1)
@@ -365,9 +376,44 @@ def test_truncated_sampling_has_standing_statistics(build):
     assert trainer.sampled_generator(0.1) is narrow  # kept
     trainer.train_step(trainer.batches()(1))
     assert trainer.sampled_generator(0.1) is not narrow  # but not for other weights
-    mode = build(truncation=0.5, ema=0.0).sampling_mode()
+    mode = build(truncation=0.5).sampling_mode()
     assert mode["truncation"] == 0.5
     assert "re-estimated" in mode["batchnorm"]
+
+
+# Scores
+
+
+def test_every_class_has_a_fid_of_its_own(build, pixel_means):
+    trainer = build(fid_protocol="smoke", batch_size=10)
+    trainer.training_data.labels[:] = torch.arange(150) % 3  # 50 images of each
+    trainer.class_names = ["a", "b", "c"]
+    trainer.G.shared.num_embeddings = 3
+    found = class_fids(trainer, pixel_means)
+    assert [r["metric"] for r in found] == [
+        *(f"fid_of_class/{k}" for k in range(3)),
+        "fid_of_classes",
+    ]
+    assert {r["n_fake"] for r in found} == {21}
+    values = [r["value"] for r in found]
+    assert values[3] == pytest.approx(sum(values[:3]) / 3)
+    assert "b: 21 generated" in found[1]["about"]
+
+
+def test_images_of_the_class_itself_score_far_better_than_another_classs(build, pixel_means):
+    """Real images in place of generated ones: those of a class are nearest to the class."""
+    trainer = build(fid_protocol="smoke", batch_size=10)
+    data = trainer.training_data
+    data.labels[:] = data.labels // 5  # bright squares, the upper half and the lower
+    trainer.class_names = ["upper", "lower"]
+    trainer.G.shared.num_embeddings = 2
+    values = {}
+    for shown in (0, 1):
+        images = data.images[data.labels == shown]
+        trainer.generate_of = lambda k, n, seed, images=images: images[-n:].split(100)
+        values[shown] = [r["value"] for r in class_fids(trainer, pixel_means)[:2]]
+    for k in (0, 1):
+        assert 0 <= values[k][k] < values[1 - k][k] / 2
 
 
 # What is refused
