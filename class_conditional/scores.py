@@ -1,21 +1,23 @@
-"""A system's own scores where each image has a class: FID class by class.
+"""Scores where each image has a class: of Inception's features, and of the digits' classifier.
 
 SCORES is what BigGAN.evaluate runs, in this order.
 """
 
-from collections.abc import Callable, Iterator
-from functools import reduce
-from operator import add
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from class_conditional.trainer import AT_ONCE, ClassConditionalTrainer
-from dataset import order
-from distributed import shard
+from class_conditional.trainer import ClassConditionalTrainer
+from class_scores import digit_scores
+from dataset import identity, order
+from feature_files import kept_features
 from fid import GROUPS, PROTOCOLS, fid_with_error
-from moments import features_to_groups
+from moments import Moments
+from prdc import chosen_images, features, manifold_scores
+from prdc import results as prdc_results
 
 Result = dict[str, Any]
 
@@ -23,51 +25,84 @@ MOST_CLASSES = 20  # whose FIDs are taken one by one
 LEAST_IMAGES = 2 * GROUPS  # of a class
 
 
-def class_fids(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
-    """FID of each class's images against its real ones of training, and the mean of the FIDs.
+def inception_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
+    """FID class by class, and precision, recall, density, coverage, of the same images.
 
-    Of each class as many images on both sides as one class has in the protocol's generated ones.
-    So few bias a FID upward: a class compares with the same class at the same n, and the mean with
-    the same mean, but neither with the FID of all images. Nothing where there are many classes.
+    Where there are many classes the latter alone. Of several processes each computes all.
     """
     if trainer.num_classes > MOST_CLASSES:
-        return []
+        return manifold_scores(trainer, extractor)
     n = images_a_class(trainer)
-    results = [class_fid(trainer, extractor, k, n) for k in range(trainer.num_classes)]
-    values = torch.tensor([(r["value"], r["error"]) for r in results], dtype=torch.float64)
-    mean, error = values[:, 0].mean(), values[:, 1].square().sum().sqrt() / len(values)
-    about = f"mean of {len(values)} classes, {n} images of each on both sides"
-    return [*results, results[0] | measured("fid_of_classes", float(mean), float(error), about)]
-
-
-def class_fid(trainer: ClassConditionalTrainer, extractor: nn.Module, k: int, n: int) -> Result:
-    """FID of n images of class k against n real ones of it."""
-    name, seed = trainer.class_names[k], trainer.config.seed
-    data = trainer.training_data
-    chosen = (data.labels == k).nonzero()[:, 0].cpu()
-    chosen = chosen[order(len(chosen), 0, k)[:n]].to(data.images.device)
-    real = groups_of((data.images[part] for part in chosen.split(AT_ONCE)), extractor, n, name)
-    fake = groups_of(trainer.generate_of(k, n, seed), extractor, n, f"{name}, generated")
-    value, error = fid_with_error(reduce(add, real), fake)
-    about = f"{name}: {n} generated images against {n} real ones of the training split"
+    total, seed = n * trainer.num_classes, trainer.config.seed
+    real = kept_features(
+        features_path(trainer, n, extractor), lambda: real_features(trainer, n, extractor)
+    )
+    fake = features(trainer.generate(total, seed), extractor, total, "classes: generated").cpu()
+    y = trainer.labels_of_generated(total, seed)
+    pairs = [(real[k * n : (k + 1) * n], fake[y == k]) for k in range(trainer.num_classes)]
+    fids = class_fids(pairs, trainer.class_names)
     shared = {
-        "n_real": n,
-        "n_fake": n,
         "extractor": extractor.name,
         "precision": extractor.precision,
         "weights_sha256": extractor.digest,
     }
-    return shared | measured(f"fid_of_class/{k}", value, error, about)
+    return [shared | result for result in fids] + prdc_results(real, fake, extractor)
 
 
-def measured(metric: str, value: float, error: float, about: str) -> Result:
-    return {"metric": metric, "value": value, "error": error, "about": about}
+def real_features(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Tensor:
+    """(K n, d): of n training images of each class, class after class."""
+    data = trainer.training_data
+    chosen = []
+    for k in range(trainer.num_classes):
+        places = (data.labels == k).nonzero()[:, 0].cpu()
+        chosen.append(places[order(len(places), 0, k)[:n]])
+    images = chosen_images(data, torch.cat(chosen))
+    return features(images, extractor, n * len(chosen), "classes: real images")
 
 
-def groups_of(batches: Iterator[Tensor], extractor: nn.Module, n: int, label: str) -> list:
-    """The moments of n images in groups; of several processes each looks at its share."""
-    shares = (shard(batch, i * AT_ONCE) for i, batch in enumerate(batches))
-    return features_to_groups(shares, extractor, n, groups=GROUPS, label=f"FID of a class: {label}")
+def features_path(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Path:
+    """Named by all that the real features depend on."""
+    config = trainer.config
+    words = (
+        f"features-{config.dataset}-{identity(config)}",
+        f"{config.image_size}px-{trainer.num_classes}x{n}",
+        extractor.precision,
+        f"{extractor.digest[:12]}.npy",
+    )
+    return Path(config.data_dir) / "reference" / "-".join(words)
+
+
+def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Result]:
+    """FID of each class's generated images against real ones of it, and the mean of the FIDs.
+
+    pairs: features (n, d) of each class, real and generated. So few images bias a FID upward: a
+    class compares with itself at the same n, and the mean with the mean at the same n, but neither
+    with the FID of all images.
+    """
+    results, values = [], []
+    for k, (real, fake) in enumerate(pairs):
+        groups = [moments_of(fake[g::GROUPS]) for g in range(GROUPS)]
+        value, error = fid_with_error(moments_of(real), groups)
+        values.append((value, error))
+        about = f"{names[k]}: {len(fake)} generated images, {len(real)} of the training split"
+        results.append(
+            {"metric": f"fid_of_class/{k}", "value": value, "error": error, "about": about}
+            | {"n_real": len(real), "n_fake": len(fake)}
+        )
+    mean, error = mean_of(torch.tensor(values, dtype=torch.float64))
+    about = f"mean of {len(pairs)} classes' FIDs, {len(pairs[0][1])} images of each on both sides"
+    return [*results, {"metric": "fid_of_classes", "value": mean, "error": error, "about": about}]
+
+
+def mean_of(values: Tensor) -> tuple[float, float]:
+    """Of (K, 2) values and independent errors."""
+    return values[:, 0].mean().item(), values[:, 1].square().sum().sqrt().item() / len(values)
+
+
+def moments_of(x: Tensor) -> Moments:
+    moments = Moments.empty(x.shape[1])
+    moments.update(x)
+    return moments
 
 
 def images_a_class(trainer: ClassConditionalTrainer) -> int:
@@ -78,4 +113,12 @@ def images_a_class(trainer: ClassConditionalTrainer) -> int:
     return min(max(wanted // trainer.num_classes, LEAST_IMAGES), smallest)
 
 
-SCORES: tuple[Callable[[ClassConditionalTrainer, nn.Module], list[Result]], ...] = (class_fids,)
+def class_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
+    """Whether images show the class asked for: of digits. The extractor has no part in it."""
+    return digit_scores(trainer)
+
+
+SCORES: tuple[Callable[[ClassConditionalTrainer, nn.Module], list[Result]], ...] = (
+    class_scores,
+    inception_scores,
+)

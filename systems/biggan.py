@@ -19,7 +19,7 @@ from class_conditional.networks import (
 from class_conditional.scores import SCORES
 from class_conditional.trainer import ClassConditionalTrainer
 from config import setting
-from dataset import ImageData, num_channels
+from dataset import class_names, num_channels
 from distributed import in_turn
 from errors import UserError
 from gan_config import GANConfig
@@ -182,8 +182,7 @@ class BigGAN(ClassConditionalTrainer):
     config: BigGANConfig
 
     def __init__(self, config: BigGANConfig, device: torch.device) -> None:
-        self.config, self.device = config, device  # which load_data reads
-        self.class_names = names_of_classes(in_turn(lambda: self.training_data), config.dataset)
+        self.class_names = in_turn(lambda: names_of_classes(config))
         layout = LAYOUTS[config.layout][config.image_size]
         shared = {
             "num_classes": len(self.class_names),
@@ -213,13 +212,12 @@ class BigGAN(ClassConditionalTrainer):
         return [result for scores in SCORES for result in scores(self, extractor)]
 
 
-def names_of_classes(data: ImageData, dataset: str) -> list[str]:
-    """A name a class. UserError where the images are not of two classes or more."""
-    several = data.labels.ndim == 1 and int(data.labels.min()) == 0 and int(data.labels.max()) > 0
-    if not several:
+def names_of_classes(config: BigGANConfig) -> list[str]:
+    """A name a class. UserError where the images are not each of one class of several."""
+    names = class_names(config)
+    if len(names) < 2:
         raise UserError(
-            f"--dataset {dataset}: its images are not each of one class of several, which this"
-            " model needs. Take one that has such labels: mnist, fashion."
+            f"--dataset {config.dataset}: its images are not each of one class of several, which"
+            " this model needs. Take mnist, fashion, cifar10, or a folder with a subfolder a class."
         )
-    names = getattr(data, "class_names", ())
-    return list(names) or [str(i) for i in range(int(data.labels.max()) + 1)]
+    return list(names)

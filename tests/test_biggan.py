@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from class_conditional.blocks import (
 )
 from class_conditional.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from class_conditional.sampling import balanced, draw
-from class_conditional.scores import class_fids
+from class_conditional.scores import class_fids, inception_scores
 from class_conditional.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
 from errors import UserError
 from GAN import count_parameters
@@ -384,36 +385,49 @@ def test_truncated_sampling_has_standing_statistics(build):
 # Scores
 
 
-def test_every_class_has_a_fid_of_its_own(build, pixel_means):
+def test_every_class_has_a_fid_and_all_together_precision_and_recall(build, pixel_means):
     trainer = build(fid_protocol="smoke", batch_size=10)
     trainer.training_data.labels[:] = torch.arange(150) % 3  # 50 images of each
     trainer.class_names = ["a", "b", "c"]
     trainer.G.shared.num_embeddings = 3
-    found = class_fids(trainer, pixel_means)
+    found = inception_scores(trainer, pixel_means)
     assert [r["metric"] for r in found] == [
         *(f"fid_of_class/{k}" for k in range(3)),
         "fid_of_classes",
+        *("precision", "recall", "density", "coverage"),
     ]
-    assert {r["n_fake"] for r in found} == {21}
+    assert {r["n_fake"] for r in found[:3]} == {21}
+    assert {r["n_fake"] for r in found[4:]} == {63}
     values = [r["value"] for r in found]
     assert values[3] == pytest.approx(sum(values[:3]) / 3)
     assert "b: 21 generated" in found[1]["about"]
+    kept = list((Path(trainer.config.data_dir) / "reference").glob("features-fashion*3x21*.npy"))
+    assert len(kept) == 1
+    assert inception_scores(trainer, pixel_means) == found
+    kept[0].unlink()
 
 
-def test_images_of_the_class_itself_score_far_better_than_another_classs(build, pixel_means):
-    """Real images in place of generated ones: those of a class are nearest to the class."""
-    trainer = build(fid_protocol="smoke", batch_size=10)
-    data = trainer.training_data
-    data.labels[:] = data.labels // 5  # bright squares, the upper half and the lower
-    trainer.class_names = ["upper", "lower"]
-    trainer.G.shared.num_embeddings = 2
-    values = {}
-    for shown in (0, 1):
-        images = data.images[data.labels == shown]
-        trainer.generate_of = lambda k, n, seed, images=images: images[-n:].split(100)
-        values[shown] = [r["value"] for r in class_fids(trainer, pixel_means)[:2]]
-    for k in (0, 1):
-        assert 0 <= values[k][k] < values[1 - k][k] / 2
+def test_many_classes_have_precision_and_recall_alone(build, pixel_means, monkeypatch):
+    monkeypatch.setattr("class_conditional.scores.MOST_CLASSES", 2)
+    found = inception_scores(build(fid_protocol="smoke"), pixel_means)
+    assert [r["metric"] for r in found] == ["precision", "recall", "density", "coverage"]
+
+
+def test_images_of_the_class_itself_score_far_better_than_another_classs():
+    """Other real samples in place of generated ones."""
+    stream = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 300, 3, generator=stream) + shift for shift in (0.0, 2.0))
+    own = [r["value"] for r in class_fids([(a[0], a[1]), (b[0], b[1])], ["a", "b"])]
+    other = [r["value"] for r in class_fids([(a[0], b[1]), (b[0], a[1])], ["a", "b"])]
+    assert all(0 <= value < 0.2 for value in own)
+    assert all(value == pytest.approx(12, rel=0.2) for value in other)  # 3 means, 2 apart
+
+
+def test_digits_are_judged_by_their_class_too(build, pixel_means, monkeypatch):
+    monkeypatch.setattr("class_scores.no_classifier", lambda dataset: "")
+    found = build(fid_protocol="smoke").evaluate(pixel_means)
+    assert [r["metric"] for r in found][:2] == ["class_accuracy", "class_score"]
+    assert sum(map(sum, found[0]["confusion"])) == 3000
 
 
 # What is refused
@@ -445,7 +459,9 @@ def test_the_presets_are_whole():
 
 
 def test_names_come_with_the_classes(build):
-    assert build().class_names == list("0123456789")
+    names = build().class_names
+    assert len(names) == 10
+    assert "Trouser" in names  # of FashionMNIST
 
 
 def test_init_orthogonal_leaves_biases_alone():

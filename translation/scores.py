@@ -4,14 +4,11 @@ Each score stands beside that of the untranslated source, the translator that do
 worth anything a translation must beat it. docs/cyclegan.md.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -19,6 +16,7 @@ from tqdm import tqdm
 import dataset
 from dataset import ImageData, order, to_bytes, to_signed
 from errors import UserError
+from feature_files import kept_features
 from fid import GROUPS, fid_with_error
 from kid import MOST, kid_with_error
 from moments import Moments
@@ -109,21 +107,12 @@ def chosen_images(translator: Translator, domain: str) -> tuple[Tensor, Tensor]:
 
 def real_features(translator: Translator, domain: str, extractor: nn.Module) -> Tensor:
     """(n, d) on the CPU: of the domain's training images, kept in <data_dir>/reference."""
-    path = features_path(translator, domain, extractor)
-    with suppress(OSError, ValueError, EOFError):
-        return torch.from_numpy(np.load(path))
     images, chosen = chosen_images(translator, domain)
     batches = (images[indices] for indices in chosen.to(images.device).split(BATCH_SIZE))
-    found = features(batches, extractor, len(chosen), f"real images of {domain}")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            np.save(file, found.numpy())
-        part.replace(path)
-    except OSError as error:
-        print(f"could not keep {path}: {error.strerror}", file=sys.stderr)
-    return found
+    return kept_features(
+        features_path(translator, domain, extractor),
+        lambda: features(batches, extractor, len(chosen), f"real images of {domain}"),
+    )
 
 
 def features_path(translator: Translator, domain: str, extractor: nn.Module) -> Path:
