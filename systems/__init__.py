@@ -3,10 +3,12 @@
 from systems.cdcgan import CDCGAN
 from systems.cyclegan import CycleGAN
 from systems.dcgan import DCGAN
+from systems.srgan import SRGAN
 from trainer import Trainer
 
 SYSTEMS: dict[str, type[Trainer]] = {
     "dcgan": DCGAN,
     "cdcgan": CDCGAN,
     "cyclegan": CycleGAN,
+    "srgan": SRGAN,
 }
