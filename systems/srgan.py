@@ -7,39 +7,33 @@ import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 
 from config import setting
 from dataset import DATASETS, Batch, ImageData, num_channels, order, to_signed
+from distributed import in_turn
 from errors import UserError
 from GAN import INITS, NORMS
 from gan_config import GANConfig
 from losses import mean_probability
-from modes import frozen, in_training_form, sampling
+from modes import Forward, frozen, in_training_form, sampling
+from perceptual import BACKBONES, VGG_LAYERS, load_vgg_maps
 from seeding import global_stream, key_seed
 from sources.data_config import DataConfig
 from sources.data_spec import NoTestSplit
+from sources.user_files import check_request
+from superres.files import upscale_files
+from superres.losses import RECONSTRUCTIONS, difference
 from superres.networks import GENERATORS, Discriminator
 from superres.resampling import DOWNSAMPLINGS, enlarge, shrink
+from superres.scores import restoration_scores
 from trainer import GANTrainer
-
-
-def euclidean(fake: Tensor, x: Tensor) -> Tensor:
-    """Mean over images of |x - fake|_2, over all values of an image.
-
-    Its gradient has the norm 1 an image wherever it is, as that of an adversarial loss is of order
-    1, so that equal weights are of equal weight; the mean over pixels of |x - fake| has 0.009.
-    """
-    return torch.linalg.vector_norm((x - fake).flatten(1), dim=1).mean()
-
-
-RECONSTRUCTIONS = {"euclidean": euclidean, "mse": F.mse_loss, "l1": F.l1_loss}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # CIS 680 2019, assignment 4, part 3 (spec row 13): its networks, 1:1, BCE, batch 32, Adam at
@@ -150,8 +144,34 @@ class SRGANConfig(GANConfig, DataConfig):
         at_least=0,
     )
 
+    perceptual_weight: float = setting(
+        0.0,
+        "of the mean |difference| of VGG16's maps of the true image and of G's; its weights are"
+        " fetched (64 MB)",
+        group="game",
+        at_least=0,
+    )
+    perceptual_layer: str = setting(
+        "relu2_2", "whose maps those are", group="game", choices=tuple(VGG_LAYERS)
+    )
+    lpips_net: str = setting(
+        "alex",
+        "network of the score LPIPS; alex is the one to report",
+        group="scoring",
+        role="free",
+        choices=tuple(BACKBONES),
+    )
+    upscale: str = setting(
+        "",
+        'pictures to enlarge 4 times by the trained run: a folder, a file, or "a/*.png", quoted',
+        group="what to do",
+        role="once",
+    )
+    out: str = setting("", "of --upscale: where they go", group="what to do", role="once")
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_request("--upscale", self.upscale, self.out)
         if self.fresh_noise:
             raise UserError("--fresh_noise: G has no noise here, but small images. Leave it out.")
         if not self.adversarial_weight and self.feature_matching_weight:
@@ -159,8 +179,12 @@ class SRGANConfig(GANConfig, DataConfig):
                 f"--feature_matching_weight {self.feature_matching_weight} compares maps of D, and"
                 " --adversarial_weight 0 trains none. Leave one of the two out."
             )
-        if not (self.adversarial_weight or self.reconstruction_weight):
+        if not (self.adversarial_weight or self.reconstruction_weight or self.perceptual_weight):
             raise UserError("G has no loss: give a --reconstruction_weight above 0.")
+
+    @property
+    def request(self) -> str:
+        return "--upscale" if self.upscale else ""
 
 
 class SRGAN(GANTrainer):
@@ -189,6 +213,12 @@ class SRGAN(GANTrainer):
         if not config.adversarial_weight:
             del self.networks["D"], self.optimizers["D"]
             self.bar_tags, self.line_form = ("reconstruction_loss",), ""
+
+    @cached_property
+    def play_maps(self) -> Forward:
+        """VGG16's maps, in the form in which G trains; fetched when a step first asks for them."""
+        maps = in_turn(lambda: load_vgg_maps(self.device, self.config.perceptual_layer))
+        return in_training_form(maps, self.config, self.device)
 
     def load_data(self, split: str) -> ImageData:
         """Read once: the samples and statistics of a run look at it again and again."""
@@ -250,13 +280,11 @@ class SRGAN(GANTrainer):
             scalars["D(G(z2))"] = mean_probability(logits)
             yield "generator_loss", config.adversarial_weight, self.loss.generator(logits)
         if config.feature_matching_weight:
-            yield "feature_matching_loss", config.feature_matching_weight, self.matching(x, fake)
-
-    def matching(self, x: Tensor, fake: Tensor) -> Tensor:
-        """Mean |D's maps of x - of G's image|, averaged over the maps. Wang et al. 2018, eq. 4."""
-        with torch.no_grad():
-            wanted = self.play_features(x)
-        return (self.play_features(fake) - wanted).abs().sum(1).mean()
+            loss = difference(self.play_features, x, fake).sum(1).mean()  # over D's maps a mean
+            yield "feature_matching_loss", config.feature_matching_weight, loss
+        if config.perceptual_weight:
+            loss = difference(self.play_maps, x, fake).mean()
+            yield "perceptual_loss", config.perceptual_weight, loss
 
     # Samples and scores
 
@@ -297,3 +325,10 @@ class SRGAN(GANTrainer):
         low = self.shrunk(x)
         rows = torch.stack([enlarge(low), self.upscaled(low), x], 1).flatten(0, 1)
         return {"samples": make_grid(rows, nrow=3, padding=2, pad_value=-1.0)}
+
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""
+        return restoration_scores(self)
+
+    def serve(self) -> None:
+        upscale_files(self)
