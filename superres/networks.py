@@ -31,7 +31,7 @@ def encoder(channels: int, width: int, norm: str = "batch") -> nn.ModuleList:
         nn.Sequential(
             HalvingConv2d(a, b, bias=norm == "none"),
             NORMS[norm](b),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(0.2, inplace=True),
         )
         for a, b in pairwise(sides)
     )
@@ -50,7 +50,7 @@ class UNet(nn.Module):
             nn.Sequential(
                 DoublingConvTranspose2d(a, b),
                 nn.BatchNorm2d(b),
-                nn.LeakyReLU(0.2),
+                nn.LeakyReLU(0.2, inplace=True),
             )
             for a, b in zip(inputs, outputs, strict=True)
         )

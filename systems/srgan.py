@@ -318,13 +318,19 @@ class SRGAN(GANTrainer):
             yield self.shrunk(to_signed(images[indices]))
 
     def sample_images(self) -> dict[str, Tensor]:
-        """Ten test images that never change, a row each: input (bilinear), output, truth."""
+        """Ten test images that never change, a row each: input (bilinear), output, truth.
+
+        And the first of them alone, whose stages scripts/evolution.py puts into one strip.
+        """
         images = self.held_out()[0].images
         chosen = order(len(images), key_seed("samples"), 0)[:10].to(images.device)
         x = to_signed(images[chosen]).to(self.device)
         low = self.shrunk(x)
-        rows = torch.stack([enlarge(low), self.upscaled(low), x], 1).flatten(0, 1)
-        return {"samples": make_grid(rows, nrow=3, padding=2, pad_value=-1.0)}
+        rows = torch.stack([enlarge(low), self.upscaled(low), x], 1)
+        return {
+            tag: make_grid(some.flatten(0, 1), nrow=3, padding=2, pad_value=-1.0)
+            for tag, some in (("samples", rows), ("fixed_input", rows[:1]))
+        }
 
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""

@@ -1,6 +1,8 @@
 """Super-resolution: the course's layers, the degradation, scores in closed form, tiles, files."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ from torch import nn
 
 import perceptual
 import superres.scores
-from config import parse
+from config import parse, save_config
 from dataset import to_bytes
 from errors import UserError
 from GAN import count_parameters
 from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
+from scripts import bench_srgan, evolution, tradeoff
 from superres.losses import euclidean
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
@@ -60,7 +63,6 @@ def test_the_courses_layers_and_parameters():
     grown = sum(16 * a * b + 2 * b for a, b in DECODER)
     assert count_parameters(G) == weights + normed + grown + 19 * 3 * 9 + 3 == 6_280_100
     assert count_parameters(D) == weights + normed + 512 * 9 == 2_793_408
-    assert not any(m.inplace for m in G.modules() if isinstance(m, nn.LeakyReLU))
 
 
 def test_shapes_ranges_and_probabilities():
@@ -456,6 +458,7 @@ def test_a_folder_with_a_test_split_and_odd_sizes(build, tmp_path):
     scalars = trainer.train_step(trainer.batches()(0))  # 4 of 3 images: an epoch and a piece
     assert all(math.isfinite(float(v)) for v in scalars.values())
     assert trainer.sample_images()["samples"].shape == (3, 2 * 34 + 2, 3 * 34 + 2)
+    assert trainer.sample_images()["fixed_input"].shape == (3, 34 + 2, 3 * 34 + 2)
     data, split = trainer.held_out()
     assert (len(data), split) == (2, "test")
 
@@ -472,3 +475,57 @@ def test_an_image_below_the_size_is_refused_by_name(build, tmp_path):
     save_images(tmp_path / "set", [(64, 64), (15, 64)])
     with pytest.raises(UserError, match=r"1\.png is 15x64, smaller than --image_size 32"):
         build(dataset="folder", folder=str(tmp_path / "set"), data_dir=str(tmp_path)).batches()
+
+
+# Scripts
+
+
+def test_the_plain_loop_has_the_courses_networks_and_its_step_runs(tmp_path):
+    G, D = bench_srgan.PlainG(), bench_srgan.plain_discriminator()
+    biases = sum(b for _, b in ENCODER)  # which a norm takes away again
+    assert count_parameters(G) == 6_280_100 + biases + sum(b for _, b in DECODER)
+    assert count_parameters(D) == 2_793_408 + biases + 1
+    bench_srgan.make_images(tmp_path / "noise")
+    args = SimpleNamespace(device="cpu")
+    config = bench_srgan.srgan_config(args, tmp_path, "--batch_size 2")
+    next(bench_srgan.plain_loop(config, torch.device("cpu")))
+    assert bench_srgan.step_flops(config) > 2 * 2 * 113e6 * 3  # G alone, there and back
+
+
+def test_the_tradeoff_orders_runs_by_weight_and_shows_bilinear(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    for name, weight, value in (("b", 1.0, 0.02), ("a", 0.0, 0.01)):
+        (tmp_path / name).mkdir()
+        save_config(SRGANConfig(adversarial_weight=weight), tmp_path / name / "config.json")
+        lines = [
+            {"metric": m + u, "value": value, "error": 0.001, "step": step, "of_bilinear": 0.5}
+            for step in (5, 10)
+            for m in ("mse", "lpips")
+            for u in ("", "_nearest", "_bilinear", "_bicubic")
+        ]
+        text = "\n".join(map(json.dumps, lines)) + "\n"
+        (tmp_path / name / "results.jsonl").write_text(text)
+    out = tmp_path / "curve.png"
+    runs = [str(tmp_path / "b"), str(tmp_path / "a")]
+    assert tradeoff.main([*runs, "--out", str(out)]) == 0
+    table = capsys.readouterr().out
+    names = [line.split("|")[1].strip() for line in table.splitlines()[2:7]]
+    trained = [f"adversarial_weight {w}, 10 steps" for w in (0, 1)]
+    assert names == ["nearest", "bilinear", "bicubic", *trained]
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+    (tmp_path / "a" / "results.jsonl").write_text("")
+    assert tradeoff.main([*runs, "--out", str(out)]) == 1
+    assert "has no scores" in capsys.readouterr().err
+
+
+def test_a_strip_of_five_stages(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in range(10, 110, 10):
+        picture = Image.new("RGB", (200, 68), (step, 0, 0))
+        picture.save(tmp_path / "samples" / f"fixed_input-{step:07d}.png")
+    assert evolution.main([str(tmp_path), "--strip", "5", "--tag", "fixed_input"]) == 0
+    with Image.open(tmp_path / "strip.png") as strip:
+        reds = [strip.getpixel((100, 82 * i + 40))[0] for i in range(5)]
+        assert strip.size == (200, 5 * 82)
+    assert reds == [10, 30, 50, 80, 100]
