@@ -139,7 +139,7 @@ def plain_loop(config: SRGANConfig, device: torch.device) -> Iterator[None]:
             d_loss.backward()
             adam_D.step()
             adam_G.zero_grad()
-            reconstruction = torch.linalg.vector_norm((x - fake).flatten(1), dim=1).mean()
+            reconstruction = ((x - fake) / 2).square().sum() / len(x)
             g_loss = bce(D(fake), ones) + reconstruction
             g_loss.backward()
             adam_G.step()

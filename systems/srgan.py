@@ -43,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "arch": "unet",
         "generator_hidden_dim": 32,
         "discriminator_hidden_dim": 32,
-        "reconstruction": "euclidean",
+        "reconstruction": "squared",
         "reconstruction_weight": 1.0,
         "adversarial_weight": 1.0,
         "loss": "bce",
@@ -143,9 +143,9 @@ class SRGANConfig(GANConfig, DataConfig):
         False, "divide D's weights by their largest singular value", group="networks"
     )
     reconstruction: str = setting(
-        "euclidean",
-        "of values in [-1, 1]: |x - G|_2 an image, or the mean over pixels of the squared (mse) or"
-        " absolute (l1) error",
+        "squared",
+        "squared: sum over an image of (x - G)^2 in [0, 1]; euclidean: |x - G|_2 in [-1, 1]; mse,"
+        " l1: mean over pixels of the squared or absolute error in [-1, 1]",
         group="game",
         choices=tuple(RECONSTRUCTIONS),
     )

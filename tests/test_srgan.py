@@ -20,7 +20,7 @@ from GAN import count_parameters
 from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
-from superres.losses import euclidean
+from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
 from superres.scores import mse, psnr, restoration_scores, ssim
@@ -108,6 +108,16 @@ def test_the_euclidean_distance_has_gradients_of_norm_one():
     loss.backward()
     assert loss.item() == pytest.approx((fake - x)[0:4].flatten(1).norm(dim=1).mean().item())
     assert torch.allclose(4 * fake.grad.flatten(1).norm(dim=1), torch.ones(4), atol=1e-5)
+
+
+def test_the_squared_distance_is_the_sum_over_an_image_in_unit_range():
+    """Off by 0.2 of [-1, 1], which is 0.1 of [0, 1]: 3 * 64 * 64 * 0.01; gradient norm as told."""
+    x = torch.zeros(2, 3, 64, 64)
+    fake = (x + 0.2).requires_grad_()
+    loss = squared(fake, x)
+    loss.backward()
+    assert loss.item() == pytest.approx(122.88, rel=1e-5)
+    assert (2 * fake.grad[0].norm()).item() == pytest.approx(0.1 * 12288**0.5, rel=1e-5)
 
 
 # Degradation
