@@ -216,9 +216,8 @@ def main(argv: list[str]) -> int:
     try:
         check_flags(args)
         if args.strip:
-            print(draw_strip(
-                Path(args.run_dir), out=args.out, tag=args.tag, stages=args.strip, side=args.side
-            ))  # fmt: skip
+            chosen = {"tag": args.tag, "stages": args.strip, "side": args.side}
+            print(draw_strip(Path(args.run_dir), out=args.out, **chosen))
             return 0
         path, n = animate(
             Path(args.run_dir),

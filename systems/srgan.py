@@ -195,6 +195,11 @@ class SRGANConfig(GANConfig, DataConfig):
         check_request("--upscale", self.upscale, self.out)
         if self.fresh_noise:
             raise UserError("--fresh_noise: G has no noise here, but small images. Leave it out.")
+        if not self.adversarial_weight and self.d_steps > 1:
+            raise UserError(
+                f"--d_steps {self.d_steps}: --adversarial_weight 0 has no D. Leave one of the two"
+                " out."
+            )
         if not self.adversarial_weight and self.feature_matching_weight:
             raise UserError(
                 f"--feature_matching_weight {self.feature_matching_weight} compares maps of D, and"
@@ -278,7 +283,7 @@ class SRGAN(GANTrainer):
         self.optimizers["G"].zero_grad()
         losses, scalars = [], {}
         with frozen(self.D) if self.config.adversarial_weight else nullcontext():
-            for tag, weight, loss in self.losses(x, fake, scalars):
+            for tag, weight, loss in self.terms(x, fake, scalars):
                 losses.append(weight * loss)
                 scalars[tag] = loss.detach()
             sum(losses).backward()
@@ -287,7 +292,7 @@ class SRGAN(GANTrainer):
             self.average.update_parameters(self.G)
         return scalars
 
-    def losses(
+    def terms(
         self, x: Tensor, fake: Tensor, scalars: dict[str, Tensor]
     ) -> Iterator[tuple[str, float, Tensor]]:
         """(tag, weight, loss) of what G minimises. What has no weight is a curve alone, or nothing.

@@ -219,6 +219,7 @@ def test_vgg_takes_the_first_convolutions_of_the_backbone(monkeypatch):
     [
         ({"fresh_noise": True}, "G has no noise"),
         ({"adversarial_weight": 0.0, "feature_matching_weight": 1.0}, "trains none"),
+        ({"adversarial_weight": 0.0, "d_steps": 2}, "has no D"),
         ({"adversarial_weight": 0.0, "reconstruction_weight": 0.0}, "G has no loss"),
         ({"upscale": "x"}, "needs --out"),
         ({"out": "x"}, "belongs to --upscale"),
