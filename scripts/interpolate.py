@@ -66,7 +66,7 @@ def interpolate(
     trainer: Trainer, path: str, *, pairs: int, images: int, extrapolate: int, seed: int
 ) -> Tensor:
     """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
-    if not isinstance(trainer, GANTrainer):
+    if not isinstance(trainer, GANTrainer) or not hasattr(trainer.config, "latent_dim"):
         raise UserError(f"{trainer.config.model} has no noise to interpolate in: wanted a GAN.")
     if isinstance(trainer, ConditionalGANTrainer):
         raise UserError(

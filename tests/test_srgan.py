@@ -20,6 +20,7 @@ from GAN import count_parameters
 from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
+from scripts.interpolate import interpolate
 from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
@@ -540,3 +541,8 @@ def test_a_strip_of_five_stages(tmp_path):
         reds = [strip.getpixel((100, 82 * i + 40))[0] for i in range(5)]
         assert strip.size == (200, 5 * 82)
     assert reds == [10, 30, 50, 80, 100]
+
+
+def test_there_is_no_noise_to_interpolate_in(build):
+    with pytest.raises(UserError, match="no noise"):
+        interpolate(build(), "line", pairs=1, images=2, extrapolate=0, seed=0)
