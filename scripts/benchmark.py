@@ -6,6 +6,7 @@
     python scripts/benchmark.py train --image_size 64 --hidden_dim 64 --latent_dim 100
     python scripts/benchmark.py train --model cdcgan --hidden_dim 64
     python scripts/benchmark.py train --model cyclegan     its preset emoji, on the emoji
+    python scripts/benchmark.py train --model srgan        its preset course, on noise
     python scripts/benchmark.py inception           features of 32x32 images
     python scripts/benchmark.py frechet             Frechet distance of 2048-d Gaussians
     python scripts/benchmark.py end2end             python fid.py A B, two folders of 2000 PNGs
@@ -54,6 +55,7 @@ from scripts.bench_peers import (
     torchmetrics_distance,
     write_weights,
 )
+from scripts.bench_srgan import bench_srgan
 from scripts.bench_timing import Contest, Rival
 from scripts.bench_training import bench_scaling, bench_train
 from scripts.compare_inception import image_sets
@@ -159,6 +161,7 @@ TRAININGS: dict[str, Benchmark] = {  # by --model
     "dcgan": bench_train,
     "cdcgan": bench_train,
     "cyclegan": bench_cyclegan,
+    "srgan": bench_srgan,
 }
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -200,7 +203,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--dims", type=int, default=2048, help="frechet: features")
     add_flag("--max_threads", type=int, default=cores, help="scaling")
     args = parser.parse_args(argv)
-    if args.what == "scaling" and args.model == "cyclegan":
+    if args.what == "scaling" and args.model in ("cyclegan", "srgan"):
         parser.error("scaling: wanted --model dcgan or cdcgan")
     for name in ("rounds", "hidden_dim", "max_threads", "dims"):
         if getattr(args, name) < 1:

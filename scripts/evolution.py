@@ -3,6 +3,7 @@
     python scripts/evolution.py runs/NAME                         RUN/evolution.gif, 4 a second
     python scripts/evolution.py runs/NAME --format apng --fps 8   all colours, larger
     python scripts/evolution.py runs/NAME --out evolution.mp4     needs imageio and its ffmpeg
+    python scripts/evolution.py runs/NAME --strip 5               RUN/strip.png, five stages
 
 Each frame says its step; the last one stays for two seconds. Train with --sample_every 200 for
 grids closer together than the checkpoints.
@@ -167,6 +168,24 @@ def animate(
     return path, len(frames)
 
 
+def draw_strip(run_dir: Path, *, out: str = "", tag: str, stages: int, side: int) -> Path:
+    """Writes the stages one after another, beside each other or, where they are wide, below."""
+    path = Path(out or run_dir / "strip.png")
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise UserError(f"--strip --out {path}: wanted a .png in a folder that there is.")
+    frames = make_frames(evenly(find_grids(run_dir, tag), stages), side)
+    width, height = frames[0].size
+    across = height >= width
+    n = len(frames)
+    strip = Image.new(frames[0].mode, (width * n, height) if across else (width, height * n))
+    for i, frame in enumerate(frames):
+        strip.paste(frame, (width * i, 0) if across else (0, height * i))
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    strip.save(part, "PNG")
+    part.replace(path)
+    return path
+
+
 def parser() -> argparse.ArgumentParser:
     p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument("run_dir", help="folder of a run, such as runs/NAME")
@@ -177,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fps", type=float, default=4.0, help="grids a second, to 50 (default: 4)")
     p.add_argument("--tag", default="samples", help="which grids, by tag (default: samples)")
     p.add_argument("--frames", type=int, default=120, help="at most, evenly chosen (default: 120)")
+    p.add_argument("--strip", type=int, default=0, help="one PNG of so many stages instead")
     p.add_argument("--side", type=int, default=640, help="at most, in pixels (default: 640)")
     return p
 
@@ -184,6 +204,8 @@ def parser() -> argparse.ArgumentParser:
 def check_flags(args: argparse.Namespace) -> None:
     if not 0 < args.fps <= 50:  # viewers of GIFs take less than 20 ms for a mistake
         raise UserError(f"--fps {args.fps:g}: wanted more than 0 and at most 50.")
+    if args.strip == 1 or args.strip < 0:
+        raise UserError(f"--strip {args.strip}: wanted two stages or more.")
     for name, least in (("frames", 2), ("side", 16)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: wanted at least {least}.")
@@ -193,6 +215,10 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     try:
         check_flags(args)
+        if args.strip:
+            chosen = {"tag": args.tag, "stages": args.strip, "side": args.side}
+            print(draw_strip(Path(args.run_dir), out=args.out, **chosen))
+            return 0
         path, n = animate(
             Path(args.run_dir),
             out=args.out,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from class_conditional.trainer import ClassConditionalTrainer
 from conditional.trainer import ConditionalGANTrainer
 from config import Parser, print_error
 from dataset import to_bytes
@@ -66,9 +67,14 @@ def interpolate(
     trainer: Trainer, path: str, *, pairs: int, images: int, extrapolate: int, seed: int
 ) -> Tensor:
     """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
-    if not hasattr(trainer, "sampled_generator"):
+    if not hasattr(trainer, "sampled_generator") or not hasattr(trainer.config, "latent_dim"):
         raise UserError(
             f"{trainer.config.model} has no noise to interpolate in: wanted a GAN or a VAE."
+        )
+    if isinstance(trainer, ClassConditionalTrainer):
+        raise UserError(
+            f"{trainer.config.model} needs a class beside the noise: `python scripts/embeddings.py`"
+            " interpolates between classes, and within one."
         )
     if isinstance(trainer, ConditionalGANTrainer):
         raise UserError(

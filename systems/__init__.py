@@ -5,6 +5,7 @@ from systems.cdcgan import CDCGAN
 from systems.cyclegan import CycleGAN
 from systems.dcgan import DCGAN
 from systems.vae import VAE
+from systems.srgan import SRGAN
 from trainer import Trainer
 
 SYSTEMS: dict[str, type[Trainer]] = {
@@ -13,4 +14,5 @@ SYSTEMS: dict[str, type[Trainer]] = {
     "cyclegan": CycleGAN,
     "vae": VAE,
     "biggan": BigGAN,
+    "srgan": SRGAN,
 }

@@ -19,8 +19,9 @@ from distributed import of_all_ranks, shard
 from losses import LSGAN
 from modes import frozen, in_training_form, sampling
 from seeding import global_stream, key_seed
+from sources.user_files import check_request
 from trainer import Trainer
-from translation.files import check_request, translate_folder
+from translation.files import translate_folder
 from translation.image_pool import ImagePool
 from translation.networks import DISCRIMINATORS, NORMS, STEMS, UPSAMPLINGS, TranslationGenerator
 from translation.scores import domain_scores, paired_scores, reconstruction_scores
@@ -172,7 +173,7 @@ class CycleGANConfig(UnpairedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_decay(self)
-        check_request(self.translate, self.out)
+        check_request("--translate", self.translate, self.out)
 
     @property
     def request(self) -> str:

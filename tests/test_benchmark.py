@@ -376,6 +376,7 @@ def test_made_images_are_what_both_tools_read(tmp_path):
         ("train", "dcgan", 64, 64, "train-64-64px.json"),
         ("train", "cdcgan", 64, 32, "train-cdcgan-64.json"),
         ("train", "cyclegan", 16, 32, "train-cyclegan.json"),
+        ("train", "srgan", 16, 32, "train-srgan.json"),
         ("frechet", "cdcgan", 100, 64, "frechet.json"),
     ],
 )

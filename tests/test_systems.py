@@ -73,6 +73,14 @@ VARIANTS = {
         {"spectral_norm": "g", "penalty": "r1", "penalty_every": 2, "fresh_noise": True},
         {"precision": "bf16", "attention": 8, "ema": 0.9},
     ],
+    "srgan": [
+        {},
+        {"adversarial_weight": 0.0, "reconstruction": "mse"},
+        {"dataset": "emoji", "arch": "residual", "feature_matching_weight": 1.0, "ema": 0.9},
+        {"spectral_norm": True, "d_norm": "none", "loss": "lsgan", "downsample": "bicubic"},
+        {"loss": "wgan", "penalty": "gp", "d_norm": "layer", "d_steps": 2, "ema": 0.9},
+        {"precision": "bf16", "feature_matching_weight": 1.0},
+    ],
 }
 
 each_system = pytest.mark.parametrize("name", SYSTEMS)

@@ -1,0 +1,548 @@
+"""Super-resolution: the course's layers, the degradation, scores in closed form, tiles, files."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+import perceptual
+import superres.scores
+from config import parse, save_config
+from dataset import to_bytes
+from errors import UserError
+from GAN import count_parameters
+from main import main
+from perceptual import LPIPS, VGGMaps, untrained_lpips
+from scripts import bench_srgan, evolution, tradeoff
+from scripts.interpolate import interpolate
+from superres.losses import euclidean, squared
+from superres.networks import Discriminator, Residual, UNet
+from superres.resampling import UPSCALERS, enlarge, shrink
+from superres.scores import mse, psnr, restoration_scores, ssim
+from superres.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
+from systems.srgan import PRESETS, SRGAN, SRGANConfig
+
+ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
+DECODER = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16)]  # in: the skip joined
+
+
+def table(network: nn.Module) -> list[tuple[int, ...]]:
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    return [
+        (m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0], m.padding[0]) for m in convs
+    ]
+
+
+def random_images(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.fixture
+def build(tiny_config):
+    def make(**changes) -> SRGAN:
+        return SRGAN(tiny_config(model="srgan", **changes), torch.device("cpu"))
+
+    return make
+
+
+# Networks
+
+
+def test_the_courses_layers_and_parameters():
+    four = [(a, b, 4, 2, 1) for a, b in ENCODER]
+    G, D = UNet(), Discriminator()
+    assert table(G) == [*four, *((a, b, 4, 2, 1) for a, b in DECODER), (16 + 3, 3, 3, 1, 1)]
+    assert table(D) == [*four, (512, 1, 3, 2, 1)]
+    weights = sum(16 * a * b for a, b in ENCODER)
+    normed = sum(2 * b for _, b in ENCODER)
+    grown = sum(16 * a * b + 2 * b for a, b in DECODER)
+    assert count_parameters(G) == weights + normed + grown + 19 * 3 * 9 + 3 == 6_280_100
+    assert count_parameters(D) == weights + normed + 512 * 9 == 2_793_408
+
+
+def test_shapes_ranges_and_probabilities():
+    low = random_images(2, 3, 16, 16)
+    for G in (UNet(width=4), Residual(width=4, blocks=1)):
+        image = G.eval()(low)
+        assert image.shape == (2, 3, 64, 64)
+        assert image.abs().max() <= 1
+    D = Discriminator(width=4)
+    x = random_images(2, 3, 64, 64)
+    assert D.logits(x).shape == (2,)
+    assert torch.equal(D.eval()(x), torch.sigmoid(D.logits(x)))
+    assert D.logits(random_images(2, 3, 128, 128)).shape == (2 * 4,)
+
+
+def test_the_skips_lead_where_they_should():
+    """With the way through the bottleneck cut, what is left of the input still counts."""
+    G = UNet(width=4).eval()
+    nn.init.zeros_(G.downs[-1][0].weight)
+    a, b = random_images(1, 3, 16, 16), random_images(1, 3, 16, 16, seed=1)
+    assert (G(a) - G(b)).abs().max() > 1e-3
+    nn.init.zeros_(G.to_image.weight[:, -3:])  # and the input's own
+    assert (G(a) - G(b)).abs().max() > 1e-6
+
+
+def test_the_residual_generator_begins_near_bilinear():
+    low = random_images(2, 3, 16, 16) * 0.9
+    assert torch.allclose(Residual(width=16, blocks=2)(low), enlarge(low), atol=0.02)
+
+
+def test_features_sum_to_the_mean_of_the_maps_means():
+    D = Discriminator(width=4).eval()
+    x, y = random_images(2, 3, 64, 64), random_images(2, 3, 64, 64, seed=1)
+    maps = zip(D.maps(x), D.maps(y), strict=True)
+    wanted = sum((a - b).abs().mean() for a, b in maps) / 5
+    found = (D.features(x) - D.features(y)).abs().sum(1).mean()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_the_euclidean_distance_has_gradients_of_norm_one():
+    x, fake = random_images(4, 3, 8, 8), random_images(4, 3, 8, 8, seed=1).requires_grad_()
+    loss = euclidean(fake, x)
+    loss.backward()
+    assert loss.item() == pytest.approx((fake - x)[0:4].flatten(1).norm(dim=1).mean().item())
+    assert torch.allclose(4 * fake.grad.flatten(1).norm(dim=1), torch.ones(4), atol=1e-5)
+
+
+def test_the_squared_distance_is_the_sum_over_an_image_in_unit_range():
+    """Off by 0.2 of [-1, 1], which is 0.1 of [0, 1]: 3 * 64 * 64 * 0.01; gradient norm as told."""
+    x = torch.zeros(2, 3, 64, 64)
+    fake = (x + 0.2).requires_grad_()
+    loss = squared(fake, x)
+    loss.backward()
+    assert loss.item() == pytest.approx(122.88, rel=1e-5)
+    assert (2 * fake.grad[0].norm()).item() == pytest.approx(0.1 * 12288**0.5, rel=1e-5)
+
+
+# Degradation
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("value", [-1.0, -0.3, 0.0, 1.0])
+def test_a_constant_image_stays_that_constant(kernel, value):
+    x = torch.full((1, 3, 64, 64), value)
+    low = shrink(x, kernel)
+    assert low.shape == (1, 3, 16, 16)
+    for upscale in UPSCALERS.values():
+        assert torch.allclose(upscale(low), x, atol=1e-6)
+
+
+def test_shrinking_averages_and_does_not_alias():
+    """A checkerboard of single pixels is grey from afar; without antialiasing it need not be."""
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2.0 - 1
+    low = shrink(board.expand(1, 1, 64, 64))
+    assert low[..., 1:-1, 1:-1].abs().max() < 1e-6
+
+
+def test_shrinking_by_bilinear_is_a_triangle_over_eight_pixels():
+    x = torch.zeros(1, 1, 64, 64)
+    x[..., 8:10, :] = 1  # rows 8 and 9 lie 1.5 and 0.5 before the centre 9.5 + 0.5 of row 2
+    triangle = torch.tensor([0.5, 1.5, 2.5, 3.5, 3.5, 2.5, 1.5, 0.5]) / 16  # over rows 6 to 13
+    assert shrink(x)[0, 0, 2, 5].item() == pytest.approx(triangle[2:4].sum().item(), abs=1e-6)
+
+
+# A step
+
+
+def test_without_an_adversarial_loss_there_is_no_d(build, monkeypatch):
+    trainer = build(adversarial_weight=0.0)
+    before = {k: v.clone() for k, v in trainer.D.state_dict().items()}
+    monkeypatch.setattr(trainer, "play_D", lambda x: pytest.fail("D was asked"))
+    scalars = trainer.train_step(trainer.batches()(0))
+    assert set(scalars) == {"reconstruction_loss"}
+    assert set(trainer.networks) == set(trainer.optimizers) == {"G"}
+    assert all(torch.equal(v, trainer.D.state_dict()[k]) for k, v in before.items())
+
+
+def test_g_is_run_once_a_step_and_learns_from_the_weighted_sum(build):
+    trainer = build(reconstruction="l1", reconstruction_weight=3.0, adversarial_weight=0.5)
+    calls = []
+    play = trainer.play_G
+    trainer.play_G = lambda low: calls.append(1) or play(low)
+    found = []
+    trainer.optimizers["G"].register_step_pre_hook(
+        lambda optimizer, *_: found.append(optimizer.param_groups[0]["params"][0].grad.clone())
+    )
+    batch = trainer.batches()(0)
+    scalars = trainer.train_step(batch)
+    assert len(calls) == 1
+    assert all(p.requires_grad for p in trainer.D.parameters())
+    again = build(reconstruction="l1", reconstruction_weight=3.0, adversarial_weight=0.5)
+    low = again.shrunk(batch.x)
+    fake, _ = again.update_discriminator(batch.x, low, index=0)
+    logits = again.D.logits(fake)
+    loss = 3 * (fake - batch.x).abs().mean() + 0.5 * F.softplus(-logits).mean()
+    (gradient,) = torch.autograd.grad(loss, next(again.G.parameters()))
+    assert torch.allclose(found[0], gradient, rtol=1e-4, atol=1e-8)
+    assert scalars["reconstruction_loss"].item() == pytest.approx(
+        (fake - batch.x).abs().mean().item(), rel=1e-5
+    )
+
+
+def test_the_perceptual_loss_teaches_g_and_leaves_vgg_alone(build, monkeypatch):
+    maps = VGGMaps("relu2_2")
+    monkeypatch.setattr("systems.srgan.load_vgg_maps", lambda *_: maps)
+    trainer = build(adversarial_weight=0.0, reconstruction_weight=0.0, perceptual_weight=1.0)
+    before = [p.clone() for p in maps.parameters()]
+    first = next(trainer.G.parameters()).clone()
+    scalars = trainer.train_step(trainer.batches()(0))
+    assert scalars["perceptual_loss"] > 0
+    assert not torch.equal(first, next(trainer.G.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(before, maps.parameters(), strict=True))
+    assert set(trainer.networks) == {"G"}
+
+
+def test_vgg_takes_the_first_convolutions_of_the_backbone(monkeypatch):
+    whole = [m for m in VGGMaps("relu4_3").modules() if isinstance(m, nn.Conv2d)]
+    state = [t.detach().clone() for conv in whole for t in (conv.weight, conv.bias)]
+    monkeypatch.setattr(perceptual, "find_backbone", lambda net: state)
+    maps = perceptual.load_vgg_maps("cpu", "relu2_2")
+    assert maps(torch.zeros(1, 1, 32, 32)).shape == (1, 128, 16, 16)
+    convs = [m for m in maps.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 4
+    assert all(torch.equal(c.weight, w.weight) for c, w in zip(convs, whole, strict=False))
+    x = random_images(1, 3, 32, 32)
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    y = ((x + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    first = F.relu(F.conv2d(y, state[0], state[1], padding=1))
+    assert torch.allclose(maps.layers[:2](y), first, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"fresh_noise": True}, "G has no noise"),
+        ({"adversarial_weight": 0.0, "feature_matching_weight": 1.0}, "trains none"),
+        ({"adversarial_weight": 0.0, "d_steps": 2}, "has no D"),
+        ({"adversarial_weight": 0.0, "reconstruction_weight": 0.0}, "G has no loss"),
+        ({"upscale": "x"}, "needs --out"),
+        ({"out": "x"}, "belongs to --upscale"),
+        ({"loss": "bcee"}, "one of bce"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, told):
+    with pytest.raises(UserError, match=told):
+        SRGANConfig(**settings)
+
+
+def test_the_preset_course_is_the_source_and_the_default():
+    config = parse(["--model", "srgan", "--preset", "course"], {"srgan": SRGANConfig}, "")
+    assert config == SRGANConfig(model="srgan")
+    assert config.num_training_steps == 100 * 20_000 // config.batch_size
+    assert (config.loss, config.learning_rate, config.batch_size) == ("bce", 2e-4, 32)
+    assert config.reconstruction_weight == config.adversarial_weight == 1
+    for name in PRESETS:
+        SRGANConfig(**PRESETS[name])
+
+
+# Scores
+
+
+def test_an_image_with_itself():
+    x = to_bytes(random_images(3, 3, 64, 64))
+    assert mse(x, x).tolist() == [0, 0, 0]
+    assert ssim(x, x).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+    assert psnr(x, x).tolist() == pytest.approx([10 * math.log10(12 * 255**2)] * 3, abs=1e-3)
+    pytest.importorskip("lpips")
+    lpips = LPIPS(untrained_lpips("alex"), "")
+    assert lpips(x, x).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+def test_psnr_of_a_known_noise():
+    """A shift by 51 of 255 is 0.2: MSE 0.04, 13.979 dB; Gaussian noise of that size comes near."""
+    x = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
+    assert mse(x, x + 51).tolist() == pytest.approx([0.04] * 2, abs=1e-7)
+    assert psnr(x, x + 51).tolist() == pytest.approx([-10 * math.log10(0.04)] * 2, abs=1e-4)
+    noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 20
+    grey = torch.full(noise.shape, 128.0)
+    noisy = (grey + noise).round().clamp(0, 255).byte()
+    assert psnr(grey.byte(), noisy).mean().item() == pytest.approx(22.11, abs=0.1)
+
+
+def test_ssim_of_constants_is_its_luminance_term():
+    a, b = 60, 180
+    x, y = (torch.full((1, 1, 16, 16), v, dtype=torch.uint8) for v in (a, b))
+    c1, a, b = 0.01**2, a / 255, b / 255
+    assert ssim(x, y).item() == pytest.approx((2 * a * b + c1) / (a * a + b * b + c1), abs=1e-6)
+
+
+def test_ssim_agrees_with_a_second_implementation():
+    """Window by window, from the definitions, in NumPy."""
+    x, y = (to_bytes(random_images(1, 1, 14, 13, seed=s)) for s in (0, 1))
+    a, b = (t[0, 0].numpy().astype(float) / 255 for t in (x, y))
+    g = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    w = np.outer(g, g) / g.sum() ** 2
+    values = []
+    for i in range(4):
+        for j in range(3):
+            p, q = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+            m, n = (w * p).sum(), (w * q).sum()
+            vp, vq = (w * (p - m) ** 2).sum(), (w * (q - n) ** 2).sum()
+            cov = (w * (p - m) * (q - n)).sum()
+            top = (2 * m * n + 1e-4) * (2 * cov + 9e-4)
+            values.append(top / ((m * m + n * n + 1e-4) * (vp + vq + 9e-4)))
+    assert ssim(x, y).item() == pytest.approx(np.mean(values), abs=1e-6)
+
+
+def test_ssim_agrees_with_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    x, y = (to_bytes(random_images(1, 3, 32, 32, seed=s)) for s in (0, 1))
+    wanted = metrics.structural_similarity(
+        *(t[0].numpy() for t in (x, y)), channel_axis=0, data_range=255, gaussian_weights=True,
+        sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    assert ssim(x, y).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_scores_are_over_all_test_images_beside_the_untrained(build, monkeypatch):
+    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    trainer = build()
+    trainer.upscaled = lambda low, G=None: enlarge(low, "bicubic")
+    results = {r["metric"]: r for r in restoration_scores(trainer)}
+    assert set(results) == {
+        m + u for m in ("mse", "psnr", "ssim") for u in ("", "_nearest", "_bilinear", "_bicubic")
+    }
+    for name in ("mse", "psnr", "ssim"):
+        assert results[name]["value"] == results[f"{name}_bicubic"]["value"]
+        assert results[f"{name}_bilinear"]["of_bilinear"] == 1
+    assert all(r["n"] == 140 and r["error"] > 0 for r in results.values())
+    data, _ = trainer.held_out()
+    made = to_bytes(enlarge(trainer.shrunk(data.images.float() / 127.5 - 1)))
+    values = mse(made, data.images)
+    assert results["mse_bilinear"]["value"] == pytest.approx(values.mean().item(), rel=1e-5)
+    error = values.std() / 140**0.5
+    assert results["mse_bilinear"]["error"] == pytest.approx(error.item(), rel=1e-4)
+
+
+def refuse_weights(*_):
+    raise UserError("no weights")
+
+
+def test_generated_images_are_the_test_images_enlarged(build):
+    trainer = build()
+    trainer.sampled_generator = lambda: nn.Upsample(scale_factor=4)
+    images = torch.cat(list(trainer.generate(150, seed=3)))
+    assert torch.equal(images[:10], images[140:])  # 140 test images, which come round
+    data, _ = trainer.held_out()
+    wanted = to_bytes(UPSCALERS["nearest"](trainer.shrunk(data.images.float() / 127.5 - 1)))
+    assert {i.numpy().tobytes() for i in images} == {w.numpy().tobytes() for w in wanted}
+
+
+# Pictures of any size
+
+
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (37, 5), (50, 64)])
+@pytest.mark.parametrize("name", ["nearest", "bilinear"])
+def test_tiles_reproduce_the_untiled_picture(size, name):
+    """Both look at most a pixel beyond, and mirroring repeats the edge as bilinear does."""
+    picture = random_images(3, *size)
+    tiles = []
+    made = upscale_in_tiles(picture, UPSCALERS[name], progress=tiles.append, batch_size=5)
+    assert made.shape == (3, 4 * size[0], 4 * size[1])
+    assert torch.allclose(made, UPSCALERS[name](picture[None])[0], atol=1e-5)
+    assert sum(tiles) == count_tiles(*size)
+
+
+def test_tiles_leave_no_seam_where_a_network_sees_its_own_padding():
+    """A border of garbage as wide as MARGIN in every tile does not show."""
+
+    def spoilt(low):
+        made = enlarge(low)
+        edge = torch.ones_like(made, dtype=torch.bool)
+        edge[..., 4 * MARGIN : -4 * MARGIN, 4 * MARGIN : -4 * MARGIN] = False
+        return made.masked_fill(edge, 100.0)
+
+    picture = random_images(1, 40, 23)
+    assert torch.allclose(upscale_in_tiles(picture, spoilt), enlarge(picture[None])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("tile", [8, 16, 32])
+def test_blending_weights_sum_to_one(tile):
+    row = blending_window(tile).diagonal().sqrt()
+    edge, core = 4 * MARGIN, 4 * (tile - 2 * MARGIN)
+    assert row[:edge].sum() == row[-edge:].sum() == 0
+    hill = row[edge:-edge]
+    assert torch.allclose(hill[: core // 2] + hill[core // 2 :], torch.ones(core // 2), atol=1e-6)
+
+
+def trained(tmp_path, data_dir, *more: str) -> list[str]:
+    flags = ["--model", "srgan", "--dataset", "emoji", "--image_size", "32", "--batch_size", "4"]
+    flags += ["--generator_hidden_dim", "4", "--discriminator_hidden_dim", "4", "--run", "sr"]
+    flags += ["--data_dir", str(data_dir), "--runs_dir", str(tmp_path / "runs"), "--no_cuda"]
+    assert main([*flags, "--do_train", "--no_score", "--num_training_steps", "2", *more]) == 0
+    return ["--run", "sr", "--runs_dir", str(tmp_path / "runs"), "--data_dir", str(data_dir)]
+
+
+def test_a_users_pictures_of_every_kind(tmp_path, data_dir, capsys):
+    run = trained(tmp_path, data_dir)
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    (photos / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (21, 33, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(photos / "odd.png")
+    Image.fromarray(colours[..., 0]).save(photos / "deep" / "grey.jpg")
+    Image.fromarray(colours[:3, :2]).save(photos / "tiny.png")
+    clear = np.dstack([colours, np.zeros((21, 33), np.uint8)])
+    Image.fromarray(clear).save(photos / "clear.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(colours).save(photos / "turned.jpg", exif=exif)
+    (photos / "torn.png").write_bytes(b"no picture")
+    assert main([*run, "--upscale", str(photos), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "5 pictures, 4 times as wide and as high" in told
+    assert "skipped 1 unreadable: torn.png" in told
+    sizes = {"odd.png": (132, 84), "deep/grey.jpg": (132, 84), "tiny.png": (8, 12),
+             "clear.png": (132, 84), "turned.jpg": (84, 132)}  # fmt: skip
+    modes = {"deep/grey.jpg": "L", "clear.png": "L"}
+    for name, size in sizes.items():
+        with Image.open(out / name) as image:
+            assert (image.size, image.mode) == (size, modes.get(name, "RGB"))
+    one = tmp_path / "one"
+    assert main([*run, "--upscale", str(photos / "o*.png"), "--out", str(one)]) == 0
+    assert [p.name for p in one.iterdir()] == ["odd.png"]
+    assert (one / "odd.png").read_bytes() == (out / "odd.png").read_bytes()
+
+
+def test_requests_that_cannot_be_met(tmp_path, data_dir, capsys):
+    run = trained(tmp_path, data_dir)
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "a.png").write_bytes(b"no picture")
+    (tmp_path / "file").write_text("")
+    out = ["--out", str(tmp_path / "out")]
+    cases = {
+        "found no picture": ["--upscale", str(tmp_path / "none*"), *out],
+        "no picture could be read": ["--upscale", str(torn), *out],
+        "is a file": ["--upscale", str(torn), "--out", str(tmp_path / "file")],
+        "name another": ["--upscale", str(torn), "--out", str(torn)],
+        "leave --do_train out": ["--do_train", "--upscale", str(torn), *out],
+    }
+    for told, flags in cases.items():
+        assert main([*run, *flags]) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_a_grey_model_enlarges_each_colour_by_itself(build):
+    from superres.files import upscale_picture
+
+    trainer = build()  # of a grey dataset
+    trainer.upscaled = lambda low, G=None: enlarge(low)
+    picture = random_images(3, 9, 20)
+    made = upscale_picture(trainer, trainer.G, picture, "x")
+    assert torch.allclose(made, enlarge(picture[None])[0], atol=1e-5)
+
+
+def test_a_grey_picture_stays_grey_in_a_model_of_colours(build):
+    from superres.files import upscale_picture
+
+    trainer = build(dataset="emoji")
+    tint = torch.tensor([0.1, 0.0, -0.1]).view(3, 1, 1)
+    trainer.upscaled = lambda low, G=None: enlarge(low * 0.5) + tint
+    picture = random_images(1, 9, 20)
+    made = upscale_picture(trainer, trainer.G, picture, "x")
+    assert made.shape == (1, 36, 80)
+    assert torch.allclose(made, enlarge(picture[None] * 0.5)[0], atol=1e-5)
+
+
+# Data
+
+
+def save_images(folder, sizes, mode="RGB"):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i, (width, height) in enumerate(sizes):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{i}.png")
+
+
+def test_a_folder_with_a_test_split_and_odd_sizes(build, tmp_path):
+    save_images(tmp_path / "set" / "train", [(33, 47), (40, 32), (64, 65)])
+    save_images(tmp_path / "set" / "test", [(32, 32), (51, 37)])
+    trainer = build(dataset="folder", folder=str(tmp_path / "set"), data_dir=str(tmp_path))
+    scalars = trainer.train_step(trainer.batches()(0))  # 4 of 3 images: an epoch and a piece
+    assert all(math.isfinite(float(v)) for v in scalars.values())
+    assert trainer.sample_images()["samples"].shape == (3, 2 * 34 + 2, 3 * 34 + 2)
+    assert trainer.sample_images()["fixed_input"].shape == (3, 34 + 2, 3 * 34 + 2)
+    data, split = trainer.held_out()
+    assert (len(data), split) == (2, "test")
+
+
+def test_a_folder_without_test_images_is_scored_on_what_it_has(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    save_images(tmp_path / "set", [(32, 32)] * 3, mode="L")
+    trainer = build(dataset="folder", folder=str(tmp_path / "set"), data_dir=str(tmp_path))
+    assert trainer.channels == 1
+    assert "3 training images" in restoration_scores(trainer)[0]["about"]
+
+
+def test_an_image_below_the_size_is_refused_by_name(build, tmp_path):
+    save_images(tmp_path / "set", [(64, 64), (15, 64)])
+    with pytest.raises(UserError, match=r"1\.png is 15x64, smaller than --image_size 32"):
+        build(dataset="folder", folder=str(tmp_path / "set"), data_dir=str(tmp_path)).batches()
+
+
+# Scripts
+
+
+def test_the_plain_loop_has_the_courses_networks_and_its_step_runs(tmp_path):
+    G, D = bench_srgan.PlainG(), bench_srgan.plain_discriminator()
+    biases = sum(b for _, b in ENCODER)  # which a norm takes away again
+    assert count_parameters(G) == 6_280_100 + biases + sum(b for _, b in DECODER)
+    assert count_parameters(D) == 2_793_408 + biases + 1
+    bench_srgan.make_images(tmp_path / "noise")
+    args = SimpleNamespace(device="cpu")
+    config = bench_srgan.srgan_config(args, tmp_path, "--batch_size 2")
+    next(bench_srgan.plain_loop(config, torch.device("cpu")))
+    assert bench_srgan.step_flops(config) > 2 * 2 * 113e6 * 3  # G alone, there and back
+
+
+def test_the_tradeoff_orders_runs_by_weight_and_shows_bilinear(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    for name, weight, value in (("b", 1.0, 0.02), ("a", 0.0, 0.01)):
+        (tmp_path / name).mkdir()
+        save_config(SRGANConfig(adversarial_weight=weight), tmp_path / name / "config.json")
+        lines = [
+            {"metric": m + u, "value": value, "error": 0.001, "step": step, "of_bilinear": 0.5}
+            for step in (5, 10)
+            for m in ("mse", "lpips")
+            for u in ("", "_nearest", "_bilinear", "_bicubic")
+        ]
+        text = "\n".join(map(json.dumps, lines)) + "\n"
+        (tmp_path / name / "results.jsonl").write_text(text)
+    out = tmp_path / "curve.png"
+    runs = [str(tmp_path / "b"), str(tmp_path / "a")]
+    assert tradeoff.main([*runs, "--out", str(out)]) == 0
+    table = capsys.readouterr().out
+    names = [line.split("|")[1].strip() for line in table.splitlines()[2:7]]
+    trained = [f"adversarial_weight {w}, 10 steps" for w in (0, 1)]
+    assert names == ["nearest", "bilinear", "bicubic", *trained]
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+    (tmp_path / "a" / "results.jsonl").write_text("")
+    assert tradeoff.main([*runs, "--out", str(out)]) == 1
+    assert "has no scores" in capsys.readouterr().err
+
+
+def test_a_strip_of_five_stages(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in range(10, 110, 10):
+        picture = Image.new("RGB", (200, 68), (step, 0, 0))
+        picture.save(tmp_path / "samples" / f"fixed_input-{step:07d}.png")
+    assert evolution.main([str(tmp_path), "--strip", "5", "--tag", "fixed_input"]) == 0
+    with Image.open(tmp_path / "strip.png") as strip:
+        reds = [strip.getpixel((100, 82 * i + 40))[0] for i in range(5)]
+        assert strip.size == (200, 5 * 82)
+    assert reds == [10, 30, 50, 80, 100]
+
+
+def test_there_is_no_noise_to_interpolate_in(build):
+    with pytest.raises(UserError, match="no noise"):
+        interpolate(build(), "line", pairs=1, images=2, extrapolate=0, seed=0)
