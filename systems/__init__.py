@@ -4,15 +4,15 @@ from systems.biggan import BigGAN
 from systems.cdcgan import CDCGAN
 from systems.cyclegan import CycleGAN
 from systems.dcgan import DCGAN
-from systems.vae import VAE
 from systems.srgan import SRGAN
+from systems.vae import VAE
 from trainer import Trainer
 
 SYSTEMS: dict[str, type[Trainer]] = {
     "dcgan": DCGAN,
     "cdcgan": CDCGAN,
     "cyclegan": CycleGAN,
-    "vae": VAE,
     "biggan": BigGAN,
+    "vae": VAE,
     "srgan": SRGAN,
 }

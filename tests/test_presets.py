@@ -108,7 +108,7 @@ def test_flags_come_before_the_preset():
         ({"emoji_style": "Apple"}, "belongs to --dataset emoji"),
         ({"dataset": "emoji", "small_images": "skip"}, "belongs to --dataset folder"),
         ({"dataset": "stl10", "collapse_every": 5}, "knows only the digits"),
-        ({"dataset": "cifar"}, "one of mnist, fashion, stl10, emoji, iclevr, folder"),
+        ({"dataset": "cifar"}, "one of mnist, fashion, cifar10, stl10, emoji, iclevr, folder"),
     ],
 )
 def test_settings_that_contradict_each_other(settings, told):
