@@ -25,6 +25,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import Parser, print_error
+from dataset import order
 from errors import UserError
 from inception import load_inception
 from prdc import MOST, features, real_features
@@ -49,7 +50,7 @@ from scripts.embedding_space import (
     tsne,
 )
 from scripts.interpolate import PATHS, grid_figure, pixel_change
-from scripts.public_biggan import load_public
+from scripts.public_biggan import load_public, share
 from scripts.saved_run import open_run
 from scripts.truncation import parse_truncations, sweep, sweep_figure, sweep_table
 from sources.image_folder import image_batches, image_paths
@@ -97,7 +98,7 @@ def show_space(page: Page, model: ClassModel, marked: list[tuple[int, int]], see
         panels[title] = points
     except UserError as error:
         print(error, file=sys.stderr)
-        page.text(str(error).capitalize())
+        page.text(str(error))
     page.picture(space_figure(panels, names, marked), "space.png", "the classes in two projections")
     pairs = pairs_of(r)
     page.file("pairs.csv", pairs_csv(pairs, names))
@@ -196,7 +197,8 @@ def examine(model: ClassModel, args: argparse.Namespace, title: str) -> Page:
 def real_images(model: ClassModel, extractor: nn.Module, args: argparse.Namespace) -> Tensor:
     """Features (N, d) of --n training images, or of those of --real."""
     if args.real:
-        paths = image_paths(Path(args.real))[: args.n]
+        found = image_paths(Path(args.real))  # by name, which may mean by class
+        paths = [found[i] for i in order(len(found), 0, 0)[: args.n].tolist()]
         return features(image_batches(paths, 50), extractor, len(paths), f"images of {args.real}")
     if args.weights:
         raise UserError(
@@ -211,6 +213,8 @@ def open_model(args: argparse.Namespace) -> tuple[ClassModel, str, Path]:
         raise UserError("wanted one of a run's folder, such as runs/NAME, and --weights FILE.")
     if args.weights:
         path = Path(args.weights)
+        for truncation in (args.truncation, *args.truncations):
+            share(truncation)  # refused before minutes of work
         return load_public(path), path.name, path.parent / f"{path.stem}-embeddings"
     trainer = open_run(args.run_dir, data_dir=args.data_dir)
     if not hasattr(trainer, "embeddings"):

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from conftest import PixelMeans
+from PIL import Image
 from torch import Tensor, nn
 
 from dataset import ImageData
@@ -382,13 +383,24 @@ def test_without_the_package_a_sentence_says_how_to_get_it(weights, monkeypatch)
         load_public(weights)
 
 
-def test_the_command_on_public_weights(package, weights, tmp_path, capsys):
+@pytest.mark.filterwarnings("ignore:10 images for 16 features")
+def test_the_command_on_public_weights(package, weights, tmp_path, monkeypatch, capsys):
     flags = ["--pairs", "1,2", "--within", "1", "--columns", "2", "--rows", "1"]
     assert script.main(["--weights", str(weights), *flags]) == 0
     out = tmp_path / "tiny-pytorch_model-embeddings"
     assert (out / "space.png").is_file()
     assert script.main(["--weights", str(weights), "--truncations", "1"]) == 1
     assert "--real FOLDER" in capsys.readouterr().err
+    assert script.main(["--weights", str(weights), "--truncations", "2"]) == 1
+    assert "take one in (0, 1]" in capsys.readouterr().err
+    real = tmp_path / "real"
+    real.mkdir()
+    for i in range(12):
+        Image.new("RGB", (9, 9), (20 * i, 90, 200 - 9 * i)).save(real / f"{i}.png")
+    monkeypatch.setattr(script, "load_inception", lambda *_: PixelMeans())
+    more = ["--truncations", "1,0.5", "--real", str(real), "--n", "10"]
+    assert script.main(["--weights", str(weights), *flags, *more]) == 0
+    assert json.loads((out / "truncation.json").read_text())["n"] == 10
 
 
 def test_the_packages_own_network(tmp_path):
