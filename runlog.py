@@ -170,14 +170,17 @@ def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) ->
     return False
 
 
-def record(run_dir: Path, result: dict[str, Any]) -> None:
-    """A result to results.jsonl, and to TensorBoard unless this very point stands there already."""
+def record(run_dir: Path, results: list[dict[str, Any]]) -> None:
+    """Results to results.jsonl, and to TensorBoard but for points that stand there already."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    tag, value = point_of(result)
-    if not has_event(run_dir, tag, result["step"], value):
+    points = [(*point_of(result), result["step"]) for result in results]
+    new = [(tag, v, step) for tag, v, step in points if not has_event(run_dir, tag, step, v)]
+    if new:  # in one event file
         with SummaryWriter(run_dir) as writer:
-            writer.add_scalar(tag, value, result["step"])
-    append_result(run_dir, result)
+            for point in new:
+                writer.add_scalar(*point)
+    for result in results:
+        append_result(run_dir, result)
 
 
 def keep(log: RunLog, result: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from errors import UserError
 from fid import PROTOCOLS, Protocol, frechet_distance
 from inception import WEIGHTS_DIGEST, load_inception
 from kid import kid_with_error
+from runlog import read_scalars
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 
@@ -375,6 +376,18 @@ def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys, monkeypatch)
     assert {"seed", "step", "device", "git_commit"} <= accuracy.keys()
     assert "accuracy 0.875 ± 0.01 (of 8 images)" in capsys.readouterr().out
     assert [line["metric"] for line in lines(trainer)] == ["fid", "accuracy"]
+
+
+def test_many_scores_of_a_system_make_one_event_file(trainer, monkeypatch):
+    own = [{"metric": f"own_{i}", "value": float(i), "error": 0.0} for i in range(5)]
+    monkeypatch.setattr(trainer, "evaluate", lambda extractor: own)
+    score.score(trainer)
+    files = list(trainer.config.run_dir.glob("events.out.tfevents.*"))
+    assert len(files) == 2  # the FID's, which is kept before the rest, and theirs
+    curves = read_scalars(trainer.config.run_dir)
+    assert [curves[f"own_{i}"] for i in range(5)] == [[(0, float(i))] for i in range(5)]
+    score.score(trainer)
+    assert list(trainer.config.run_dir.glob("events.out.tfevents.*")) == files
 
 
 def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer, monkeypatch):
