@@ -52,7 +52,7 @@ def upscale_files(system: Upscaler) -> None:
     if not n:
         raise UserError(f"--upscale {config.upscale}: no picture could be read{skipped}.")
     print(f"{n:,} pictures, {SCALE} times as wide and as high, in {out}/{skipped}")
-    print("  (transparency was put on white)")
+    print("  (transparent parts, if any, are on white)")
 
 
 def find_pictures(source: str, out: Path) -> tuple[Path, list[str]]:
