@@ -138,11 +138,11 @@ def test_samples_are_grids_in_range_and_leave_the_networks_alone(name, variant, 
 
 @each_variant
 def test_generated_images_are_bytes(name, variant, build):
-    config = build(name, **variant).config
-    images = torch.cat(list(build(name, **variant).generate(7, seed=0)))
+    trainer = build(name, **variant)
+    images = torch.cat(list(trainer.generate(7, seed=0)))
     assert images.dtype == torch.uint8
     assert images.shape[0] == 7
-    assert images.shape[-2:] == (config.image_size, config.image_size)
+    assert images.shape[-2:] == (trainer.score_size, trainer.score_size)
 
 
 @each_variant
