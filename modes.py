@@ -71,3 +71,14 @@ def sampling(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         network.train(was_training)
+
+
+class Paired(nn.Module):
+    """G of the pair (z, y) as one argument, which is how torch's update_bn passes a batch on."""
+
+    def __init__(self, G: nn.Module) -> None:
+        super().__init__()
+        self.G = G
+
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        return self.G(*pair)

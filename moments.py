@@ -50,6 +50,13 @@ class Moments:
         zeros = torch.zeros(dims, dims, dtype=torch.float64, device=device)
         return cls(0, zeros[0].clone(), zeros)
 
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        """Of features (n, d), on their device."""
+        moments = cls.empty(features.shape[1], features.device)
+        moments.update(features)
+        return moments
+
     @property
     def dims(self) -> int:
         return len(self.mean)

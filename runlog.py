@@ -27,6 +27,8 @@ from config import Config, save_config
 from distributed import rank
 from errors import UserError
 
+Result = dict[str, Any]  # a score: "metric", "value", mostly "error", "n", "about"
+
 FRAME = 16  # bytes around a record: its length, that length's checksum, the payload's checksum
 
 
@@ -208,6 +210,14 @@ def point_of(result: dict[str, Any]) -> tuple[str, float]:
     marks = [word for word in words if word not in (usual, "fp32")]
     value = struct.unpack("f", struct.pack("f", result["value"]))[0]
     return "_".join([result["metric"], *marks]), value
+
+
+def mean_result(metric: str, values: Tensor, about: str) -> Result:
+    """Mean of values (n,), one an image, with its standard error."""
+    values = values.double()
+    n = len(values)
+    error = (values.std() / n**0.5).item()
+    return {"metric": metric, "value": values.mean().item(), "error": error, "n": n, "about": about}
 
 
 def plain(result: dict[str, Any]) -> dict[str, Any]:

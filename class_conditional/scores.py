@@ -5,7 +5,6 @@ SCORES is what BigGAN.evaluate runs, in this order.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,7 @@ from fid import GROUPS, PROTOCOLS, fid_with_error
 from moments import Moments
 from prdc import chosen_images, features, manifold_scores
 from prdc import results as prdc_results
-
-Result = dict[str, Any]
+from runlog import Result
 
 MOST_CLASSES = 20  # whose FIDs are taken one by one
 LEAST_IMAGES = 2 * GROUPS  # of a class, on both sides
@@ -82,8 +80,8 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
     """
     results, values = [], []
     for k, (real, fake) in enumerate(pairs):
-        groups = [moments_of(fake[g::GROUPS]) for g in range(GROUPS)]
-        value, error = fid_with_error(moments_of(real), groups)
+        groups = [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)]
+        value, error = fid_with_error(Moments.of(real), groups)
         values.append((value, error))
         about = f"{names[k]}: {len(fake)} generated images, {len(real)} of the training split"
         results.append(
@@ -98,12 +96,6 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
 def mean_of(values: Tensor) -> tuple[float, float]:
     """Of (K, 2) values and independent errors."""
     return values[:, 0].mean().item(), values[:, 1].square().sum().sqrt().item() / len(values)
-
-
-def moments_of(x: Tensor) -> Moments:
-    moments = Moments.empty(x.shape[1])
-    moments.update(x)
-    return moments
 
 
 def images_a_class(trainer: ClassConditionalTrainer) -> int:

@@ -16,12 +16,11 @@ from torchvision.utils import make_grid
 from class_conditional.networks import BigGANGenerator, ProjectionDiscriminator
 from class_conditional.sampling import balanced, draw
 from class_conditional.spectral import orthogonal_penalty
-from conditional.networks import Paired
 from dataset import Batch, Batches, ImageData, to_bytes
 from distributed import shard, world
 from gan_config import GANConfig
 from losses import mean_probability
-from modes import frozen, sampling
+from modes import Paired, frozen, sampling
 from seeding import generator
 from trainer import GANTrainer
 

@@ -91,17 +91,6 @@ def decoded(label_names: Tensor) -> tuple[str, ...]:
     return tuple(bytes(label_names.tolist()).rstrip(b"\0").decode().split("\n"))
 
 
-class Paired(nn.Module):
-    """G of the pair (z, y) as one argument, which is how torch's update_bn passes a batch on."""
-
-    def __init__(self, G: nn.Module) -> None:
-        super().__init__()
-        self.G = G
-
-    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
-        return self.G(*pair)
-
-
 class ConditionalDiscriminator(nn.Module):
     """image x (N, C, S, S) in [-1, 1], y (N, L) -> probability (N,) that x is real and shows y.
 

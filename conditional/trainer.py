@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import dataset
-from conditional.networks import ConditionalDiscriminator, ConditionalGenerator, Paired
+from conditional.networks import ConditionalDiscriminator, ConditionalGenerator
 from dataset import Batch
 from distributed import shard
 from gan_config import GANConfig
 from losses import mean_probability
-from modes import frozen, in_training_form, sampling
+from modes import Paired, frozen, in_training_form, sampling
 from seeding import generator
 from trainer import GANTrainer
 

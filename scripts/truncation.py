@@ -54,21 +54,15 @@ def sweep(
     model: ClassModel, truncations: list[float], real: Tensor, extractor: nn.Module, *, seed: int
 ) -> list[Row]:
     """A row a truncation: as many images as real features (N, d), against those."""
-    moments, n, rows = moments_of(real), len(real), []
+    moments, n, rows = Moments.of(real), len(real), []
     for t in truncations:
         images = generated(model, n, t, seed)
         fake = features(images, extractor, n, f"truncation {in_words(t)}")
-        groups = [moments_of(fake[g::GROUPS]) for g in range(min(GROUPS, n))]
+        groups = [Moments.of(fake[g::GROUPS]) for g in range(min(GROUPS, n))]
         found = {"fid": fid_with_error(moments, groups)} | prdc(real, fake, k=K)
         rows.append({"truncation": t, **{m: dict(zip(("value", "error"), found[m], strict=True))
                                          for m in MEASURES}})  # fmt: skip
     return rows
-
-
-def moments_of(x: Tensor) -> Moments:
-    moments = Moments.empty(x.shape[1], x.device)
-    moments.update(x)
-    return moments
 
 
 def in_words(truncation: float) -> str:

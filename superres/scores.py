@@ -6,7 +6,7 @@ MSE and PSNR are of RGB (or grey) values in [0, 1], no border is cut off. docs/s
 
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,13 @@ from config import Config
 from dataset import ImageData, to_bytes, to_signed
 from errors import UserError
 from perceptual import load_lpips
+from runlog import Result, mean_result
 from superres.resampling import UPSCALERS
 
 BATCH_SIZE = 50
 ROUNDING = 1 / 12 / 255**2  # the mean squared error that rounding to bytes makes by itself
 
-Result = dict[str, Any]
+
 Measure = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -119,15 +120,9 @@ def restoration_scores(system: Upscaler) -> list[Result]:
 
 def in_a_result(name: str, mark: str, values: dict[tuple[str, str], Tensor], split: str) -> Result:
     """Mean of one value an image with its standard error, and what it is of bilinear's mean."""
-    own, n = values[name, mark].double(), len(values[name, mark])
-    ratio = own.mean().item() / values[name, "_bilinear"].double().mean().item()
-    who = mark.removeprefix("_") or "G"
-    return {
-        "metric": f"{name}{mark}",
-        "measure": name,
-        "value": own.mean().item(),
-        "error": (own.std() / n**0.5).item(),
-        "n": n,
-        "of_bilinear": ratio,
-        "about": f"{n:,} {split} images by {who}, {ratio:.3f}x bilinear's",
-    }
+    own = values[name, mark]
+    ratio = own.double().mean().item() / values[name, "_bilinear"].double().mean().item()
+    about = (
+        f"{len(own):,} {split} images by {mark.removeprefix('_') or 'G'}, {ratio:.3f}x bilinear's"
+    )
+    return mean_result(f"{name}{mark}", own, about) | {"measure": name, "of_bilinear": ratio}

@@ -12,7 +12,7 @@ from torch import nn
 import checkpoint
 from conditional.hold_out import chosen_combinations, without
 from conditional.label_scores import chance, in_a_table, report
-from conditional.networks import DISCRIMINATORS, ConditionalGenerator, Paired, Project, decoded
+from conditional.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
 from config import parse
 from dataset import Batches, ImageData
 from doctor import ILL, diagnose
@@ -20,6 +20,7 @@ from errors import UserError
 from game import SATURATES
 from GAN import count_parameters
 from main import serve
+from modes import Paired
 from runlog import NoLog
 from sources.iclevr import LABELS, multi_hot
 from systems.cdcgan import CDCGAN, PRESETS, CDCGANConfig

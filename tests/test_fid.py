@@ -33,12 +33,6 @@ def normal(n, d, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def moments_of(features):
-    moments = Moments.empty(features.shape[1])
-    moments.update(features)
-    return moments
-
-
 def random_cov(d, rank, seed):
     A = normal(d, rank, seed)
     return A @ A.T / rank
@@ -186,7 +180,7 @@ def jackknife_1d(n, groups, seed, mean=3.0, std=1.5):
     one = torch.ones(1, 1, dtype=torch.float64)
     real = Moments(10**9, torch.zeros(1, dtype=torch.float64), one)
     x = mean + std * normal(n, 1, seed)
-    return fid_with_error(real, [moments_of(part) for part in x.split(n // groups)])
+    return fid_with_error(real, [Moments.of(part) for part in x.split(n // groups)])
 
 
 def delta_method(n, mean=3.0, std=1.5):
@@ -211,17 +205,17 @@ def test_ten_groups_are_right_on_average():
 
 
 def test_the_error_in_many_dimensions_is_the_spread_over_repetitions():
-    real = moments_of(normal(5000, 4, seed=10**6))
+    real = Moments.of(normal(5000, 4, seed=10**6))
     runs = [normal(400, 4, seed) + 0.5 for seed in range(60)]
-    results = [fid_with_error(real, [moments_of(x[g::10]) for g in range(10)]) for x in runs]
+    results = [fid_with_error(real, [Moments.of(x[g::10]) for g in range(10)]) for x in runs]
     values, errors = np.array(results).T
     assert math.sqrt((errors**2).mean()) == approx(values.std(ddof=1), rel=0.25)
 
 
 def test_an_error_needs_two_images_in_every_remainder():
-    real = moments_of(normal(10, 1))
-    one, empty = moments_of(normal(1, 1)), Moments.empty(1)
-    other = moments_of(normal(1, 1, seed=1))
+    real = Moments.of(normal(10, 1))
+    one, empty = Moments.of(normal(1, 1)), Moments.empty(1)
+    other = Moments.of(normal(1, 1, seed=1))
     value, error = fid_with_error(real, [one, other, empty])
     assert math.isfinite(value)
     assert math.isnan(error)
@@ -230,7 +224,7 @@ def test_an_error_needs_two_images_in_every_remainder():
 
 
 def test_fewer_images_than_features_warn_and_compute():
-    few, many = moments_of(normal(6, 6)), moments_of(normal(7, 6))
+    few, many = Moments.of(normal(6, 6)), Moments.of(normal(7, 6))
     with pytest.warns(UserWarning, match="6 images for 6 features.*biased upward; use >= 7"):
         value, _ = fid_with_error(many, [few])
     assert value == approx(frechet_distance(many.mean, many.cov, few.mean, few.cov))

@@ -14,12 +14,6 @@ def normal(n, d, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def moments_of(features):
-    moments = Moments.empty(features.shape[1])
-    moments.update(features)
-    return moments
-
-
 def mean_colour(images):
     """Stands in for Inception: (N, 3, H, W) -> (N, 3)."""
     return images.float().mean((2, 3))
@@ -41,7 +35,7 @@ def test_moments_in_pieces_are_np_cov():
 
 def test_merging_and_taking_out_undo_each_other():
     features = normal(100, 5) + 1e3
-    left, right = moments_of(features[:1]), moments_of(features[1:])
+    left, right = Moments.of(features[:1]), Moments.of(features[1:])
     both = left + right
     check_moments(both, features)
     check_moments(both.without(left), features[1:])
@@ -49,7 +43,7 @@ def test_merging_and_taking_out_undo_each_other():
 
 
 def test_saved_moments_come_back_bit_for_bit(tmp_path):
-    moments = moments_of(normal(10, 4))
+    moments = Moments.of(normal(10, 4))
     moments.save(tmp_path / "a.npz")
     loaded = Moments.load(tmp_path / "a.npz")
     assert loaded.n == 10
@@ -74,7 +68,7 @@ def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
 
 def test_save_to_nowhere_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
-        moments_of(normal(10, 4)).save(tmp_path / "missing" / "a.npz")
+        Moments.of(normal(10, 4)).save(tmp_path / "missing" / "a.npz")
 
 
 def test_neither_batch_size_nor_surplus_changes_the_groups():

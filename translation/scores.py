@@ -7,7 +7,7 @@ worth anything a translation must beat it. docs/cyclegan.md.
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from fid import GROUPS, fid_with_error
 from kid import MOST, kid_with_error
 from moments import Moments
 from perceptual import load_lpips
+from runlog import Result, mean_result
 from translation.unpaired import (
     DIRECTIONS,
     UnpairedConfig,
@@ -44,9 +45,6 @@ class Translator(Protocol):
     def translated(self, images: Tensor, direction: str) -> Tensor: ...
 
     def translations(self, images: Tensor, direction: str, chosen: Tensor) -> Iterator[Tensor]: ...
-
-
-Result = dict[str, Any]
 
 
 def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
@@ -84,19 +82,13 @@ def distances(
         "precision": extractor.precision,
         "weights_sha256": extractor.digest,
     }
-    moments = moments_of(real)
-    fid, fid_error = fid_with_error(moments, [moments_of(fake[g::GROUPS]) for g in range(GROUPS)])
+    moments = Moments.of(real)
+    fid, fid_error = fid_with_error(moments, [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)])
     kid, kid_error = kid_with_error(real, fake)
     return [
         {"metric": f"fid_{name}", "value": fid, "error": fid_error} | shared,
         {"metric": f"kid_{name}", "value": kid, "error": kid_error} | shared,
     ]
-
-
-def moments_of(x: Tensor) -> Moments:
-    moments = Moments.empty(x.shape[1])
-    moments.update(x)
-    return moments
 
 
 def chosen_images(translator: Translator, domain: str) -> tuple[Tensor, Tensor]:
@@ -151,21 +143,12 @@ def reconstruction_scores(translator: Translator) -> list[Result]:
             again = translator.translated(translator.translated(x, there), back)
             errors.append((x - again).abs().flatten(1).mean(1).cpu())
         kind = {"test": "test", "train": "training"}[split]
-        about = f"{source} to {target} and back, {{n:,}} {kind} images, of values in [-1, 1]"
-        results.append(mean_result(f"cycle_l1_{source.lower()}", torch.cat(errors), about))
+        values = torch.cat(errors)
+        about = (
+            f"{source} to {target} and back, {len(values):,} {kind} images, of values in [-1, 1]"
+        )
+        results.append(mean_result(f"cycle_l1_{source.lower()}", values, about))
     return results
-
-
-def mean_result(metric: str, values: Tensor, about: str) -> Result:
-    """Mean of values (n,), one an image, with its standard error. {n} in `about` becomes n."""
-    n = len(values)
-    return {
-        "metric": metric,
-        "value": values.mean().item(),
-        "error": (values.std() / n**0.5).item(),
-        "n": n,
-        "about": about.format(n=n),
-    }
 
 
 def paired_scores(translator: Translator) -> list[Result]:
@@ -195,7 +178,7 @@ def paired_scores(translator: Translator) -> list[Result]:
             ):
                 values = in_batches(measure, images, pairs.target)
                 about = (
-                    f"{{n:,}} {words} test emoji of {source} against their counterparts in"
+                    f"{len(values):,} {words} test emoji of {source} against their counterparts in"
                     f" {target}, {pairs.seen:,} of which were seen in training, unpaired"
                 )
                 result = mean_result(f"paired_{name}_{direction}{mark}", values, about)

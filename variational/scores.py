@@ -4,12 +4,13 @@ Everything goes in batches that bound the memory. The noise is a function of (se
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from runlog import Result, mean_result
 from seeding import generator
 from variational.bound import (
     Likelihood,
@@ -24,7 +25,6 @@ DECODED_AT_ONCE = 2000  # images x samples of the importance-weighted bound
 ACTIVE = 0.01  # variance of a unit's posterior mean over the data, Burda et al. 2016, sec. 5.2
 
 Network = Callable[[Tensor], Tensor]
-Result = dict[str, Any]
 
 
 class Terms(NamedTuple):
@@ -118,14 +118,6 @@ def batch_log_weights(
     z = reparametrised(mean, log_variance, noise)
     log_p_x = -nats(decoder(z), x.repeat_interleave(k, 0))
     return (log_p_x + log_normal(z) - log_normal(z, mean, log_variance)).view(len(x), k)
-
-
-def mean_result(metric: str, values: Tensor, about: str) -> Result:
-    """Mean of values (n,), one an image, with its standard error."""
-    values = values.double()
-    n = len(values)
-    error = (values.std() / n**0.5).item()
-    return {"metric": metric, "value": values.mean().item(), "error": error, "n": n, "about": about}
 
 
 def bound_results(terms: Terms, words: str) -> list[Result]:
