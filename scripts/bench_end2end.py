@@ -19,7 +19,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from errors import UserError
-from scripts.bench_limits import inception_flops, limits, peak_name
+from scripts.bench_limits import EMULATED, bf16_is_native, inception_flops, limits, peak_name
 from scripts.bench_peers import NOT_INSTALLED, write_weights
 from scripts.bench_timing import Contest, Rival
 
@@ -42,12 +42,18 @@ def our_command(a: Path, b: Path, weights: Path, device: str) -> list[str]:
     return [sys.executable, str(ROOT / "fid.py"), str(a), str(b), *flags]
 
 
+def our_bf16_command(a: Path, b: Path, weights: Path, device: str) -> list[str]:
+    return [*our_command(a, b, weights, device), "--fid_precision", "bf16"]
+
+
 def pytorch_fid_command(a: Path, b: Path, weights: Path, device: str) -> list[str]:
     """The weights reach it by TORCH_HOME."""
     return [sys.executable, "-m", "pytorch_fid", str(a), str(b), "--device", device]
 
 
-TOOLS = {"ours": our_command, "pytorch-fid": pytorch_fid_command}
+OURS, BF16, PEER = "ours", "ours, bf16", "pytorch-fid"
+TOOLS = {OURS: our_command, BF16: our_bf16_command, PEER: pytorch_fid_command}
+MOMENTS = {OURS: "fp32", BF16: "bf16", PEER: "fp32"}  # what each reads where a set is cached
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -77,28 +83,36 @@ def bench_end2end(args: argparse.Namespace, folder: Path) -> Contest:
     device = torch.device(args.device)
     weights = write_weights(folder, args.inception_weights)
     sets = [make_images(folder / name, n, seed=seed) for seed, name in enumerate("AB")]
-    contest = Contest("run", [], [], warm_up=False)
     tools = dict(TOOLS)
+    contest = Contest("run", [], [], warm_up=False)
     if find_spec("pytorch_fid") is None:
-        contest.left_out["pytorch-fid"] = NOT_INSTALLED
-        del tools["pytorch-fid"]
-    moments = [path.with_suffix(".npz") for path in sets]
-    for path, target in zip(sets, moments, strict=True):
-        run([*tools["ours"](path, target, weights, args.device), "--save-stats"], folder)
+        contest.left_out[PEER] = NOT_INSTALLED
+        del tools[PEER]
+    if BF16 in tools and not bf16_is_native(device):
+        contest.left_out[BF16] = EMULATED
+        del tools[BF16]
+    ours = [tool for tool in tools if tool != PEER]
+    moments = {}
+    for tool in ours:
+        targets = [path.with_suffix(f".{MOMENTS[tool]}.npz") for path in sets]
+        for path, target in zip(sets, targets, strict=True):
+            run([*tools[tool](path, target, weights, args.device), "--save-stats"], folder)
+        moments[MOMENTS[tool]] = targets
     for cached, words in CACHED.items():
-        paths = [*moments[:cached], *sets[cached:]]
         flops = (2 - cached) * n * inception_flops()
         for tool, command in tools.items():
+            paths = [*moments[MOMENTS[tool]][:cached], *sets[cached:]]
             name, argv = tool + words, command(*paths, weights, args.device)
 
             def work(name: str = name, argv: list[str] = argv) -> None:
                 contest.values[f"FID, {name}"] = fid_of(run(argv, folder))
 
-            limit = peak_name("fp32") if flops else ""
+            limit = peak_name(MOMENTS[tool]) if flops else ""
             contest.rivals.append(Rival(name, work, flops=flops, limit=limit))
-        if len(tools) > 1:
-            contest.pairs.append((f"ours{words}", f"pytorch-fid{words}"))
-    if len(tools) > 1:
-        contest.pairs.append(("ours, A cached", "pytorch-fid"))
-    contest.rivals += limits(["fp32"], device)
+    if PEER in tools:
+        contest.pairs += [
+            (tool + words, PEER + words) for tool in ours for words in CACHED.values()
+        ]
+        contest.pairs += [(f"{tool}, A cached", PEER) for tool in ours]
+    contest.rivals += limits([MOMENTS[tool] for tool in ours], device)
     return contest

@@ -26,9 +26,11 @@ from scripts.report_runs import (
     pooled_sd,
     varying,
 )
-from scripts.report_scores import PASS_MARK, fid_section
+from scripts.report_scores import PASS_MARK, fid_section, own_section
 
 TAGS = ("discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))")
+MOST_OTHERS = 4  # curves of a system's own
+HOMEWORK = ("latent_dim", "hidden_dim", *HIDDEN)
 MOST_GRIDS = 6  # of a run's samples over time
 
 
@@ -46,6 +48,7 @@ def content(
     sections = {
         "settings": settings_table(runs),
         "fid": fid_section(groups, names, protocol),
+        "own": own_section(groups),
         "effects": effects_section(groups),
         "runs": [run_section(run) for run in runs],
         "interpolation": isinstance(interpolation, dict)
@@ -62,7 +65,9 @@ def content(
         "made": made(runs),
         "summary": summary(runs, groups, diagnoses, collapse),
         "problems": problems,
-        "contents": CONTENTS,
+        "contents": [
+            (id, sections["effects"]["title"] if id == "effects" else name) for id, name in CONTENTS
+        ],
         "equilibrium_note": EQUILIBRIUM_NOTE,
     }
 
@@ -70,7 +75,8 @@ def content(
 CONTENTS = [
     ("settings", "Settings"),
     ("fid", "FID"),
-    ("effects", "What latent_dim and hidden_dim do"),
+    ("own", "Other scores"),
+    ("effects", ""),  # its title names the settings
     ("curves", "Curves"),
     ("samples", "Samples"),
     ("equilibrium", "The Nash equilibrium"),
@@ -145,8 +151,14 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def effects_section(groups: list[Group]) -> dict[str, Any]:
-    """Differences in FID of one setting at a time; what they are worth beside the seeds' spread."""
-    found = effects(groups, ("latent_dim", "hidden_dim", *HIDDEN))
+    """Differences in FID of one setting at a time; what they are worth beside the seeds' spread.
+
+    Of the homework's settings, but where none of them varies of those that do.
+    """
+    changed = varying([group for group in groups if group.values])
+    others = () if {*HOMEWORK} & {*changed} else tuple(changed)
+    title = f"What {' and '.join(others or HOMEWORK[:2])} do{'es' * (len(others) == 1)}"
+    found = effects(groups, others or HOMEWORK)
     rows = [
         {
             "factor": e.factor,
@@ -160,7 +172,8 @@ def effects_section(groups: list[Group]) -> dict[str, Any]:
         for e in found
     ]
     if not rows:
-        return {"rows": [], "sentences": ["No two scored runs differ in just one of these."]}
+        none = "No two scored runs differ in just one of these."
+        return {"title": title, "rows": [], "sentences": [none]}
     sentences = [mean_effect(found, f) for f in dict.fromkeys(e.factor for e in found)]
     sd = pooled_sd(groups)
     sentences.append(
@@ -170,7 +183,7 @@ def effects_section(groups: list[Group]) -> dict[str, Any]:
         else "Every setting was run with one seed, so that the spread over seeds is not known:"
         " small differences may be luck. Several seeds tell: scripts/sweep.py --seeds 3."
     )
-    return {"rows": rows, "sentences": sentences}
+    return {"title": title, "rows": rows, "sentences": sentences}
 
 
 def mean_effect(found: list[Any], factor: str) -> str:
@@ -186,13 +199,17 @@ def mean_effect(found: list[Any], factor: str) -> str:
 
 
 def run_section(run: Run) -> dict[str, Any]:
-    curves = [curve(run.name, tag, run.curves[tag]) for tag in TAGS if run.curves.get(tag)]
+    own = [tag for tag, points in run.curves.items() if tag not in TAGS and len(points) > 1]
+    own = [tag for tag in own if "/" not in tag and not tag.startswith(("fid", "kid"))]
+    tags = [tag for tag in TAGS if run.curves.get(tag)] + own[:MOST_OTHERS]
+    curves = [curve(run.name, tag, run.curves[tag]) for tag in tags]
     chosen = evenly(run.samples, MOST_GRIDS)
     return {
         "name": run.name,
         "curves": curves,
         "samples": [sample_picture(run, step, path) for step, path in chosen],
         "steps": [step for step, _ in chosen],
+        "fixed": run.fixed,
         "diagnosis": diagnose(run.curves, penalty=getattr(run.config, "penalty", "none")),
     }
 
@@ -205,7 +222,7 @@ def evenly(items: list[Any], most: int) -> list[Any]:
 
 
 def sample_picture(run: Run, step: int, path: Path) -> Picture:
-    alt = f"Grid of images that {run.name} makes of its fixed noise at step {step}"
+    alt = f"Grid of images that {run.name} makes of its {run.fixed} at step {step}"
     return Picture(f"{run.name}-{path.name}", alt, compact(path.read_bytes(), colours=0))
 
 

@@ -38,6 +38,22 @@ class Run:
     kid: dict[str, Any] | None = None
 
     @property
+    def own(self) -> dict[str, dict[str, Any]]:
+        """Newest result by metric of those that only this run's system has, at its last step."""
+        return {
+            r["metric"]: r
+            for r in self.results
+            if r.get("step") == self.trainer.step
+            and r.get("value") is not None
+            and r.get("metric") not in (None, "fid", "kid")
+        }
+
+    @property
+    def fixed(self) -> str:
+        """What its sample grids are made from."""
+        return "fixed noise" if hasattr(self.config, "latent_dim") else "fixed images"
+
+    @property
     def config(self) -> Config:
         return self.trainer.config
 

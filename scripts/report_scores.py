@@ -43,6 +43,30 @@ def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None
     return {"rows": rows, "plot": plot, "note": " ".join(notes), "kid": kid}
 
 
+def own_section(groups: list[Group]) -> dict[str, Any]:
+    """The scores that FID and KID are not: a row a metric, a column a group that has any."""
+    scored = [group for group in groups if any(run.own for run in group.runs)]
+    names = varying(scored)
+    metrics = dict.fromkeys(m for group in scored for run in group.runs for m in run.own)
+    return {
+        "columns": [label(group, names) for group in scored],
+        "rows": [[metric, *(own_cell(group, metric) for group in scored)] for metric in metrics],
+    }
+
+
+def own_cell(group: Group, metric: str) -> str:
+    """Value ± error of one seed; mean, sd and number of several."""
+    found = [run.own[metric] for run in group.runs if metric in run.own]
+    if not found:
+        return ""
+    values = [float(result["value"]) for result in found]
+    mean = f"{statistics.fmean(values):.4g}"
+    if len(values) > 1:
+        return f"{mean} (sd {statistics.stdev(values):.2g}, {len(values)} seeds)"
+    error = found[0].get("error")
+    return mean if error is None else f"{mean} ± {error:.2g}"
+
+
 def kid_rows(groups: list[Group]) -> list[dict[str, str]]:
     """Of the groups that have a KID, the lowest first, told apart among themselves."""
     scored = [group for group in groups if group.scores("kid")]

@@ -231,6 +231,10 @@ def names(report: dict) -> list[str]:
     return [row["name"] for row in report["rows"]]
 
 
+def row_of(report: dict, name: str) -> dict:
+    return next(row for row in report["rows"] if row["name"] == name)
+
+
 def test_train(bench, data_dir):
     tiny = ("--dataset", "fashion", "--data_dir", data_dir, "--hidden_dim", 4)
     report = bench("train", *tiny, "--steps", 1, "--ours=", "--ours=--ema 0.9")
@@ -319,19 +323,21 @@ def stand_in(a: Path, b: Path, weights: Path, device: str) -> list[str]:
     return [sys.executable, "-c", code, str(a), str(b)]
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_end2end(bench, monkeypatch, installed):
-    tools = {"ours": stand_in, "pytorch-fid": stand_in}
+@pytest.mark.parametrize(("installed", "native"), [(True, True), (True, False), (False, False)])
+def test_end2end(bench, monkeypatch, installed, native):
+    tools = dict.fromkeys(("ours", "ours, bf16", "pytorch-fid"), stand_in)
     monkeypatch.setattr(bench_end2end, "TOOLS", tools)
+    monkeypatch.setattr(bench_end2end, "bf16_is_native", lambda device: native)
     monkeypatch.setattr(bench_end2end, "find_spec", lambda name: installed or None)
     monkeypatch.setattr(bench_end2end, "write_weights", lambda folder, source: folder)
     monkeypatch.setattr(bench_end2end, "run", with_moments(bench_end2end.run))
     report = bench("end2end", "--images", 2)
     assert ("pytorch-fid" in report["left_out"]) is not installed
-    assert len(report["ratios"]) == (4 if installed else 0)
+    assert ("ours, bf16" in report["left_out"]) is not native
+    assert len(report["ratios"]) == 4 * installed * (1 + native)
     assert names(report)[0] == "ours"
     assert report["values"]["FID, ours, A and B cached"] == 12.5
-    both, one = report["rows"][0], report["rows"][2 if installed else 1]
+    both, one = (row_of(report, name) for name in ("ours", "ours, A cached"))
     assert both["flops_an_item"] == 2 * one["flops_an_item"]
     assert both["flops_an_item"] == 4 * bench_limits.inception_flops()
 
@@ -353,6 +359,8 @@ def test_our_command_is_one_that_fid_takes():
     args = fid.parse_args(command[2:])
     assert args.path == [Path("A"), Path("B.npz")]
     assert (args.inception_weights, args.device) == (Path("weights.pth"), "cpu")
+    command = bench_end2end.our_bf16_command(Path("A"), Path("B.npz"), Path("weights.pth"), "cpu")
+    assert fid.parse_args(command[2:]).fid_precision == "bf16"
 
 
 def test_a_tool_that_fails_is_named_with_its_last_words(tmp_path):

@@ -27,7 +27,7 @@ from scripts.report_runs import (
     score_runs,
     varying,
 )
-from scripts.report_scores import fid_section
+from scripts.report_scores import fid_section, own_section
 from systems.dcgan import DCGAN, DCGANConfig
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -148,6 +148,43 @@ def test_kids_have_a_table_of_their_own_beside_whatever_fid_was_chosen(trained):
     assert (high["label"], high["mean"], high["n"]) == ("latent_dim 5", "0.03230", "2")
     assert high["each"] == "0.03010 ± 0.00200 (42), 0.03450 ± 0.00200 (43)"
     assert "Protocol all, fp32: 3,000 real images" in section["kid"]["note"]
+
+
+def own(metric: str, value: float, error: float | None = 0.01, step: int = 2) -> dict:
+    return {"metric": metric, "value": value, "error": error, "step": step}
+
+
+def test_a_systems_own_scores_are_a_row_a_metric_and_a_column_a_setting(trained):
+    folders = [
+        trained(50.0),
+        trained(54.0, seed=43),
+        trained(30.0, latent_dim=7),
+        trained(d_steps=2),
+    ]
+    append_result(folders[0], own("lpips", 0.3))
+    append_result(folders[1], own("lpips", 0.4))
+    append_result(folders[1], own("lpips", 0.5))  # scored again: the newest counts
+    append_result(folders[2], own("lpips", 0.25))
+    append_result(folders[2], own("lpips", 0.1, step=1))  # of weights that it no longer has
+    append_result(folders[2], own("units", 20, error=None))
+    groups = group_runs(read(folders))
+    section = own_section(groups)
+    assert section["columns"] == ["latent_dim 5", "latent_dim 7"]
+    assert section["rows"] == [
+        ["lpips", "0.4 (sd 0.14, 2 seeds)", "0.25 ± 0.01"],
+        ["units", "", "20"],
+    ]
+
+
+def test_where_none_of_the_homeworks_settings_varies_the_effects_are_of_those_that_do(trained):
+    folders = [trained(50.0), trained(40.0, d_steps=2)]
+    section = effects_section(group_runs(read(folders)))
+    assert section["title"] == "What d_steps does"
+    assert [row["difference"] for row in section["rows"]] == ["-10.0"]
+    folders.append(trained(30.0, latent_dim=7))
+    section = effects_section(group_runs(read(folders)))
+    assert section["title"] == "What latent_dim and hidden_dim do"
+    assert [row["factor"] for row in section["rows"]] == ["latent_dim"]
 
 
 def test_smoothing_keeps_constants_and_means():
