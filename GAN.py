@@ -158,10 +158,12 @@ class Discriminator(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """The value under the sigmoid, (N,): what every loss uses."""
-        features = self.downs(self.from_image(x)).flatten(1)
-        # a 4x4 convolution of a 4x4 map is a linear map, and as one it is ten times faster on a CPU
+        # a 4x4 convolution of a 4x4 map is a linear map, and as one it is ten times faster on a
+        # CPU; channels last, as the map lies in memory
+        features = self.downs(self.from_image(x)).permute(0, 2, 3, 1).flatten(1)
         last = self.to_logit
-        return F.linear(features, last.weight.flatten(1), last.bias).squeeze(1)
+        weight = last.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(features, weight, last.bias).squeeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x))

@@ -46,8 +46,9 @@ from errors import UserError
 from seeding import generator
 from sources.data_spec import NoTestSplit
 
-BATCH_SIZE = 32
-LEARNING_RATE = 1e-3  # the peak of the cycle
+BATCH_SIZE = 64
+STEPS = 2600
+LEARNING_RATE = 1.5e-3  # the peak of the cycle
 SCENE = 3  # pictures of one scene follow each other
 
 
@@ -69,10 +70,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
     parser.add_argument("--weights", type=Path, help="(default <data_dir>/iclevr/evaluator.pth)")
     parser.add_argument(
-        "--steps", type=int, default=1700, help=f"batches of {BATCH_SIZE} (default 1700)"
+        "--steps", type=int, default=STEPS, help=f"batches of {BATCH_SIZE} (default {STEPS})"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order and the augmentation")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the training (default fp32); bf16 halves the time on a CPU with bf16 units",
+    )
     return parser.parse_args(argv)
 
 
@@ -81,11 +88,12 @@ def train_command(args: argparse.Namespace, path: Path) -> int:
         raise UserError(f"--steps {args.steps}: wanted 8 or more.")
     data, held_out = load(args.data_dir)
     started = time.process_time(), time.perf_counter()
-    evaluator = train(data, seed=args.seed, steps=args.steps, device=args.device)
+    options = {"seed": args.seed, "steps": args.steps, "precision": args.precision}
+    evaluator = train(data, **options, device=args.device)
     cpu, wall = time.process_time() - started[0], time.perf_counter() - started[1]
     save_evaluator(evaluator, path)  # first: what is measured is what was stored
     evaluator = load_evaluator(path)
-    settings = {"seed": args.seed, "steps": args.steps, "n_train": len(data)}
+    settings = options | {"n_train": len(data), "batch_size": BATCH_SIZE}
     settings |= {"torch": str(torch.__version__), "cpu_seconds": round(cpu)}
     evaluator.measured = calibrate(evaluator, held_out) | settings
     save_evaluator(evaluator, path)
@@ -129,7 +137,9 @@ def load(data_dir: str) -> tuple[ImageData, ImageData]:
         return parts[0], parts[1]
 
 
-def train(data: ImageData, *, seed: int, steps: int, device: str = "cpu") -> Evaluator:
+def train(
+    data: ImageData, *, seed: int, steps: int, device: str = "cpu", precision: str = "fp32"
+) -> Evaluator:
     """AdamW on 24 cross entropies, a one-cycle learning rate (Smith & Topin 2017)."""
     evaluator = Evaluator().to(device, memory_format=torch.channels_last)
     batches = Batches(data, batch_size=min(BATCH_SIZE, len(data)), seed=seed)
@@ -140,8 +150,11 @@ def train(data: ImageData, *, seed: int, steps: int, device: str = "cpu") -> Eva
         indices = batches.indices(step)
         x = to_signed(data.images[indices])
         x = augment(x, generator("cpu", "augment", seed, step)).to(device)
-        logits = evaluator.logits(x.contiguous(memory_format=torch.channels_last))
-        loss = F.binary_cross_entropy_with_logits(logits, data.labels[indices].float().to(device))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, precision == "bf16"):
+            logits = evaluator.logits(x.contiguous(memory_format=torch.channels_last))
+        loss = F.binary_cross_entropy_with_logits(
+            logits.float(), data.labels[indices].float().to(device)
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -166,11 +179,11 @@ def augment(x: Tensor, stream: torch.Generator) -> Tensor:
     gain = uniform(0.85, 1.15, 1, 1, 1) * uniform(0.94, 1.06, 3, 1, 1)
     x = (x + 1) * gain - 1 + uniform(-0.12, 0.12, 1, 1, 1)
     grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * uniform(0.75, 1.15, 1, 1, 1)  # saturation
+    x = grey + (x - grey) * uniform(0.85, 1.1, 1, 1, 1)  # saturation
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    x = x + (soft - x) * uniform(-0.4, 1.0, 1, 1, 1)  # below 0: sharper
+    x = x + (soft - x) * uniform(-0.4, 0.6, 1, 1, 1)  # below 0: sharper
     noise = torch.randn(x.shape, generator=stream)
-    return (x + noise * uniform(0, 0.1, 1, 1, 1)).clamp_(-1, 1)
+    return (x + noise * uniform(0, 0.06, 1, 1, 1)).clamp_(-1, 1)
 
 
 def shift(x: Tensor, stream: torch.Generator, *, up_to: int) -> Tensor:

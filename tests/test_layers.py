@@ -19,6 +19,12 @@ channels = pytest.mark.parametrize("channels", [1, 3, 6])  # an image's, a map's
 layout = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 
 
+@pytest.fixture(params=[False, True], autouse=True)
+def either_processor(request, monkeypatch):
+    monkeypatch.setattr(layers, "AVX512", request.param)
+    monkeypatch.setattr(layers, "MANY", 6)  # the 5 channels of these tests are few
+
+
 def tensors(channels: int, layout=torch.contiguous_format):
     """image (2, C, 8, 6), features (2, 5, 4, 3), weight (5, C, 4, 4), float64."""
     torch.manual_seed(0)
@@ -70,6 +76,14 @@ def test_the_layers_are_the_frameworks_in_all_but_speed(channels, bias, monkeypa
     assert {k: v.shape for k, v in conv.state_dict().items()} == {
         k: v.shape for k, v in nn.Conv2d(channels, 5, 4, 2, 1, bias=bias).state_dict().items()
     }
+
+
+@pytest.mark.parametrize("many", [5, 6])
+def test_both_forms_of_the_weights_gradient_are_the_frameworks(many, monkeypatch):
+    monkeypatch.setattr(layers, "MANY", many)
+    x, y, w = tensors(1)
+    wanted = torch.autograd.grad(F.conv2d(x, w, stride=2, padding=1), w, y.detach())[0]
+    torch.testing.assert_close(WeightGradient.apply(x, y), wanted)
 
 
 def test_only_what_needs_a_gradient_is_computed(monkeypatch):
