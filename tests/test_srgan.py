@@ -1,7 +1,9 @@
 """Super-resolution: the course's layers, the degradation, scores in closed form, tiles, files."""
 
+import io
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +23,8 @@ from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
 from scripts.interpolate import interpolate
+from sources.user_files import save
+from superres.files import find_pictures, read_picture
 from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
@@ -398,7 +402,8 @@ def test_a_users_pictures_of_every_kind(tmp_path, data_dir, capsys):
     assert main([*run, "--upscale", str(photos), "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert "5 pictures, 4 times as wide and as high" in told
-    assert "skipped 1 unreadable: torn.png" in told
+    assert "skipped 1 unreadable: torn.png (no image that Pillow reads)" in told
+    assert "transparent parts are on white" in told
     sizes = {"odd.png": (132, 84), "deep/grey.jpg": (132, 84), "tiny.png": (8, 12),
              "clear.png": (132, 84), "turned.jpg": (84, 132)}  # fmt: skip
     modes = {"deep/grey.jpg": "L", "clear.png": "L"}
@@ -474,6 +479,9 @@ def test_a_folder_with_a_test_split_and_odd_sizes(build, tmp_path):
     data, split = trainer.held_out()
     assert (len(data), split) == (2, "test")
 
+    told = capsys.readouterr().out
+    assert "1 picture, 4 times" in told
+    assert "transparent" not in told
 
 def test_a_folder_without_test_images_is_scored_on_what_it_has(build, tmp_path, monkeypatch):
     monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
@@ -490,6 +498,8 @@ def test_an_image_below_the_size_is_refused_by_name(build, tmp_path):
 
 
 # Scripts
+        "name one outside": ["--upscale", str(torn), "--out", str(torn / "a" / "large")],
+        "lies in --upscale's": ["--upscale", f"{torn}/**", "--out", str(torn / "large")],
 
 
 def test_the_plain_loop_has_the_courses_networks_and_its_step_runs(tmp_path):
@@ -497,6 +507,49 @@ def test_the_plain_loop_has_the_courses_networks_and_its_step_runs(tmp_path):
     biases = sum(b for _, b in ENCODER)  # which a norm takes away again
     assert count_parameters(G) == 6_280_100 + biases + sum(b for _, b in DECODER)
     assert count_parameters(D) == 2_793_408 + biases + 1
+def test_results_may_lie_in_a_folder_that_a_pattern_does_not_look_into(tmp_path):
+    save_images(tmp_path / "photos", [(8, 8)])
+    out = tmp_path / "photos" / "large"
+    assert find_pictures(str(tmp_path / "photos" / "*.png"), out)[1] == ["0.png"]
+    assert find_pictures(str(tmp_path / "photos" / "0.png"), out)[1] == ["0.png"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "I;16"])
+def test_a_single_pixel_is_read_into_memory_of_its_own(mode, monkeypatch):
+    """torch warns of memory that it may not write to."""
+    file, take = io.BytesIO(), torch.from_numpy
+    Image.new(mode, (1, 1)).save(file, "PNG")
+    arrays = []
+    monkeypatch.setattr(torch, "from_numpy", lambda array: arrays.append(array) or take(array))
+    picture, transparent = read_picture(file.getvalue())
+    assert arrays[0].flags.writeable
+    assert picture.shape == (1, 1, 1)
+    assert picture.item() == (1.0 if mode == "LA" else -1.0)  # clear, on white
+    assert transparent == (mode == "LA")
+
+
+def test_an_opaque_alpha_is_not_told(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGBA", (2, 2), (9, 9, 9, 255)).save(file, "PNG")
+    assert read_picture(file.getvalue())[1] is False
+
+
+def test_a_result_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    save(torch.zeros(1, 2, 2), path)
+    before = path.read_bytes()
+
+    def torn(image, file, *_, **__):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", torn)
+    with pytest.raises(UserError, match="No space left"):
+        save(torch.ones(1, 2, 2), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
     bench_srgan.make_images(tmp_path / "noise")
     args = SimpleNamespace(device="cpu")
     config = bench_srgan.srgan_config(args, tmp_path, "--batch_size 2")
