@@ -4,8 +4,10 @@
     python scripts/tradeoff.py runs/srgan-*              tradeoff.png, and the table on the screen
 
 A point a run: its LPIPS over its MSE, both over all test images, with two standard errors; beside
-them nearest, bilinear and bicubic. No upscaler is left of and below all others (Blau & Michaeli
-2018): to the lower right it looks better, to the upper left it is nearer.
+them nearest, bilinear and bicubic. Further left images are nearer by their pixels, further down by
+LPIPS, a perceptual distance within pairs of images. Blau & Michaeli 2018 prove of the best
+attainable that the distance between the distributions of true and enlarged images is never less at
+less distortion. LPIPS is no such distance and a trained G not the best: here it is measured.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from scripts.saved_run import named_runs, saved_settings
 from superres.resampling import UPSCALERS
 
 METRICS = ("mse", "psnr", "ssim", "lpips")
+TASK = ("dataset", "image_size", "downsample")  # in which runs that compare agree
 
 
 class Point(NamedTuple):
@@ -34,18 +37,32 @@ class Point(NamedTuple):
 
 
 def read_points(runs: list[Path], setting: str) -> list[Point]:
-    """The untrained upscalers of the first run, then the runs by the setting's value."""
+    """The untrained upscalers of the first run, then the runs by the setting's value.
+
+    UserError where a run is of other images, or has no such number or no scores.
+    """
     points = []
     untrained: list[Point] = []
+    first: dict[str, Any] = {}
     for run in runs:
-        settings, results = saved_settings(run), read_results(run)
+        settings = saved_settings(run)
         if setting not in settings:
             raise UserError(f"{run} has no setting {setting!r}: wanted runs of --model srgan.")
-        found = newest(results)
-        if not {"mse", "lpips"} <= set(found):
+        value = settings[setting]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"--setting {setting} is {value!r} in {run}: wanted one of numbers.")
+        found = newest(read_results(run))
+        if not found:
             raise UserError(f"{run} has no scores mse and lpips: score it by main.py --run.")
-        name = f"{setting} {settings[setting]:g}, {found['mse']['step']:,} steps"
-        points.append(Point(name, settings[setting], {m: found[m] for m in METRICS if m in found}))
+        task = {name: settings.get(name) for name in TASK} | {"data": found["mse"].get("data")}
+        first = first or task
+        for name in (n for n in task if task[n] != first[n]):
+            raise UserError(
+                f"{run} does not compare with {runs[0]}: its {name} is {task[name]!r}, not"
+                f" {first[name]!r}. Leave one of the two out."
+            )
+        name = f"{setting} {value:g}, {found['mse']['step']:,} steps"
+        points.append(Point(name, value, {m: found[m] for m in METRICS if m in found}))
         untrained = untrained or [
             Point(u, None, {m: found[f"{m}_{u}"] for m in METRICS if f"{m}_{u}" in found})
             for u in UPSCALERS
@@ -54,8 +71,9 @@ def read_points(runs: list[Path], setting: str) -> list[Point]:
 
 
 def newest(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The last result of each metric, all of the last scored step."""
-    last = max((r["step"] for r in results), default=0)
+    """The last result of each metric, all of the last step that has both MSE and LPIPS."""
+    steps = ({r["step"] for r in results if r["metric"] == m} for m in ("mse", "lpips"))
+    last = max(set.intersection(*steps), default=None)
     return {r["metric"]: r for r in results if r["step"] == last}
 
 
@@ -63,12 +81,19 @@ def in_a_table(points: list[Point]) -> str:
     """Markdown; each value with its standard error."""
     lines = ["| upscaler | " + " | ".join(METRICS) + " |", "| --- |" + " --- |" * len(METRICS)]
     for point in points:
-        cells = [
-            f"{r['value']:.4g} ± {r['error']:.1g} ({r['of_bilinear']:.3f}x)" if r else ""
-            for r in (point.results.get(metric) for metric in METRICS)
-        ]
+        cells = [cell(point.results.get(metric)) for metric in METRICS]
         lines.append(f"| {point.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cell(result: dict[str, Any] | None) -> str:
+    """Its ratio to bilinear's too, but for decibels, of which older results have one."""
+    if not result:
+        return ""
+    text = f"{result['value']:.4g} ± {result['error']:.1g}"
+    if result["metric"].startswith("psnr") or "of_bilinear" not in result:
+        return text
+    return f"{text} ({result['of_bilinear']:.3f}x)"
 
 
 def draw(points: list[Point], setting: str, path: Path) -> None:

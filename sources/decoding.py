@@ -13,7 +13,7 @@ from tqdm import tqdm
 from errors import UserError
 from sources import image_cache
 from sources.image_files import Files
-from sources.pictures import Picture, TooSmall, decode
+from sources.pictures import Picture, TooSmall, decode, reason
 
 CHUNK = 256  # images decoded before they are written
 CHUNKS_AHEAD = 2
@@ -93,8 +93,7 @@ class Decoding:
             self.grey += result.grey
             return True
         if not isinstance(result, TooSmall):
-            reason = " ".join(str(result).split())[:80]
-            self.unreadable[name] = reason or type(result).__name__
+            self.unreadable[name] = reason(result)
         elif self.small_images == "skip":
             self.too_small.append(name)
         else:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L"}  # of Pillow: no colour in them
@@ -16,6 +16,13 @@ DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}  # 16 bits a pixel; "I" is how olde
 
 class TooSmall(Exception):
     """An image with fewer pixels a side than asked for."""
+
+
+def reason(problem: Exception) -> str:
+    """Why a file can't be read, in a few words."""
+    if isinstance(problem, UnidentifiedImageError):  # which names a buffer of ours
+        return "no image that Pillow reads"
+    return " ".join(str(problem).split())[:80] or type(problem).__name__
 
 
 class Picture(NamedTuple):
@@ -67,8 +74,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(eight_bits(np.asarray(image))).convert("RGB")
     if image.mode == "F":
         raise ValueError("pixels are floats of no known range")
-    transparent = image.mode in ALPHA_MODES or "transparency" in image.info
-    return on_white(image) if transparent else image.convert("RGB")
+    return on_white(image) if has_alpha(image) else image.convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in ALPHA_MODES or "transparency" in image.info
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether `to_rgb` lets the ground through at some pixel."""
+    if image.mode in DEEP_MODES or not has_alpha(image):
+        return False
+    return image.convert("RGBA").getextrema()[3][0] < 255
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:

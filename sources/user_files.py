@@ -1,5 +1,7 @@
 """A user's own images, in and out: what --translate and --upscale share."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,28 +22,39 @@ def check_request(flag: str, source: str, out: str) -> None:
         raise UserError(f"--out {out} belongs to {flag}: the images to work on.")
 
 
-def check_out(flag: str, source: Path, out: Path) -> None:
-    """UserError where the results can't be written without harm: names are kept."""
+def check_out(flag: str, source: Path, out: Path, *, deep: bool) -> None:
+    """UserError where the results can't be written without harm: names are kept.
+
+    deep: images are taken from folders below source too.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: name a folder.")
     if out.resolve() == source.resolve():
         raise UserError(f"--out {out} is {flag}'s folder: name another, names are kept.")
+    if deep and source.resolve() in out.resolve().parents:
+        raise UserError(
+            f"--out {out} lies in {flag}'s folder: name one outside, or the next time the results"
+            " are taken for images too."
+        )
 
 
 def save(image: Tensor, path: Path) -> None:
-    """image (C, H, W) in [-1, 1], in the format that the name says; a JPEG at quality 95."""
+    """image (C, H, W) in [-1, 1], in the format that the name says; a JPEG at quality 95.
+
+    Written beside and renamed.
+    """
     pixels = to_bytes(image).cpu().numpy().transpose(1, 2, 0)
     pixels = np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, quality=95)
+        Image.fromarray(pixels).save(part, kind, quality=95)
+        part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         raise UserError(f"{path} can't be written ({error.strerror or error}).") from None
-
-
-def reason(problem: Exception) -> str:
-    """A problem of Pillow's in a few words."""
-    return " ".join(str(problem).split())[:80] or type(problem).__name__
 
 
 def in_words(unreadable: dict[str, str]) -> str:

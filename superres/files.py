@@ -16,8 +16,8 @@ from config import Config
 from dataset import to_signed
 from errors import UserError
 from sources.image_files import FolderFiles, is_image
-from sources.pictures import to_rgb
-from sources.user_files import check_out, in_words, reason, save
+from sources.pictures import is_transparent, reason, to_rgb
+from sources.user_files import check_out, in_words, save
 from superres.resampling import SCALE
 from superres.tiles import count_tiles, upscale_in_tiles
 
@@ -41,18 +41,22 @@ def upscale_files(system: Upscaler) -> None:
     root, names = find_pictures(config.upscale, out)
     G = system.sampled_generator()
     unreadable: dict[str, str] = {}
+    some_transparent = False
     for name in names:
         try:
-            picture = read_picture((root / name).read_bytes())
+            picture, transparent = read_picture((root / name).read_bytes())
         except Exception as problem:  # Pillow's decoders raise nearly anything
             unreadable[name] = reason(problem)
             continue
+        some_transparent |= transparent
         save(upscale_picture(system, G, picture, name), out / name)
     n, skipped = len(names) - len(unreadable), in_words(unreadable)
     if not n:
         raise UserError(f"--upscale {config.upscale}: no picture could be read{skipped}.")
-    print(f"{n:,} pictures, {SCALE} times as wide and as high, in {out}/{skipped}")
-    print("  (transparent parts, if any, are on white)")
+    pictures = "picture" if n == 1 else "pictures"
+    print(f"{n:,} {pictures}, {SCALE} times as wide and as high, in {out}/{skipped}")
+    if some_transparent:
+        print("  (transparent parts are on white)")
 
 
 def find_pictures(source: str, out: Path) -> tuple[Path, list[str]]:
@@ -70,20 +74,21 @@ def find_pictures(source: str, out: Path) -> tuple[Path, list[str]]:
             f"--upscale {source}: found no picture; wanted a folder, a file or a quoted pattern"
             ' such as "photos/*.jpg".'
         )
-    check_out("--upscale", root, out)
+    check_out("--upscale", root, out, deep=path.is_dir() or "**" in source)
     return root, names
 
 
-def read_picture(data: bytes) -> Tensor:
-    """(3, H, W) in [-1, 1], or (1, H, W) where no pixel has a colour.
+def read_picture(data: bytes) -> tuple[Tensor, bool]:
+    """(3, H, W) in [-1, 1], or (1, H, W) where no pixel has a colour; whether it was transparent.
 
     Turned upright, transparency on white, 16 bits brought to 8, as training images are.
     """
     with Image.open(io.BytesIO(data)) as image:
+        transparent = is_transparent(image)
         image = to_rgb(ImageOps.exif_transpose(image))
     pixels = np.asarray(image).transpose(2, 0, 1)
     grey = (pixels == pixels[:1]).all()
-    return to_signed(torch.from_numpy(np.ascontiguousarray(pixels[:1] if grey else pixels)))
+    return to_signed(torch.from_numpy((pixels[:1] if grey else pixels).copy())), transparent
 
 
 def upscale_picture(system: Upscaler, G: nn.Module, picture: Tensor, name: str) -> Tensor:

@@ -10,8 +10,9 @@ from modes import Forward
 def squared(fake: Tensor, x: Tensor) -> Tensor:
     """Mean over images of the sum over an image's values, taken in [0, 1], of (x - fake)^2.
 
-    The sum over pixels that the course's VAE has. Its gradient at an image 64x64 that is off by 0.1
-    everywhere has the norm 11, that of an adversarial loss is of order 1.
+    A sum over pixels, as our VAE has it (the course names a Euclidean distance, and no scale). Its
+    gradient at an image 64x64 that is off by 0.1 everywhere has the norm 11, that of an adversarial
+    loss is of order 1.
     """
     return ((x - fake) / 2).square().flatten(1).sum(1).mean()
 

@@ -153,6 +153,10 @@ class Discriminator(nn.Module):
         """The value under the sigmoid, (N,) up to S = 64, (N P,) of P patches beyond."""
         return self.to_logit(self.maps(x)[-1]).flatten()
 
+    def mean_logits(self, x: Tensor) -> Tensor:
+        """(N,): the mean over an image's patches; up to S = 64 the logits themselves."""
+        return self.logits(x).view(len(x), -1).mean(1)
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x))
 

@@ -119,10 +119,15 @@ def restoration_scores(system: Upscaler) -> list[Result]:
 
 
 def in_a_result(name: str, mark: str, values: dict[tuple[str, str], Tensor], split: str) -> Result:
-    """Mean of one value an image with its standard error, and what it is of bilinear's mean."""
+    """Mean of one value an image with its standard error, and what it is of bilinear's mean.
+
+    That ratio is left out of decibels, and where bilinear is without error, as on plain colours.
+    """
     own = values[name, mark]
-    ratio = own.double().mean().item() / values[name, "_bilinear"].double().mean().item()
-    about = (
-        f"{len(own):,} {split} images by {mark.removeprefix('_') or 'G'}, {ratio:.3f}x bilinear's"
-    )
-    return mean_result(f"{name}{mark}", own, about) | {"measure": name, "of_bilinear": ratio}
+    about = f"{len(own):,} {split} images by {mark.removeprefix('_') or 'G'}"
+    result = mean_result(f"{name}{mark}", own, about) | {"measure": name}
+    bilinear = values[name, "_bilinear"].double().mean().item()
+    if name != "psnr" and bilinear:
+        result["of_bilinear"] = result["value"] / bilinear
+        result["about"] += f", {result['of_bilinear']:.3f}x bilinear's"
+    return result

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,13 @@ from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 
 from config import setting
-from dataset import DATASETS, Batch, ImageData, num_channels, order, to_signed
-from distributed import in_turn
+from dataset import DATASETS, Batch, Batches, ImageData, num_channels, order, to_signed
+from distributed import in_turn, rank
 from errors import UserError
 from GAN import INITS, NORMS
 from gan_config import GANConfig
 from losses import mean_probability
-from modes import Forward, frozen, in_training_form, sampling
+from modes import Forward, frozen, in_training_form, mixes_samples, sampling
 from perceptual import BACKBONES, VGG_LAYERS, load_vgg_maps
 from seeding import global_stream, key_seed
 from sources.data_config import DataConfig
@@ -34,6 +34,8 @@ from superres.networks import GENERATORS, Discriminator
 from superres.resampling import DOWNSAMPLINGS, enlarge, shrink
 from superres.scores import restoration_scores
 from trainer import GANTrainer
+
+STATISTICS = 2000  # training images that BatchNorm is re-estimated on for --ema
 
 PRESETS: dict[str, dict[str, Any]] = {
     # CIS 680 2019, assignment 4, part 3 (spec row 13): its networks, 1:1, BCE, batch 32, Adam at
@@ -154,7 +156,8 @@ class SRGANConfig(GANConfig, DataConfig):
     )
     adversarial_weight: float = setting(
         1.0,
-        "of the adversarial loss in G's; 0: there is no D, and G minimises the rest",
+        "of the adversarial loss in G's; 0: there is no D, whatever its settings, and G minimises"
+        " the rest",
         group="game",
         at_least=0,
     )
@@ -205,12 +208,34 @@ class SRGANConfig(GANConfig, DataConfig):
                 f"--feature_matching_weight {self.feature_matching_weight} compares maps of D, and"
                 " --adversarial_weight 0 trains none. Leave one of the two out."
             )
+        if not self.adversarial_weight and self.penalty != "none" and self.d_norm == "batch":
+            raise UserError(
+                f"--penalty {self.penalty}: --adversarial_weight 0 has no D. Leave one of the two"
+                " out."
+            )
+        if self.arch == "unet" and self.residual_blocks != SRGANConfig.residual_blocks:
+            raise UserError(
+                f"--residual_blocks {self.residual_blocks}: --arch unet has none. Add --arch"
+                " residual, or leave it out."
+            )
+        if not self.perceptual_weight and self.perceptual_layer != SRGANConfig.perceptual_layer:
+            raise UserError(
+                f"--perceptual_layer {self.perceptual_layer}: there is no perceptual loss. Add"
+                " --perceptual_weight, or leave it out."
+            )
         if not (self.adversarial_weight or self.reconstruction_weight or self.perceptual_weight):
             raise UserError("G has no loss: give a --reconstruction_weight above 0.")
 
     @property
     def request(self) -> str:
         return "--upscale" if self.upscale else ""
+
+
+class Term(NamedTuple):
+    """A part of what G minimises: weight times loss."""
+
+    weight: float
+    loss: Tensor
 
 
 class SRGAN(GANTrainer):
@@ -259,6 +284,10 @@ class SRGAN(GANTrainer):
         except NoTestSplit:
             return self.load_data("train"), "training"
 
+    def batches(self) -> Batches:
+        self.held_out()  # if the test images are damaged, then before the first step
+        return super().batches()
+
     def shrunk(self, x: Tensor) -> Tensor:
         """(N, C, S, S) -> (N, C, S/4, S/4), both in [-1, 1], as --downsample has it."""
         return shrink(x, self.config.downsample)
@@ -281,36 +310,38 @@ class SRGAN(GANTrainer):
     def update_upscaler(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Part 2: G descends the weighted sum of its losses, judged by the D just updated."""
         self.optimizers["G"].zero_grad()
-        losses, scalars = [], {}
         with frozen(self.D) if self.config.adversarial_weight else nullcontext():
-            for tag, weight, loss in self.terms(x, fake, scalars):
-                losses.append(weight * loss)
-                scalars[tag] = loss.detach()
-            sum(losses).backward()
+            terms, scalars = self.terms(x, fake)
+            sum(term.weight * term.loss for term in terms.values()).backward()
         self.optimizers["G"].step()
         if self.average is not None:
             self.average.update_parameters(self.G)
-        return scalars
+        return scalars | {tag: term.loss.detach() for tag, term in terms.items()}
 
-    def terms(
-        self, x: Tensor, fake: Tensor, scalars: dict[str, Tensor]
-    ) -> Iterator[tuple[str, float, Tensor]]:
-        """(tag, weight, loss) of what G minimises. What has no weight is a curve alone, or nothing.
+    def terms(self, x: Tensor, fake: Tensor) -> tuple[dict[str, Term], dict[str, Tensor]]:
+        """What G minimises by its tags, and what is logged beside it.
 
-        scalars takes what is logged beside them.
+        The reconstruction without a weight is a curve alone, the others are not computed then.
         """
-        config = self.config
-        yield "reconstruction_loss", config.reconstruction_weight, self.reconstruction(fake, x)
+        config, scalars = self.config, {}
+        loss = self.reconstruction(fake, x)
+        terms = {"reconstruction_loss": Term(config.reconstruction_weight, loss)}
         if config.adversarial_weight:
             logits = self.play_D(self.augment(fake, "for G", self.step))
             scalars["D(G(z2))"] = mean_probability(logits)
-            yield "generator_loss", config.adversarial_weight, self.loss.generator(logits)
+            loss = self.loss.generator(logits)
+            terms["generator_loss"] = Term(config.adversarial_weight, loss)
         if config.feature_matching_weight:
             loss = difference(self.play_features, x, fake).sum(1).mean()  # over D's maps a mean
-            yield "feature_matching_loss", config.feature_matching_weight, loss
+            terms["feature_matching_loss"] = Term(config.feature_matching_weight, loss)
         if config.perceptual_weight:
             loss = difference(self.play_maps, x, fake).mean()
-            yield "perceptual_loss", config.perceptual_weight, loss
+            terms["perceptual_loss"] = Term(config.perceptual_weight, loss)
+        return terms, scalars
+
+    def penalize(self, x: Tensor, fake: Tensor, *, index: int) -> dict[str, Tensor]:
+        """Of the mean over an image's patches, as the losses take it, not of their sum."""
+        return super().penalize(x, fake, index=index, logits=self.D.mean_logits)
 
     # Samples and scores
 
@@ -321,20 +352,25 @@ class SRGAN(GANTrainer):
             return G(low.to(self.device, memory_format=torch.channels_last))
 
     def sampled_generator(self) -> nn.Module:
-        """G, or with --ema a copy of its average; BatchNorm's statistics are its own then."""
+        """G, or with --ema its average: with BatchNorm a copy that has statistics of its own."""
         if self.average is None:
             return self.G
+        if not mixes_samples(self.G):
+            return self.average.module
         G = copy.deepcopy(self.average.module)
-        images = self.load_data("train").images
-        batches = images[: 100 * 20].split(100)
+        batches = self.load_data("train").images[:STATISTICS].split(100)
         with torch.no_grad():
             update_bn((self.shrunk(to_signed(x).to(self.device)) for x in batches), G)
         return G
 
     def sampling_mode(self) -> dict[str, str | bool]:
-        if self.average is None:
-            return {"ema": False, "batchnorm": "running statistics"}
-        return {"ema": True, "batchnorm": "re-estimated on 2000 training images"}
+        norm = "none"
+        if mixes_samples(self.G):
+            norm = "running statistics"
+            if self.average is not None:
+                n = min(STATISTICS, len(self.load_data("train")))
+                norm = f"re-estimated on {n} training images"
+        return {"ema": self.average is not None, "batchnorm": norm}
 
     def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
         """In place of z: test images, shrunk, in the seed's order; beyond their number anew."""
@@ -360,7 +396,7 @@ class SRGAN(GANTrainer):
 
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""
-        return restoration_scores(self)
+        return [] if rank() else restoration_scores(self)  # rank 0 speaks for all
 
     def serve(self) -> None:
         upscale_files(self)

@@ -146,6 +146,12 @@ class VAEConfig(DataConfig):
                 f"--likelihood mse --pixels {self.pixels}: squared error is a density of grey"
                 " values, not of bits. Take --pixels grey or --likelihood bce."
             )
+        unasked = (0, VAEConfig.importance_samples)
+        if self.likelihood == "mse" and self.importance_samples not in unasked:
+            raise UserError(
+                f"--importance_samples {self.importance_samples}: --likelihood mse has no"
+                " log-likelihood of bits. Leave it out, or take --likelihood bce."
+            )
         if self.arch == "fc" and self.width != VAEConfig.width:
             raise UserError(
                 f"--width {self.width} is of convolutions: --arch fc has none. Give --hidden_dim,"
@@ -300,14 +306,20 @@ class VAE(Trainer):
         with sampling(G.decoder):
             return G(z.to(self.device))
 
+    @cached_property
+    def originals(self) -> Tensor:
+        """36 test images (or training images) in [0, 1]; as bits where the model learns bits."""
+        images = self.test_images
+        if images is None:
+            images = self.load_data("train").images
+            if self.config.pixels != "grey":
+                images = statically_binarised(images, "train")
+        chosen = order(len(images), self.config.seed, 0)[:SHOWN]
+        return to_unit(images[chosen.to(images.device)].to(self.device))
+
     def reconstructed(self) -> tuple[Tensor, Tensor]:
         """36 images that never change, and the means of p(x | z) at z = the mean of q(z | x)."""
-        images = self.test_images
-        if images is None:  # a folder without a test split
-            images = self.load_data("train").images
-        chosen = order(len(images), self.config.seed, 0)[:SHOWN]
-        x = to_unit(images[chosen.to(images.device)].to(self.device))
-        encoder = self.sampled("encoder")
+        x, encoder = self.originals, self.sampled("encoder")
         with sampling(encoder):
             mean, _ = encoder(x).chunk(2, 1)
         return 2 * x - 1, self.means_of(mean)

@@ -29,7 +29,7 @@ TINY = {
 TINY_OF = {  # where a system wants other data
     "cdcgan": {"dataset": "iclevr", "image_size": 16, "embedding_dim": 6, "g_steps": 2},
     "biggan": {"latent_dim": 8, "embedding_dim": 6, "ema": 0.0},
-    "srgan": {"image_size": 32, "residual_blocks": 1},
+    "srgan": {"image_size": 32},
 }
 
 

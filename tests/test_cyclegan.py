@@ -542,6 +542,7 @@ def test_requests_that_cannot_be_met_are_one_sentence(trained, tmp_path, capsys)
         "no images are in it": ["--translate", str(empty), *out],
         "is a file": ["--translate", str(photos), "--out", str(tmp_path / "file")],
         "names are kept": ["--translate", str(photos), "--out", str(photos)],
+        "name one outside": ["--translate", str(photos), "--out", str(photos / "out")],
         "no image could be read": ["--translate", str(torn), *out],
         "leave --do_train out": ["--translate", str(photos), *out, "--do_train"],
         "needs a trained run": ["--translate", str(photos), *out, "--run", "other"],

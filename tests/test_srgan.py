@@ -1,7 +1,9 @@
 """Super-resolution: the course's layers, the degradation, scores in closed form, tiles, files."""
 
+import io
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,12 +23,15 @@ from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
 from scripts.interpolate import interpolate
+from sources.user_files import save
+from superres.files import find_pictures, read_picture
 from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
 from superres.scores import mse, psnr, restoration_scores, ssim
 from superres.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
 from systems.srgan import PRESETS, SRGAN, SRGANConfig
+from trainer import GANTrainer
 
 ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
 DECODER = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16)]  # in: the skip joined
@@ -186,6 +191,24 @@ def test_g_is_run_once_a_step_and_learns_from_the_weighted_sum(build):
     )
 
 
+@pytest.mark.parametrize("size", [32, 128])
+def test_a_penalty_is_of_the_mean_over_the_patches_that_the_losses_take(build, size):
+    trainer = build(image_size=size, penalty="r1", d_norm="none")
+    D, x = trainer.D, random_images(3, 1, size, size)
+    assert D.logits(x).shape == ({32: 3, 128: 12}[size],)
+    found = trainer.penalize(x, x, index=0)["gradient_penalty"]
+    leaf = x.clone().requires_grad_()
+    values = D.logits(leaf).view(3, -1).mean(1)
+    (gradient,) = torch.autograd.grad(values.sum(), leaf, create_graph=True)
+    assert found.item() == pytest.approx(gradient.square().sum().item() / 3 / 2, rel=1e-5)
+    if size == 32:  # one patch: what the logits themselves give, bit for bit
+        weights = [p for p in D.parameters() if p.grad is not None]
+        gradients = [p.grad for p in weights]
+        D.zero_grad()
+        assert torch.equal(found, GANTrainer.penalize(trainer, x, x, index=0)["gradient_penalty"])
+        assert all(torch.equal(a, p.grad) for a, p in zip(gradients, weights, strict=True))
+
+
 def test_the_perceptual_loss_teaches_g_and_leaves_vgg_alone(build, monkeypatch):
     maps = VGGMaps("relu2_2")
     monkeypatch.setattr("systems.srgan.load_vgg_maps", lambda *_: maps)
@@ -225,6 +248,9 @@ def test_vgg_takes_the_first_convolutions_of_the_backbone(monkeypatch):
         ({"upscale": "x"}, "needs --out"),
         ({"out": "x"}, "belongs to --upscale"),
         ({"loss": "bcee"}, "one of bce"),
+        ({"adversarial_weight": 0.0, "penalty": "gp"}, "gp: --adversarial_weight 0 has no D"),
+        ({"residual_blocks": 4}, "--arch unet has none"),
+        ({"perceptual_layer": "relu3_3"}, "no perceptual loss"),
     ],
 )
 def test_settings_that_contradict_each_other(settings, told):
@@ -240,6 +266,10 @@ def test_the_preset_course_is_the_source_and_the_default():
     assert config.reconstruction_weight == config.adversarial_weight == 1
     for name in PRESETS:
         SRGANConfig(**PRESETS[name])
+        # a sweep over the weight begins at 0, whatever it says of D
+        SRGANConfig(**PRESETS[name] | {"adversarial_weight": 0, "feature_matching_weight": 0})
+    of_d = {"loss": "wgan", "penalty": "gp", "d_norm": "none", "augment": "diffaug"}
+    SRGANConfig(adversarial_weight=0, **of_d)
 
 
 # Scores
@@ -311,7 +341,10 @@ def test_scores_are_over_all_test_images_beside_the_untrained(build, monkeypatch
     }
     for name in ("mse", "psnr", "ssim"):
         assert results[name]["value"] == results[f"{name}_bicubic"]["value"]
+    for name in ("mse", "ssim"):
         assert results[f"{name}_bilinear"]["of_bilinear"] == 1
+    assert not any("of_bilinear" in r for name, r in results.items() if name.startswith("psnr"))
+    assert "bilinear's" not in results["psnr"]["about"]
     assert all(r["n"] == 140 and r["error"] > 0 for r in results.values())
     data, _ = trainer.held_out()
     made = to_bytes(enlarge(trainer.shrunk(data.images.float() / 127.5 - 1)))
@@ -319,6 +352,44 @@ def test_scores_are_over_all_test_images_beside_the_untrained(build, monkeypatch
     assert results["mse_bilinear"]["value"] == pytest.approx(values.mean().item(), rel=1e-5)
     error = values.std() / 140**0.5
     assert results["mse_bilinear"]["error"] == pytest.approx(error.item(), rel=1e-4)
+
+
+def test_on_plain_colours_which_bilinear_restores_there_is_no_ratio(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    (tmp_path / "plain").mkdir()
+    for i, colour in enumerate([(200, 10, 30), (0, 0, 0), (7, 250, 90)]):
+        Image.new("RGB", (32, 32), colour).save(tmp_path / "plain" / f"{i}.png")
+    folder = {"dataset": "folder", "folder": str(tmp_path / "plain"), "data_dir": str(tmp_path)}
+    results = {r["metric"]: r for r in restoration_scores(build(**folder))}
+    assert results["mse"]["value"] > 0 == results["mse_bilinear"]["value"]
+    assert results["mse"]["about"] == "3 training images by G"
+    assert "of_bilinear" not in results["mse"]
+    assert results["ssim"]["of_bilinear"] < 1
+
+
+def test_one_process_scores_for_all(build, monkeypatch):
+    monkeypatch.setattr("systems.srgan.restoration_scores", lambda system: ["scores"])
+    assert build().evaluate(None) == ["scores"]
+    monkeypatch.setattr("systems.srgan.rank", lambda: 1)
+    assert build().evaluate(None) == []
+
+
+def test_an_average_without_batchnorm_is_taken_as_it_is(build, monkeypatch):
+    trainer = build(arch="residual", residual_blocks=1, ema=0.9)
+    monkeypatch.setattr(trainer, "load_data", lambda split: pytest.fail("images were read"))
+    assert trainer.sampled_generator() is trainer.average.module
+    assert trainer.sampling_mode() == {"ema": True, "batchnorm": "none"}
+
+
+def test_the_mode_tells_how_many_images_batchnorm_saw(build):
+    assert build().sampling_mode() == {"ema": False, "batchnorm": "running statistics"}
+    mode = {"ema": True, "batchnorm": "re-estimated on 150 training images"}
+    trainer = build(ema=0.9)
+    assert trainer.sampling_mode() == mode
+    seen = []
+    trainer.shrunk = lambda x: seen.append(len(x)) or shrink(x)
+    trainer.sampled_generator()
+    assert sum(seen) == 150
 
 
 def refuse_weights(*_):
@@ -398,7 +469,8 @@ def test_a_users_pictures_of_every_kind(tmp_path, data_dir, capsys):
     assert main([*run, "--upscale", str(photos), "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert "5 pictures, 4 times as wide and as high" in told
-    assert "skipped 1 unreadable: torn.png" in told
+    assert "skipped 1 unreadable: torn.png (no image that Pillow reads)" in told
+    assert "transparent parts are on white" in told
     sizes = {"odd.png": (132, 84), "deep/grey.jpg": (132, 84), "tiny.png": (8, 12),
              "clear.png": (132, 84), "turned.jpg": (84, 132)}  # fmt: skip
     modes = {"deep/grey.jpg": "L", "clear.png": "L"}
@@ -407,6 +479,9 @@ def test_a_users_pictures_of_every_kind(tmp_path, data_dir, capsys):
             assert (image.size, image.mode) == (size, modes.get(name, "RGB"))
     one = tmp_path / "one"
     assert main([*run, "--upscale", str(photos / "o*.png"), "--out", str(one)]) == 0
+    told = capsys.readouterr().out
+    assert "1 picture, 4 times" in told
+    assert "transparent" not in told
     assert [p.name for p in one.iterdir()] == ["odd.png"]
     assert (one / "odd.png").read_bytes() == (out / "odd.png").read_bytes()
 
@@ -423,11 +498,56 @@ def test_requests_that_cannot_be_met(tmp_path, data_dir, capsys):
         "no picture could be read": ["--upscale", str(torn), *out],
         "is a file": ["--upscale", str(torn), "--out", str(tmp_path / "file")],
         "name another": ["--upscale", str(torn), "--out", str(torn)],
+        "name one outside": ["--upscale", str(torn), "--out", str(torn / "a" / "large")],
+        "lies in --upscale's": ["--upscale", f"{torn}/**", "--out", str(torn / "large")],
         "leave --do_train out": ["--do_train", "--upscale", str(torn), *out],
     }
     for told, flags in cases.items():
         assert main([*run, *flags]) == 1
         assert told in capsys.readouterr().err
+
+
+def test_results_may_lie_in_a_folder_that_a_pattern_does_not_look_into(tmp_path):
+    save_images(tmp_path / "photos", [(8, 8)])
+    out = tmp_path / "photos" / "large"
+    assert find_pictures(str(tmp_path / "photos" / "*.png"), out)[1] == ["0.png"]
+    assert find_pictures(str(tmp_path / "photos" / "0.png"), out)[1] == ["0.png"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "I;16"])
+def test_a_single_pixel_is_read_into_memory_of_its_own(mode, monkeypatch):
+    """torch warns of memory that it may not write to."""
+    file, take = io.BytesIO(), torch.from_numpy
+    Image.new(mode, (1, 1)).save(file, "PNG")
+    arrays = []
+    monkeypatch.setattr(torch, "from_numpy", lambda array: arrays.append(array) or take(array))
+    picture, transparent = read_picture(file.getvalue())
+    assert arrays[0].flags.writeable
+    assert picture.shape == (1, 1, 1)
+    assert picture.item() == (1.0 if mode == "LA" else -1.0)  # clear, on white
+    assert transparent == (mode == "LA")
+
+
+def test_an_opaque_alpha_is_not_told(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGBA", (2, 2), (9, 9, 9, 255)).save(file, "PNG")
+    assert read_picture(file.getvalue())[1] is False
+
+
+def test_a_result_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    save(torch.zeros(1, 2, 2), path)
+    before = path.read_bytes()
+
+    def torn(image, file, *_, **__):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", torn)
+    with pytest.raises(UserError, match="No space left"):
+        save(torch.ones(1, 2, 2), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_grey_model_enlarges_each_colour_by_itself(build):
@@ -475,6 +595,15 @@ def test_a_folder_with_a_test_split_and_odd_sizes(build, tmp_path):
     assert (len(data), split) == (2, "test")
 
 
+def test_a_bad_test_split_is_told_before_the_first_step(build, tmp_path, monkeypatch):
+    save_images(tmp_path / "set" / "train", [(32, 32)] * 4)
+    save_images(tmp_path / "set" / "test", [(32, 32)])
+    trainer = build(dataset="folder", folder=str(tmp_path / "set"), data_dir=str(tmp_path))
+    monkeypatch.setattr(trainer, "train_step", lambda batch: pytest.fail("a step was lost"))
+    with pytest.raises(UserError, match="test"):
+        trainer.train()
+
+
 def test_a_folder_without_test_images_is_scored_on_what_it_has(build, tmp_path, monkeypatch):
     monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
     save_images(tmp_path / "set", [(32, 32)] * 3, mode="L")
@@ -504,31 +633,67 @@ def test_the_plain_loop_has_the_courses_networks_and_its_step_runs(tmp_path):
     assert bench_srgan.step_flops(config) > 2 * 2 * 113e6 * 3  # G alone, there and back
 
 
+def scored_run(folder: Path, value: float, steps=(5, 10), data="d", **settings) -> str:
+    """A run's folder with its settings and results; each metric of each upscaler is value."""
+    folder.mkdir()
+    save_config(SRGANConfig(**settings), folder / "config.json")
+    lines = [
+        {"metric": m + u, "value": value, "error": 0.001, "step": step, "of_bilinear": 0.5}
+        | {"data": data}
+        for step in steps
+        for m in ("mse", "psnr", "lpips")
+        for u in ("", "_nearest", "_bilinear", "_bicubic")
+    ]
+    (folder / "results.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return str(folder)
+
+
 def test_the_tradeoff_orders_runs_by_weight_and_shows_bilinear(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    for name, weight, value in (("b", 1.0, 0.02), ("a", 0.0, 0.01)):
-        (tmp_path / name).mkdir()
-        save_config(SRGANConfig(adversarial_weight=weight), tmp_path / name / "config.json")
-        lines = [
-            {"metric": m + u, "value": value, "error": 0.001, "step": step, "of_bilinear": 0.5}
-            for step in (5, 10)
-            for m in ("mse", "lpips")
-            for u in ("", "_nearest", "_bilinear", "_bicubic")
-        ]
-        text = "\n".join(map(json.dumps, lines)) + "\n"
-        (tmp_path / name / "results.jsonl").write_text(text)
+    runs = [
+        scored_run(tmp_path / "b", 0.02, adversarial_weight=1.0),
+        scored_run(tmp_path / "a", 0.01, adversarial_weight=0.0),
+    ]
+    with open(tmp_path / "a" / "results.jsonl", "a") as file:  # a later step, of which only a FID
+        file.write(json.dumps({"metric": "fid", "value": 9.0, "step": 20}) + "\n")
     out = tmp_path / "curve.png"
-    runs = [str(tmp_path / "b"), str(tmp_path / "a")]
     assert tradeoff.main([*runs, "--out", str(out)]) == 0
-    table = capsys.readouterr().out
-    names = [line.split("|")[1].strip() for line in table.splitlines()[2:7]]
-    trained = [f"adversarial_weight {w}, 10 steps" for w in (0, 1)]
-    assert names == ["nearest", "bilinear", "bicubic", *trained]
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:7]]
+    trained = [f"| adversarial_weight {w}, 10 steps" for w in (0, 1)]
+    assert [row[0] for row in rows] == ["| nearest", "| bilinear", "| bicubic", *trained]
+    assert rows[3][1:3] == ["0.01 ± 0.001 (0.500x)", "0.01 ± 0.001"]  # of decibels no ratio
     with Image.open(out) as picture:
         assert picture.format == "PNG"
-    (tmp_path / "a" / "results.jsonl").write_text("")
-    assert tradeoff.main([*runs, "--out", str(out)]) == 1
-    assert "has no scores" in capsys.readouterr().err
+
+
+def test_the_tradeoff_does_without_a_ratio(tmp_path):
+    runs = [Path(scored_run(tmp_path / "a", 0.01))]
+    path = runs[0] / "results.jsonl"
+    path.write_text(path.read_text().replace('"of_bilinear": 0.5, ', ""))
+    table = tradeoff.in_a_table(tradeoff.read_points(runs, "adversarial_weight"))
+    assert "x)" not in table
+    assert table.count("0.01 ± 0.001") == 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("second", "flags", "told"),
+    [
+        ({"steps": ()}, [], "has no scores"),
+        ({}, ["--setting", "reconstruction"], "--setting reconstruction is 'squared'"),
+        ({}, ["--setting", "spectral_norm"], "wanted one of numbers"),
+        ({}, ["--setting", "no_such"], "has no setting 'no_such'"),
+        ({"data": "other"}, [], "its data is 'other', not 'd'"),
+        ({"dataset": "emoji"}, [], "its dataset is 'emoji', not 'stl10'"),
+        ({"image_size": 128}, [], "its image_size is 128, not 64"),
+        ({"downsample": "bicubic"}, [], "its downsample is 'bicubic', not 'bilinear'"),
+    ],
+)
+def test_the_tradeoff_refuses_what_does_not_compare(second, flags, told, tmp_path, capsys):
+    runs = [scored_run(tmp_path / "a", 0.01), scored_run(tmp_path / "b", 0.02, **second)]
+    out = tmp_path / "curve.png"
+    assert tradeoff.main([*runs, "--out", str(out), *flags]) == 1
+    assert told in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_strip_of_five_stages(tmp_path):

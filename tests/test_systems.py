@@ -76,7 +76,13 @@ VARIANTS = {
     "srgan": [
         {},
         {"adversarial_weight": 0.0, "reconstruction": "mse"},
-        {"dataset": "emoji", "arch": "residual", "feature_matching_weight": 1.0, "ema": 0.9},
+        {
+            "dataset": "emoji",
+            "arch": "residual",
+            "residual_blocks": 1,
+            "feature_matching_weight": 1.0,
+            "ema": 0.9,
+        },
         {"spectral_norm": True, "d_norm": "none", "loss": "lsgan", "downsample": "bicubic"},
         {"loss": "wgan", "penalty": "gp", "d_norm": "layer", "d_steps": 2, "ema": 0.9},
         {"precision": "bf16", "feature_matching_weight": 1.0},

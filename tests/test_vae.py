@@ -419,6 +419,7 @@ def test_an_average_of_the_weights_is_what_is_scored(build):
 
 
 def test_a_gaussian_has_no_likelihood_of_bits(build):
+    build(likelihood="mse", importance_samples=0)  # which asks for none
     vae = build(likelihood="mse")
     assert not any("likelihood" in name for name in by_metric(vae.evaluate(None)))
 
@@ -439,6 +440,26 @@ def test_a_folder_without_test_images_trains_and_says_what_is_missing(build, tmp
     assert "no test images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("pixels", ["grey", "static"])
+def test_without_test_images_the_training_images_shown_are_read_once(
+    pixels, build, tmp_path, monkeypatch
+):
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.new("L", (28, 28), 90 + i).save(tmp_path / "photos" / f"{i}.png")
+    folder = {"dataset": "folder", "folder": str(tmp_path / "photos"), "data_dir": str(tmp_path)}
+    vae = build(pixels=pixels, **folder)
+    splits = []
+    load = vae.load_data
+    monkeypatch.setattr(vae, "load_data", lambda split: splits.append(split) or load(split))
+    x, _ = vae.reconstructed()
+    vae.sample_images()
+    assert splits.count("train") == 1
+    bits = {-1.0, 1.0}  # what --pixels static learns is what is shown
+    assert set(x.unique().tolist()) == bits if pixels == "static" else not bits & set(x.flatten())
+    assert torch.equal(x, vae.reconstructed()[0])
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -450,6 +471,7 @@ def test_a_folder_without_test_images_trains_and_says_what_is_missing(build, tmp
         ({"image_size": 30}, "wanted one of 28, 32, 64"),
         ({"arch": "cnn"}, "wanted one of fc, conv"),
         ({"importance_samples": -1}, "wanted at least 0"),
+        ({"importance_samples": 5, "likelihood": "mse"}, "has no log-likelihood of bits"),
         ({"decay_from": 5}, "--decay_from 5"),
     ],
 )

@@ -13,8 +13,8 @@ from config import Config
 from dataset import to_signed
 from errors import UserError
 from sources.image_files import FolderFiles
-from sources.pictures import decode
-from sources.user_files import check_out, in_words, reason, save
+from sources.pictures import decode, reason
+from sources.user_files import check_out, in_words, save
 
 BATCH_SIZE = 16
 LUMA = np.array([0.299, 0.587, 0.114])  # of a colour, for a model of grey images (ITU-R BT.601)
@@ -60,7 +60,7 @@ def find_images(source: Path, out: Path) -> FolderFiles:
     files = FolderFiles(source)
     if not files.names:
         raise UserError(f"--translate {source}: no images are in it; wanted jpg, png or the like.")
-    check_out("--translate", source, out)
+    check_out("--translate", source, out, deep=True)
     return files
 
 
