@@ -15,6 +15,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from GAN import INITS, NORMS, add_spectral_norm
@@ -151,7 +152,12 @@ class Discriminator(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """The value under the sigmoid, (N,) up to S = 64, (N P,) of P patches beyond."""
-        return self.to_logit(self.maps(x)[-1]).flatten()
+        last, convolution = self.maps(x)[-1], self.to_logit
+        if last.shape[-1] > 1:
+            return convolution(last).flatten()
+        # Of a 1x1 map (S = 32) the kernel's centre meets all there is. Written so because bf16
+        # gradients of that convolution are often NaN on a CPU (seen with torch 2.14).
+        return F.linear(last.flatten(1), convolution.weight[:, :, 1, 1], convolution.bias).flatten()
 
     def mean_logits(self, x: Tensor) -> Tensor:
         """(N,): the mean over an image's patches; up to S = 64 the logits themselves."""

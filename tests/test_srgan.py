@@ -711,3 +711,11 @@ def test_a_strip_of_five_stages(tmp_path):
 def test_there_is_no_noise_to_interpolate_in(build):
     with pytest.raises(UserError, match="no noise"):
         interpolate(build(), "line", pairs=1, images=2, extrapolate=0, seed=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_at_32_pixels_the_last_convolution_is_its_kernels_centre(bias):
+    torch.manual_seed(0)
+    D = Discriminator(width=2, norm="none" if bias else "batch")
+    x = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(D.logits(x), D.to_logit(D.maps(x)[-1]).flatten())
