@@ -138,7 +138,7 @@ class CycleGANConfig(UnpairedConfig):
         10.0, "weight of the L1 cycle loss; 0 leaves it out", group="game", at_least=0
     )
     lambda_identity: float = setting(
-        0.0,
+        1.0,
         "weight of the identity loss as a share of --lambda_cycle; 0 leaves it out",
         group="game",
         at_least=0,

@@ -137,7 +137,7 @@ def test_no_update_leaves_a_gradient_in_the_other_players(build):
 
 @pytest.mark.parametrize(
     ("settings", "passes"),
-    [({"lambda_cycle": 0.0, "lambda_identity": 0.5}, 1), ({}, 2), ({"lambda_identity": 0.5}, 3)],
+    [({"lambda_cycle": 0.0, "lambda_identity": 0.5}, 1), ({"lambda_identity": 0.0}, 2), ({"lambda_identity": 0.5}, 3)],
 )
 def test_each_generator_runs_once_for_each_loss_that_has_a_weight(settings, passes, build):
     trainer = build(**settings)
@@ -573,8 +573,10 @@ def test_a_direction_that_does_not_exist_is_refused():
         CycleGANConfig(model="cyclegan", direction="c2d")
 
 
-def test_the_presets_are_whole_and_the_default_is_the_courses():
-    assert preset("emoji") == CycleGANConfig(model="cyclegan", fid_protocol="all", saving_steps=200)
+def test_the_presets_are_whole_and_the_default_is_the_courses_with_the_identity_loss():
+    own = {"fid_protocol": "all", "saving_steps": 200}
+    assert preset("emoji") == CycleGANConfig(model="cyclegan", lambda_identity=0.0, **own)
+    assert CycleGANConfig(model="cyclegan").lambda_identity == 1
     paper = preset("paper", folder_a="x")
     assert (paper.batch_size, paper.pool_size, paper.judge) == (1, 50, "patch")
     assert (paper.decay_from, paper.decay_to) == (133_400, paper.num_training_steps)
