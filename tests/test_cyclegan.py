@@ -137,7 +137,11 @@ def test_no_update_leaves_a_gradient_in_the_other_players(build):
 
 @pytest.mark.parametrize(
     ("settings", "passes"),
-    [({"lambda_cycle": 0.0, "lambda_identity": 0.5}, 1), ({"lambda_identity": 0.0}, 2), ({"lambda_identity": 0.5}, 3)],
+    [
+        ({"lambda_cycle": 0.0, "lambda_identity": 0.5}, 1),
+        ({"lambda_identity": 0.0}, 2),
+        ({"lambda_identity": 0.5}, 3),
+    ],
 )
 def test_each_generator_runs_once_for_each_loss_that_has_a_weight(settings, passes, build):
     trainer = build(**settings)
