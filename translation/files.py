@@ -61,6 +61,11 @@ def find_images(source: Path, out: Path) -> FolderFiles:
     if not files.names:
         raise UserError(f"--translate {source}: no images are in it; wanted jpg, png or the like.")
     check_out("--translate", source, out)
+    if out.resolve() in source.resolve().parents:
+        raise UserError(
+            f"--out {out} holds --translate's folder {source}, whose images or others a result may"
+            " overwrite: name another folder."
+        )
     return files
 
 
