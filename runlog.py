@@ -213,10 +213,10 @@ def point_of(result: dict[str, Any]) -> tuple[str, float]:
 
 
 def mean_result(metric: str, values: Tensor, about: str) -> Result:
-    """Mean of values (n,), one an image, with its standard error."""
+    """Mean of values (n,), one an image, with its standard error: NaN, unknown, of one value."""
     values = values.double()
     n = len(values)
-    error = (values.std() / n**0.5).item()
+    error = (values.std() / n**0.5).item() if n > 1 else math.nan
     return {"metric": metric, "value": values.mean().item(), "error": error, "n": n, "about": about}
 
 

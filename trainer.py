@@ -160,6 +160,7 @@ class Trainer:
                 f" {'; '.join(differing)}. Match it, or give another --run."
             )
         try:
+            self.check_networks(state["networks"])
             for name, network in self.networks.items():
                 network.load_state_dict(state["networks"][name])
             for name, optimizer in self.optimizers.items():
@@ -173,6 +174,9 @@ class Trainer:
         self.step, self.ranks = state["step"], state.get("ranks", 1)
         self.trained_on = state.get("data", "")
         return True
+
+    def check_networks(self, saved: dict[str, Any]) -> None:
+        """UserError where a system can tell that the saved tensors, by network, are of no use."""
 
     def refuse_other_data(self, found: str) -> None:
         """UserError where the images are no longer those that the checkpoint was trained on."""

@@ -26,30 +26,25 @@ def accuracy(scores: Tensor, y: Tensor) -> float:
     return float(top_k_hits(scores, y).sum() / (y > 0).sum())
 
 
-def by_colour(scores: Tensor, y: Tensor) -> dict[str, float]:
-    """The accuracy over the labels of each colour; nan where none is asked for."""
-    return by_group(
-        scores, y, {c: [i for i, l in enumerate(LABELS) if l.startswith(c)] for c in COLOURS}
-    )
+def by_part(scores: Tensor, y: Tensor) -> dict[str, float]:
+    """The accuracy over the labels of each colour, shape and number of objects asked for."""
+    hits = top_k_hits(scores, y)
+    return {name: float((hits & part).sum() / part.sum()) for name, part in parts_of(y).items()}
 
 
-def by_shape(scores: Tensor, y: Tensor) -> dict[str, float]:
-    return by_group(
-        scores, y, {s: [i for i, l in enumerate(LABELS) if l.endswith(s)] for s in SHAPES}
-    )
+def parts_of(y: Tensor) -> dict[str, Tensor]:
+    """name -> bool (N, 24), the labels asked for of that colour, that shape, that many objects.
 
-
-def by_group(scores: Tensor, y: Tensor, groups: dict[str, list[int]]) -> dict[str, float]:
-    hits, asked = top_k_hits(scores, y).sum(0), (y > 0).sum(0)
-    return {name: float(hits[of].sum() / asked[of].sum()) for name, of in groups.items()}
-
-
-def by_number(scores: Tensor, y: Tensor) -> dict[int, float]:
-    """The accuracy over the pictures of one, two, ... objects."""
-    numbers = (y > 0).sum(1)
-    return {
-        int(n): accuracy(scores[numbers == n], y[numbers == n]) for n in numbers.unique().tolist()
-    }
+    Parts of which nothing is asked for are left out.
+    """
+    asked, parts = y > 0, {}
+    for word, values in enumerate((COLOURS, SHAPES)):
+        for value in values:
+            parts[value] = asked & torch.tensor([name.split()[word] == value for name in LABELS])
+    k = asked.sum(1, keepdim=True)
+    for n in sorted(set(k.flatten().tolist())):
+        parts[f"{n} object{'s' if n > 1 else ''}"] = asked & (k == n)
+    return {name: part for name, part in parts.items() if part.any()}
 
 
 def confusion(scores: Tensor, y: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import re
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,8 @@ def draw_conditions(*, seed: int, name: str) -> list[list[str]]:
 
 def read_rows(path: Path) -> Rows:
     """A train.json of the course's form, checked. UserError."""
+    if not path.is_file():
+        raise UserError(f"--labels {path} is not there: name a file of the form of train.json.")
     rows = read_json(path)
     if not isinstance(rows, dict) or not rows:
         raise UserError(f"--labels {path} holds no {{image name: [labels]}}, as train.json does.")
@@ -132,7 +135,12 @@ def in_processes(jobs: list, workers: int) -> Iterator[int]:
     if workers == 1 or len(jobs) < 2:
         yield from map(render_chunk, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes inherit it: Ctrl-C is
+    try:  # for this one alone, which ends them
+        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pool:
         yield from pool.imap_unordered(render_chunk, jobs)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clevr.accuracy import confusion, top_k_hits, worst
-from sources.iclevr import COLOURS, LABELS, SHAPES
+from clevr.accuracy import confusion, parts_of, top_k_hits, worst
+from sources.iclevr import LABELS
 
 Value = tuple[float, float]  # mean and standard deviation over the draws
 
@@ -62,25 +62,11 @@ def report(scores: Tensor, y: Tensor) -> LabelReport:
     asked = y.expand_as(scores).flatten(0, 1)
     hits = top_k_hits(scores.flatten(0, 1), asked).view(scores.shape)
     parts = {
-        name: spread((hits & part).sum((1, 2)) / part.sum())
-        for name, part in parts_of(y > 0).items()
-        if part.any()
+        name: spread((hits & part).sum((1, 2)) / part.sum()) for name, part in parts_of(y).items()
     }
     draws = hits.sum((1, 2)) / y.sum()
     confused = confusion(scores.flatten(0, 1), asked)
     return LabelReport(tuple(draws.tolist()), chance(y), parts, confused)
-
-
-def parts_of(asked: Tensor) -> dict[str, Tensor]:
-    """name -> bool (M, L), the labels asked for of that colour, that shape, that many objects."""
-    parts = {}
-    for word, values in enumerate((COLOURS, SHAPES)):
-        for value in values:
-            parts[value] = asked & torch.tensor([name.split()[word] == value for name in LABELS])
-    k = asked.sum(1, keepdim=True)
-    for n in sorted(set(k.flatten().tolist())):
-        parts[f"{n} object{'s' if n > 1 else ''}"] = asked & (k == n)
-    return parts
 
 
 def spread(values: Tensor) -> Value:

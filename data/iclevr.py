@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         make(args)
     except UserError as error:
         return print_error(error)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from there", file=sys.stderr)
+        return 130
     except OSError as error:
         where, reason = error.filename or args.out, error.strerror or error
         return print_error(UserError(f"{where} can't be used: {reason}."))

@@ -8,6 +8,7 @@ these. `python data/iclevr.py render` makes such a folder, with a val.json of he
 import difflib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -202,17 +203,29 @@ def note_unnamed(data_dir: Path, files: FolderFiles) -> None:
 
 
 def read_json(path: Path, *, or_else: Any = None) -> Any:
-    """UserError where it isn't there (unless there is something else) or is no JSON."""
+    """UserError where it isn't there (unless there is something else), is no JSON, or repeats."""
     if or_else is not None and not path.is_file():
         return or_else
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(), object_pairs_hook=unrepeated)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise UserError(f"{path} is not there: {wanted(path.parent.parent)}") from None
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} can't be read as JSON ({error}): put a whole file there."
         ) from None
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict. UserError: names that stand there twice, of which one would go."""
+    counts = Counter(name for name, _ in pairs)
+    if twice := [name for name, n in counts.items() if n > 1]:
+        raise UserError(
+            f"{len(twice):,} names stand there more than once ({examples(twice)}): mend the file."
+        )
+    return dict(pairs)
 
 
 def examples(names: Sequence[str]) -> str:

@@ -31,6 +31,11 @@ def check_out(flag: str, source: Path, out: Path, *, deep: bool) -> None:
         raise UserError(f"--out {out} is a file: name a folder.")
     if out.resolve() == source.resolve():
         raise UserError(f"--out {out} is {flag}'s folder: name another, names are kept.")
+    if out.resolve() in source.resolve().parents:
+        raise UserError(
+            f"--out {out} holds {flag}'s folder {source}, whose images or others a result may"
+            " overwrite: name another folder."
+        )
     if deep and source.resolve() in out.resolve().parents:
         raise UserError(
             f"--out {out} lies in {flag}'s folder: name one outside, or the next time the results"

@@ -4,6 +4,7 @@ The networks are in conditional/; here is the step with --g_steps updates of G, 
 and for which labels, and the validation that picks the best weights.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,8 @@ from sources.iclevr import LABELS, load_conditions, parse_prompt
 DRAWS = 20  # of z a condition, for an accuracy that is reported
 MOST_HELD_OUT = 320  # combinations of labels that are scored; ten times test.json's
 COLUMNS = 8
-NO_PROMPT = "-"
+LONGEST_NAME = 80  # letters of a prompt in the name of its file
+NO_PROMPT = "(none)"  # "" is a prompt that was left empty, and told so
 
 # The source, "Conditional GAN on i-CLEVR" (spec row 7), sec. 2: its Adam has PyTorch's own betas,
 # and each of its G updates has noise of its own. 500 epochs of 282 batches, the last one of 25.
@@ -210,7 +212,7 @@ class CDCGAN(ConditionalGANTrainer):
         config, data = self.config, self.load_data("train")
         if config.hold_out:
             data = without(data, self.held_out, config.hold_out)
-        self.announce_validation()
+        self.check_conditions()
         batch_size = config.d_steps * config.batch_size
         batches = Batches(data, batch_size=batch_size, seed=config.seed, keep_short=True)
         rest = len(data) % batch_size
@@ -228,21 +230,20 @@ class CDCGAN(ConditionalGANTrainer):
         share, seed = self.config.hold_out, self.config.seed
         return chosen_combinations(self.training_labels, share, seed)
 
-    def resume(self) -> bool:
-        """UserError too where the checkpoint is of another list of labels, or of the same in
-
-        another order.
-        """
-        found = super().resume()
-        theirs = decoded(self.G.label_names)
-        if theirs != LABELS:
-            first = next(i for i in range(len(LABELS)) if theirs[i : i + 1] != LABELS[i : i + 1])
-            raise UserError(
-                f"the checkpoint in {self.checkpoint_dir} is of another set of labels: its number"
-                f" {first} is {(*theirs, 'missing')[first]!r}, here it is {LABELS[first]!r}."
-                " Give another --run."
-            )
-        return found
+    def check_networks(self, saved: dict[str, Any]) -> None:
+        """UserError where the checkpoint is of another list of labels, or of another order."""
+        theirs = decoded(saved["G"]["label_names"])
+        if theirs == LABELS:
+            return
+        if len(theirs) != len(LABELS):
+            what = f"it knows {len(theirs)}, here there are {len(LABELS)}"
+        else:
+            i = next(i for i, name in enumerate(LABELS) if theirs[i] != name)
+            what = f"its number {i} is {theirs[i]!r}, here it is {LABELS[i]!r}"
+        raise UserError(
+            f"the checkpoint in {self.checkpoint_dir} is of another set of labels: {what}."
+            " Give another --run."
+        )
 
     def sample_images(self) -> dict[str, Tensor]:
         """An image of each condition of test.json, 8 a row, from noise that never changes."""
@@ -253,8 +254,9 @@ class CDCGAN(ConditionalGANTrainer):
 
     # Accuracy
 
-    def announce_validation(self) -> None:
-        """What is missing for it is told before the run, not in the middle."""
+    def check_conditions(self) -> None:
+        """What is missing for the samples and the validation is told before the run."""
+        load_conditions(self.config.data_dir, "test.json")
         if self.evaluator is None:
             print("no weights are kept as the best: --validate_on needs an evaluator")
         else:
@@ -325,14 +327,14 @@ class CDCGAN(ConditionalGANTrainer):
 
     def result(self, metric: str, found: LabelReport, y: Tensor, step: int) -> dict[str, Any]:
         """A line of results.jsonl, without its circumstances."""
-        name, chose = metric.partition("/")[2], ""
-        if self.best.exists and name == self.config.validate_on:
-            chose = ", the list that picks the best weights"
+        kind, _, name = metric.partition("/")
+        chosen_on = self.config.validate_on if kind == "accuracy_best" else ""
+        chose = ", the list that picks the best weights" if name == chosen_on else ""
         return found.as_result() | {
             "metric": metric,
             "conditions": len(y),
             "weights_step": step,
-            "validated_on": self.config.validate_on if self.best.exists else "",
+            "validated_on": chosen_on,
             "evaluator_sha256": self.evaluator.digest,
             "about": f"{found.in_words()}; {len(y)} conditions of {name}{chose}; weights of step"
             f" {step}",
@@ -347,11 +349,20 @@ class CDCGAN(ConditionalGANTrainer):
             G, step = self.best.network, int(self.best.step)
         pairs = [(z, row.expand(COLUMNS, -1)) for row in y]
         images = torch.cat(list(self.images_of(pairs, G)))
-        words = re.sub(r"[^a-z]+", "-", self.config.prompt.lower()).strip("-")[:80]
-        path = self.config.run_dir / f"prompt-{words}.png"
+        path = self.config.run_dir / prompt_file(self.config.prompt)
         save_image((grid(images) + 1) / 2, path)
         chosen = f", the best on {self.config.validate_on}.json" if self.best.exists else ""
         print(f"weights of step {step}{chosen}\n{path}")
+
+
+def prompt_file(prompt: str) -> str:
+    """Its rows two dashes apart; a long name is cut, and a hash of the whole tells it apart."""
+    rows = [re.sub(r"[^a-z]+", "-", row).strip("-") for row in prompt.lower().split(";")]
+    words = "--".join(rows).rstrip("-")
+    if len(words) > LONGEST_NAME:
+        digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+        words = f"{words[:LONGEST_NAME]}-{digest}"
+    return f"prompt-{words}.png"
 
 
 def grid(images: Tensor) -> Tensor:

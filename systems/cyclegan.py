@@ -27,6 +27,7 @@ from translation.networks import DISCRIMINATORS, NORMS, STEMS, UPSAMPLINGS, Tran
 from translation.scores import domain_scores, paired_scores, reconstruction_scores
 from translation.unpaired import (
     DIRECTIONS,
+    DOMAINS,
     UnpairedBatches,
     UnpairedConfig,
     held_out_images,
@@ -230,9 +231,14 @@ class CycleGAN(Trainer):
         return Adam(weights, lr=self.config.learning_rate, betas=betas, fused=True)
 
     def batches(self) -> UnpairedBatches:
-        """batches(step) -> Pair, of the training images of both domains."""
+        """batches(step) -> Pair, of the training images of both domains.
+
+        UserError too where the samples' images are not to be had: now, not in the middle of a run.
+        """
         config = self.config
-        a, b = (self.load_domain(domain, "train") for domain in ("A", "B"))
+        for domain in DOMAINS:
+            held_out_images(config, domain, self.channels, self.device)
+        a, b = (self.load_domain(domain, "train") for domain in DOMAINS)
         return UnpairedBatches(
             a,
             b,

@@ -6,15 +6,21 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import make_iclevr
 from test_doctor import made, then
 from torch import nn
 
 import checkpoint
+from clevr.accuracy import accuracy
+from clevr.evaluator import Evaluator, predict
+from clevr.geometry import join
+from clevr.scenes import draw_scene
+from clevr.shading import render
 from conditional.hold_out import chosen_combinations, without
 from conditional.label_scores import chance, in_a_table, report
 from conditional.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
 from config import parse
-from dataset import Batches, ImageData
+from dataset import Batches, ImageData, to_signed
 from doctor import ILL, diagnose
 from errors import UserError
 from game import SATURATES
@@ -22,8 +28,9 @@ from GAN import count_parameters
 from main import serve
 from modes import Paired
 from runlog import NoLog
+from scripts import evaluator as script
 from sources.iclevr import LABELS, multi_hot
-from systems.cdcgan import CDCGAN, PRESETS, CDCGANConfig
+from systems.cdcgan import CDCGAN, PRESETS, CDCGANConfig, prompt_file
 from systems.dcgan import DCGANConfig
 
 CPU = torch.device("cpu")
@@ -303,6 +310,52 @@ def test_a_generator_that_ignores_y_scores_at_chance_and_one_that_obeys_at_one(b
     assert mean == pytest.approx(0.097, abs=0.03)
 
 
+class SmallEvaluator(Evaluator):
+    """The first two of its ResNet's four stages, which are a sixteenth of the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network.layer3 = self.network.layer4 = nn.Identity()
+        self.network.fc = nn.Sequential(nn.Linear(128, len(LABELS)), nn.Sigmoid())
+
+
+def renders(n: int, key: str) -> ImageData:
+    """n pictures of 32x32, of one object each: two colours and two shapes."""
+    rows = [[("red cube", "blue cube", "red sphere", "blue sphere")[i % 4]] for i in range(n)]
+    scenes = [draw_scene(row, 7, key, i) for i, row in enumerate(rows)]
+    return ImageData(render(join(scenes), 32), multi_hot(rows))
+
+
+class Gallery(nn.Module):
+    """A G that ignores y: its noise picks one of these pictures (N, C, S, S) uint8."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        super().__init__()
+        self.images = images
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        stream = torch.Generator().manual_seed(int(z.sum() * 1e4) & 0xFFFF)
+        return to_signed(self.images[torch.randint(len(self.images), (len(y),), generator=stream)])
+
+
+def test_an_evaluator_trained_on_renders_knows_others_and_a_deaf_generator_scores_by_chance(
+    build, monkeypatch
+):
+    monkeypatch.setattr(script, "Evaluator", SmallEvaluator)
+    monkeypatch.setattr(script, "BATCH_SIZE", 16)
+    monkeypatch.setattr(script, "LEARNING_RATE", 3e-3)
+    monkeypatch.setattr(script, "augment", lambda x, stream: script.shift(x, stream, up_to=1))
+    monkeypatch.setattr("clevr.evaluator.SIZE", 32)
+    fresh = renders(100, "fresh")
+    judge = script.train(renders(120, "train"), seed=0, steps=90)
+    assert accuracy(predict(judge, fresh.images), fresh.labels) >= 0.98
+    trainer, y = build(), torch.eye(len(LABELS))
+    trainer.evaluator = judge
+    mean, sd = report(trainer.label_scores(Gallery(fresh.images), y, "test", 60), y).value
+    assert sd > 0
+    assert mean == pytest.approx(chance(y), abs=4 * sd / math.sqrt(60))
+
+
 # Validation and the best weights
 
 
@@ -383,6 +436,17 @@ def test_without_an_evaluator_it_is_said_once(build, capsys):
     assert not trainer.best.exists
 
 
+@pytest.mark.parametrize(("broken", "judged"), [("test", False), ("new_test", True)])
+def test_a_list_that_is_missing_is_told_before_the_first_step(broken, judged, build, tmp_path):
+    make_iclevr(tmp_path / "iclevr")
+    (tmp_path / f"iclevr/{broken}.json").unlink()
+    trainer = build(data_dir=str(tmp_path), validate_on="new_test")
+    trainer.evaluator = Painted() if judged else None
+    with pytest.raises(UserError, match=rf"{broken}\.json is not there"):
+        trainer.train()
+    assert trainer.step == 0
+
+
 def test_scores_of_both_lists_by_the_newest_and_the_best_weights(validated):
     trainer = validated(VALUES)
     trainer.train()
@@ -396,7 +460,10 @@ def test_scores_of_both_lists_by_the_newest_and_the_best_weights(validated):
     assert (best["weights_step"], best["draws"], best["conditions"]) == (5, 20, 9)
     assert best["error"] == pytest.approx(best["sd"] / math.sqrt(20))
     assert "picks the best weights" in best["about"]
+    assert best["validated_on"] == "test"
     assert "picks" not in results["accuracy_best/new_test"]["about"]
+    assert "picks" not in results["accuracy/test"]["about"]  # the newest weights chose nothing
+    assert results["accuracy/test"]["validated_on"] == ""
     assert 0 <= best["value"] <= 1
     assert (trainer.config.run_dir / "labels-accuracy_best-test.md").is_file()
 
@@ -438,9 +505,18 @@ def test_a_prompt_writes_a_grid(build, capsys):
     build(num_training_steps=1).train()
     asked = build(prompt="red cube, blue sphere; gray cylinder")
     serve(asked)
-    path = asked.config.run_dir / "prompt-red-cube-blue-sphere-gray-cylinder.png"
+    path = asked.config.run_dir / "prompt-red-cube-blue-sphere--gray-cylinder.png"
     assert path.is_file()
     assert str(path) in capsys.readouterr().out
+
+
+def test_each_prompt_has_a_file_of_its_own():
+    one, two = prompt_file("Red cube,blue sphere"), prompt_file("red cube; blue sphere;")
+    assert (one, two) == ("prompt-red-cube-blue-sphere.png", "prompt-red-cube--blue-sphere.png")
+    long = "; ".join(["purple cylinder"] * 9)
+    names = {prompt_file(f"{long}; {label}") for label in LABELS}
+    assert len(names) == 24
+    assert {len(name) for name in names} == {len("prompt-.png") + 80 + 1 + 8}
 
 
 @pytest.mark.parametrize(
@@ -450,6 +526,7 @@ def test_a_prompt_writes_a_grid(build, capsys):
         ("red cube, red sphere, blue cube, gray cube", "4 objects are asked for"),
         ("", "names no object"),
         (" , ", "names no object"),
+        ("-", '"-" is no label'),
         ("red cube, red cube", "2 times"),
     ],
 )
@@ -465,7 +542,10 @@ def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):
     with pytest.raises(UserError, match="its number 0 is 'gray cube', here it is 'red cube'"):
         build().resume()
     monkeypatch.setattr("systems.cdcgan.LABELS", LABELS[:20])
-    with pytest.raises(UserError, match="holds other tensors"):
+    with pytest.raises(UserError, match="another set of labels: it knows 24, here there are 20"):
+        build().resume()
+    monkeypatch.setattr("systems.cdcgan.LABELS", (*LABELS, "red cone"))
+    with pytest.raises(UserError, match="another set of labels: it knows 24, here there are 25"):
         build().resume()
 
 

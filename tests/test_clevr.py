@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,24 @@ def test_several_processes_make_the_same_pictures(command, tmp_path, monkeypatch
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
 
 
+def test_ctrl_c_is_one_line_and_the_processes_leave_it_to_the_command(
+    command, tmp_path, monkeypatch, capsys
+):
+    """A terminal sends it to all of them, and each would print a traceback."""
+    usual = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(folder, "render_chunk", signal.getsignal)
+    assert list(folder.in_processes([signal.SIGINT] * 2, 2)) == [signal.SIG_IGN] * 2
+    assert signal.getsignal(signal.SIGINT) is usual
+
+    def interrupted(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "render_chunk", interrupted)
+    assert run(command, tmp_path / "iclevr", "--n", "3") == 130
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1] == "interrupted: the same command goes on from there"
+
+
 def test_given_labels_are_rendered_exactly(command, tmp_path):
     rows = {"x_0.png": ["red cube"], "x_1.png": ["red cube", "gray sphere"], "y.png": ["cyan cube"]}
     out = tmp_path / "iclevr"
@@ -233,7 +252,7 @@ def test_given_labels_are_rendered_exactly(command, tmp_path):
     [
         (["--n", "1"], "--n 1: wanted 2 or more"),
         (["--size", "4"], "--size 4: wanted 16 or more"),
-        (["--labels", "nowhere/train.json"], "is not there"),
+        (["--labels", "nowhere/train.json"], "train.json is not there: name a file of the form"),
     ],
 )
 def test_bad_flags_are_told_in_a_sentence(command, flags, told, tmp_path, capsys):

@@ -68,6 +68,13 @@ def test_the_courses_generator():
     assert count_parameters(G) == convs + norms == 90_851
 
 
+@pytest.mark.parametrize("upsample", ["resize", "transposed"])
+def test_the_last_layer_has_a_bias_whatever_the_upsampling(upsample):
+    G = TranslationGenerator(width=2, upsample=upsample)
+    assert G.decode[-1].bias.shape == (3,)
+    assert not any(name.endswith("0.bias") for name, _ in G.decode[0].named_parameters())
+
+
 @pytest.mark.parametrize(("blocks", "count"), [(9, 11_372_931), (6, 7_833_987)])
 def test_the_papers_generator(blocks, count):
     """11,378,179 and 7,837,699 in the authors' code, whose biases in front of norms are left out:
@@ -300,6 +307,17 @@ def test_the_authors_layout_and_its_test_sets(build, tmp_path):
     assert (
         len(build(direction="b2a", **folders(folder_a=tmp_path / "horses")).load_data("test")) == 2
     )
+
+
+def test_broken_test_images_are_told_before_the_first_step(build, tmp_path):
+    for name in ("trainA", "testA", "trainB", "testB"):
+        paint(tmp_path / "horses" / name, 3)
+    for path in (tmp_path / "horses/testB").iterdir():
+        path.write_bytes(b"garbage")
+    trainer = build(**folders(folder_a=tmp_path / "horses"))
+    with pytest.raises(UserError, match="unreadable"):
+        trainer.train()
+    assert trainer.step == 0
 
 
 def test_train_and_test_subfolders_and_sets_without_test_images(build, tmp_path):
@@ -547,6 +565,7 @@ def test_requests_that_cannot_be_met_are_one_sentence(trained, tmp_path, capsys)
         "is a file": ["--translate", str(photos), "--out", str(tmp_path / "file")],
         "names are kept": ["--translate", str(photos), "--out", str(photos)],
         "name one outside": ["--translate", str(photos), "--out", str(photos / "out")],
+        "holds --translate's folder": ["--translate", str(photos), "--out", str(tmp_path)],
         "no image could be read": ["--translate", str(torn), *out],
         "leave --do_train out": ["--translate", str(photos), *out, "--do_train"],
         "needs a trained run": ["--translate", str(photos), *out, "--run", "other"],

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -11,9 +10,7 @@ from torch import nn
 
 from clevr.accuracy import (
     accuracy,
-    by_colour,
-    by_number,
-    by_shape,
+    by_part,
     calibration_error,
     confusion,
     top_k_hits,
@@ -48,13 +45,10 @@ def test_hits_are_labels_among_as_many_guesses():
     hits = top_k_hits(scores, y)
     assert hits.sum(1).tolist() == [0, 1, 3]
     assert accuracy(scores, y) == pytest.approx(4 / 6)
-    assert by_number(scores, y) == pytest.approx({1: 0.0, 2: 0.5, 3: 1.0})
-    assert by_shape(scores, y) == pytest.approx({"cube": 1 / 3, "sphere": 1.0, "cylinder": 1.0})
-    colours = by_colour(scores, y)
-    assert {c: colours[c] for c in ("gray", "red", "blue", "cyan")} == pytest.approx(
-        {"gray": 1.0, "red": 1 / 3, "blue": 1.0, "cyan": 1.0}
-    )
-    assert np.isnan(colours["green"])
+    colours = {"gray": 1.0, "red": 1 / 3, "blue": 1.0, "cyan": 1.0}  # no others are asked for
+    shapes = {"cube": 1 / 3, "sphere": 1.0, "cylinder": 1.0}
+    numbers = {"1 object": 0.0, "2 objects": 0.5, "3 objects": 1.0}
+    assert by_part(scores, y) == pytest.approx(colours | shapes | numbers)
 
 
 def test_the_accuracy_is_the_courses():
@@ -238,8 +232,74 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, monkeypatch):
     assert measured["n"] == 3
     assert measured["steps"] == 8
     assert script.main(["score", *argv]) == 0
-    assert "by number of objects: 1:" in capsys.readouterr().out
+    assert "1 object " in capsys.readouterr().out
     assert script.main(["train", *argv, "--steps", "2"]) == 1
     assert "--steps 2: wanted 8 or more" in capsys.readouterr().err
     assert script.main(["score", *argv, "--weights", str(tmp_path / "none.pth")]) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+@pytest.fixture
+def held_out(tmp_path, monkeypatch) -> ImageData:
+    """The script's held-out pictures, 24 of them, whose training set is not to be asked for."""
+    data = blocks(24, 32)
+    monkeypatch.setattr(script, "load", lambda data_dir: (None, data))
+    return data
+
+
+def test_a_score_calibrates_on_the_cpu_and_on_scenes_that_fitted_nothing(
+    held_out, tmp_path, monkeypatch, capsys
+):
+    """As on a GPU, whose evaluator is elsewhere than the logits."""
+
+    class Elsewhere(Evaluator):
+        place = "cuda"
+
+        def cpu(self):
+            self.place = "cpu"
+            return self
+
+        def probabilities(self, logits):
+            assert self.place == "cpu"
+            return super().probabilities(logits)
+
+    rest = ~script.fitted(24)
+    assert rest.nonzero().flatten().tolist() == [3, 4, 5, 9, 10, 11, 15, 16, 17, 21, 22, 23]
+    logits = torch.where(rest[:, None], 60.0, -60.0) * (2 * held_out.labels - 1)  # right, wrong
+    monkeypatch.setattr(script, "load_evaluator", lambda path, device: Elsewhere())
+    monkeypatch.setattr(script, "predict", lambda evaluator, images: logits)
+    assert script.main(["score", "--data_dir", str(tmp_path)]) == 0
+    assert "calibration error 0.00000; 0.00000 without it" in capsys.readouterr().out
+
+
+def test_a_training_never_overwrites_anothers_checkpoint(held_out, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "train", lambda *_, **__: pytest.fail("it began"))
+    course, torn, ours = (tmp_path / f"{name}.pth" for name in ("course", "torn", "ours"))
+    torch.save({"model": Evaluator().network.state_dict()}, course)
+    torn.write_bytes(b"garbage")
+    for path in (course, torn):
+        before = path.read_bytes()
+        assert script.main(["train", "--weights", str(path)]) == 1
+        assert "give another --weights" in capsys.readouterr().err
+        assert path.read_bytes() == before
+    save_evaluator(Evaluator(), ours)
+    script.refuse_anothers(ours)
+    script.refuse_anothers(tmp_path / "none.pth")
+
+
+def test_devices_and_ctrl_c_are_one_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        script.main(["train", "--device", "foo"])
+    assert stopped.value.code == 2
+    assert "invalid choice: 'foo'" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert script.main(["score", "--device", "cuda"]) == 1
+    assert "--device cuda: this machine offers none" in capsys.readouterr().err
+
+    def interrupted(data_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "load", interrupted)
+    monkeypatch.setattr(script, "refuse_anothers", lambda path: None)
+    assert script.main(["train"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -127,6 +127,13 @@ def test_all_that_is_amiss_with_labels_is_told_at_once(course):
         load(course)
 
 
+def test_a_name_that_stands_twice_in_a_json_is_told(course):
+    path = course / "iclevr/train.json"
+    path.write_text(path.read_text()[:-1] + ', "a_0.png": ["red cube"]}')
+    with pytest.raises(UserError, match=r"train\.json: 1 names stand there .*\(a_0\.png\)"):
+        load(course)
+
+
 def test_another_list_of_labels_and_no_files_are_refused(course):
     write(course / "iclevr", "objects.json", {label: i for i, label in enumerate(LABELS[::-1])})
     with pytest.raises(UserError, match="another list of labels"):

@@ -5,6 +5,7 @@ import html.parser
 import re
 import shutil
 import subprocess
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from conftest import TINY, PixelMeans
 import runlog
 from errors import UserError
 from runlog import append_result
+from score import own_in_words
 from scripts import report
 from scripts.report_page import effects_section, evenly
 from scripts.report_plots import curve, smooth
@@ -397,3 +399,13 @@ def test_an_event_file_that_grows_while_it_is_read_is_not_torn(trained, monkeypa
 
     monkeypatch.setattr(runlog, "read_records", read_and_grow)
     assert len(runlog.read_scalars(folder)["D(x)"]) == 2
+
+
+def test_the_error_of_a_mean_is_that_of_several_values():
+    several = runlog.mean_result("l1", torch.tensor([1.0, 3.0]), "")
+    assert (several["value"], several["error"]) == (2, pytest.approx(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of a standard deviation of one value
+        one = runlog.mean_result("l1", torch.tensor([3.0]), "")
+    assert runlog.plain(one)["error"] is None
+    assert "±" not in own_in_words(one)

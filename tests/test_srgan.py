@@ -500,6 +500,7 @@ def test_requests_that_cannot_be_met(tmp_path, data_dir, capsys):
         "name another": ["--upscale", str(torn), "--out", str(torn)],
         "name one outside": ["--upscale", str(torn), "--out", str(torn / "a" / "large")],
         "lies in --upscale's": ["--upscale", f"{torn}/**", "--out", str(torn / "large")],
+        "holds --upscale's": ["--upscale", str(torn), "--out", str(tmp_path)],
         "leave --do_train out": ["--do_train", "--upscale", str(torn), *out],
     }
     for told, flags in cases.items():

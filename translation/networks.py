@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 def grow_transposed(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
     if paper:
         return nn.ConvTranspose2d(a, b, 3, 2, padding=1, output_padding=1, bias=bias)
-    return DoublingConvTranspose2d(a, b)
+    return DoublingConvTranspose2d(a, b, bias=bias)
 
 
 def grow_resized(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
