@@ -162,7 +162,7 @@ def show_truncations(
     page.picture(sweep_figure(rows), "truncation.png", "FID, and precision by recall")
     page.text(sweep_table(rows))
     page.text(
-        f"{len(real):,} real images against as many generated ones of all classes in turn,"
+        f"{len(real):,} real images against as many generated ones of all classes alike,"
         f" {extractor.name}, weights {extractor.digest[:12]}, {extractor.precision}."
     )
     about = {"n": len(real), "seed": args.seed, "weights_sha256": extractor.digest, "rows": rows}

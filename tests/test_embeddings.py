@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dataset import ImageData
 from errors import UserError
+from prdc import features
 from scripts import embeddings as script
 from scripts.embedding_paths import (
     between_classes,
@@ -214,6 +215,32 @@ def test_a_sweep_sees_the_loss_of_variety():
     assert lines[0] == "| truncation | FID | precision | recall | density | coverage |"
     assert lines[2].startswith("| none | 0.00 ± ")
     assert lines[3].startswith("| 0.05 | ")
+
+
+class FarClasses(StandIn):
+    """Ten classes that lie far apart beside what z changes."""
+
+    class_names = list("0123456789")
+
+    def embeddings(self) -> Tensor:
+        return torch.tensor([[k / 5 - 1, (k % 3) - 1] for k in range(10)]).float()
+
+
+def test_the_error_of_a_sweep_is_the_spread_of_repeated_draws():
+    """Ten classes and ten groups: none may be a class of its own."""
+    model, extractor = FarClasses(), PixelMeans()
+    real = features(generated(model, 1000, 0.0, 1000), extractor, 1000, "real")
+    rows = [sweep(model, [0.5], real, extractor, seed=seed)[0]["fid"] for seed in range(20)]
+    values, errors = (torch.tensor([row[key] for row in rows]) for key in ("value", "error"))
+    assert errors.mean() == pytest.approx(values.std(), rel=0.5)
+
+
+def test_all_classes_are_in_a_sweep_however_many_images_there_are():
+    model = FarClasses()
+    for n, times in ((1000, 100), (14, 1)):
+        shown = torch.cat(list(generated(model, n, 0.0, 0)))[:, 0, 0, 0]
+        _, counts = shown.unique(return_counts=True)
+        assert (len(counts), int(counts.min())) == (10, times)
 
 
 # The command
