@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from class_conditional.networks import LAYOUTS, BigGANGenerator, ProjectionDiscr
 from class_conditional.sampling import balanced, draw
 from class_conditional.scores import class_fids, inception_scores
 from class_conditional.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
+from config import parse
 from errors import UserError
 from GAN import count_parameters
 from modes import sampling
@@ -450,6 +452,18 @@ def test_images_without_classes_are_refused(build, dataset):
 def test_settings_that_do_not_fit_the_layout_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         BigGANConfig(model="biggan", **settings)
+
+
+def test_the_page_scores_the_run_that_it_trained():
+    page = (Path(__file__).parent.parent / "docs" / "biggan.md").read_text()
+    commands = [
+        shlex.split(line, comments=True)[2:]
+        for line in page.splitlines()
+        if line.startswith("python main.py")
+    ]
+    trained, scored = (parse(commands[i], {"biggan": BigGANConfig}, "") for i in (0, 2))
+    assert (scored.do_train, scored.truncation) == (False, 0.5)
+    assert scored.run_name == trained.run_name
 
 
 def test_the_presets_are_whole():

@@ -220,8 +220,6 @@ def test_a_sweep_sees_the_loss_of_variety():
 class FarClasses(StandIn):
     """Ten classes that lie far apart beside what z changes."""
 
-    class_names = list("0123456789")
-
     def embeddings(self) -> Tensor:
         return torch.tensor([[k / 5 - 1, (k % 3) - 1] for k in range(10)]).float()
 
