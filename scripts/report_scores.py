@@ -90,8 +90,9 @@ def kid_note(groups: list[Group]) -> str:
     return (
         f"Protocol {newest['protocol']}, {newest['precision']}: {newest['n_real']:,} real images of"
         f" the {newest['split']} split against {newest['n_fake']:,} generated{cut_off(newest)}."
-        " KID is the unbiased squared MMD (not times 1000): about 0, within its error, where the two sets are alike,"
-        " however few images there are. ± is the standard error from the draw of both sets."
+        " KID is the unbiased squared MMD (not times 1000): about 0, within its error, where the"
+        " two sets are alike, however few images there are. ± is the standard error from the draw"
+        " of both sets."
     )
 
 
