@@ -47,18 +47,6 @@ class ClassReport:
         shares = self.confusion.diagonal().double() / self.confusion.sum(1)
         return dict(zip(self.names, shares.tolist(), strict=True))
 
-    def as_table(self) -> str:
-        """Markdown: a row a class asked for, a column a class seen."""
-        lines = [
-            "| asked \\ seen | " + " | ".join(self.names) + " | accuracy |",
-            "| --- " * (len(self.names) + 2) + "|",
-        ]
-        for name, row, share in zip(
-            self.names, self.confusion.tolist(), self.by_class().values(), strict=True
-        ):
-            lines.append(f"| {name} | " + " | ".join(map(str, row)) + f" | {share:.3f} |")
-        return "\n".join(lines)
-
 
 def class_report(asked: Tensor, seen: Tensor, names: tuple[str, ...]) -> ClassReport:
     """asked, seen (N,) int64 classes 0 .. K-1."""

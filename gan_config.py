@@ -22,7 +22,7 @@ class GANConfig(Config):
     penalty: str = setting(
         "none",
         "on D's gradient: gp (WGAN-GP), r1 (at real images), zero (zero-centred, between real and"
-        " fake); its D must do without BatchNorm (--d_norm)",
+        " fake); its D must do without BatchNorm (--d_norm, where there is one)",
         group="game",
         choices=tuple(PENALTIES),
     )

@@ -203,13 +203,20 @@ def point_of(result: dict[str, Any]) -> tuple[str, float]:
     """Tag and value in TensorBoard, which keeps float32.
 
     Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on; "kid" for
-    the protocol all, which alone has it.
+    the protocol all, which alone has it; "fid_truncation_0.5" of images of a truncated z.
     """
     usual = "all" if result["metric"] == "kid" else "homework"
     words = (result.get("protocol", usual), result.get("precision", "fp32"))
     marks = [word for word in words if word not in (usual, "fp32")]
+    if truncation := truncation_of(result):
+        marks.append(f"truncation_{truncation:g}")
     value = struct.unpack("f", struct.pack("f", result["value"]))[0]
     return "_".join([result["metric"], *marks]), value
+
+
+def truncation_of(result: dict[str, Any]) -> float:
+    """That of z in the images scored; 0 is none, as in results that do not tell it."""
+    return result.get("truncation", 0.0)
 
 
 def mean_result(metric: str, values: Tensor, about: str) -> Result:

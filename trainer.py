@@ -257,6 +257,7 @@ class GANTrainer(Trainer):
 
     bar_tags = ("discriminator_loss", "generator_loss")
     line_form = GAN_VALUES
+    slope_bounds = "--penalty gp --d_norm none, or --spectral_norm"  # flags, in words
     config: GANConfig
 
     def __init__(self, config: GANConfig, device: torch.device, *, G: nn.Module, D: nn.Module):
@@ -272,8 +273,7 @@ class GANTrainer(Trainer):
             )
         if config.loss == "wgan" and config.penalty == "none" and not is_bounded(D):
             warnings.warn(
-                "--loss wgan with nothing to bound D's slope: add --penalty gp --d_norm none, or"
-                " --spectral_norm",
+                f"--loss wgan with nothing to bound D's slope: add {self.slope_bounds}",
                 stacklevel=2,
             )
         self.play_G, self.play_D = (

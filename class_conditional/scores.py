@@ -3,6 +3,7 @@
 SCORES is what BigGAN.evaluate runs, in this order.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,8 @@ MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes o
 def inception_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
     """FID class by class, and precision, recall, density, coverage, of the same images.
 
-    Where there are many classes the latter alone. Of several processes each computes all.
+    n of each class, real and generated; of one that has fewer real images, as many as it has. Where
+    there are many classes the four alone. Of several processes each computes all.
     """
     if trainer.num_classes > MOST_CLASSES:
         return manifold_scores(trainer, extractor)
@@ -38,25 +40,28 @@ def inception_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> 
     )
     fake = features(trainer.generate(total, seed), extractor, total, "classes: generated").cpu()
     y = trainer.labels_of_generated(total, seed)
-    pairs = [(real[k * n : (k + 1) * n], fake[y == k]) for k in range(trainer.num_classes)]
-    fids = class_fids(pairs, trainer.class_names)
+    counts = class_counts(trainer).clamp(max=n).tolist()
+    of_class = [fake[y == k][:count] for k, count in enumerate(counts)]
+    fids = class_fids(list(zip(real.split(counts), of_class, strict=True)), trainer.class_names)
     shared = {
+        "protocol": trainer.config.fid_protocol,
+        "split": "train",
         "extractor": extractor.name,
         "precision": extractor.precision,
         "weights_sha256": extractor.digest,
     }
-    return [shared | result for result in fids] + prdc_results(real, fake, extractor)
+    return [shared | result for result in fids] + prdc_results(real, torch.cat(of_class), extractor)
 
 
 def real_features(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Tensor:
-    """(K n, d): of n training images of each class, class after class."""
+    """(N, d): of n training images of each class, or all it has, class after class."""
     data = trainer.training_data
     chosen = []
     for k in range(trainer.num_classes):
         places = (data.labels == k).nonzero()[:, 0].cpu()
         chosen.append(places[order(len(places), 0, k)[:n]])
-    images = chosen_images(data, torch.cat(chosen))
-    return features(images, extractor, n * len(chosen), "classes: real images")
+    places = torch.cat(chosen)
+    return features(chosen_images(data, places), extractor, len(places), "classes: real images")
 
 
 def features_path(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Path:
@@ -76,10 +81,19 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
 
     pairs: features (n, d) of each class, real and generated. So few images bias a FID upward: a
     class compares with itself at the same n, and the mean with the mean at the same n, but neither
-    with the FID of all images.
+    with the FID of all images. Classes of fewer than LEAST_IMAGES are left out, with a sentence.
     """
+    scored = {k: pair for k, pair in enumerate(pairs) if len(pair[0]) >= LEAST_IMAGES}
+    if few := [f"{names[k]} ({len(pairs[k][0])})" for k in range(len(pairs)) if k not in scored]:
+        print(
+            f"no fid_of_class of classes with fewer than {LEAST_IMAGES} training images:"
+            f" {', '.join(few)}",
+            file=sys.stderr,
+        )
+    if not scored:
+        return []
     results, values = [], []
-    for k, (real, fake) in enumerate(pairs):
+    for k, (real, fake) in scored.items():
         groups = [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)]
         value, error = fid_with_error(Moments.of(real), groups)
         values.append((value, error))
@@ -89,8 +103,12 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
             | {"n_real": len(real), "n_fake": len(fake)}
         )
     mean, error = mean_of(torch.tensor(values, dtype=torch.float64))
-    about = f"mean of {len(pairs)} classes' FIDs, {len(pairs[0][1])} images of each on both sides"
-    return [*results, {"metric": "fid_of_classes", "value": mean, "error": error, "about": about}]
+    sizes = [len(real) for real, _ in scored.values()]
+    n = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    about = f"mean of {len(scored)} classes' FIDs, {n} images of each on both sides"
+    counts = {key: sum(result[key] for result in results) for key in ("n_real", "n_fake")}
+    whole = {"metric": "fid_of_classes", "value": mean, "error": error, "about": about}
+    return [*results, whole | counts]
 
 
 def mean_of(values: Tensor) -> tuple[float, float]:
@@ -99,11 +117,15 @@ def mean_of(values: Tensor) -> tuple[float, float]:
 
 
 def images_a_class(trainer: ClassConditionalTrainer) -> int:
-    """A class's share of the protocol's generated images, within bounds and what there is."""
-    labels = trainer.training_data.labels
-    wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(labels)
-    smallest = int(labels.bincount(minlength=trainer.num_classes).min())
-    return min(max(wanted // trainer.num_classes, LEAST_IMAGES), MOST_IMAGES, smallest)
+    """A class's share of the protocol's generated ones, in bounds; at most what the largest has."""
+    wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.training_data)
+    share = max(wanted // trainer.num_classes, LEAST_IMAGES)
+    return min(share, MOST_IMAGES, int(class_counts(trainer).max()))
+
+
+def class_counts(trainer: ClassConditionalTrainer) -> Tensor:
+    """Training images (K,) of each class."""
+    return trainer.training_data.labels.bincount(minlength=trainer.num_classes).cpu()
 
 
 def class_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:

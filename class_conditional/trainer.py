@@ -18,6 +18,7 @@ from class_conditional.sampling import balanced, draw
 from class_conditional.spectral import orthogonal_penalty
 from dataset import Batch, Batches, ImageData, to_bytes
 from distributed import shard, world
+from errors import UserError
 from gan_config import GANConfig
 from losses import mean_probability
 from modes import Paired, frozen, sampling
@@ -36,6 +37,7 @@ class ClassConditionalTrainer(GANTrainer):
 
     G: BigGANGenerator
     D: ProjectionDiscriminator
+    slope_bounds = "--penalty gp, or --spectral_norm both"
 
     def __init__(
         self,
@@ -50,7 +52,17 @@ class ClassConditionalTrainer(GANTrainer):
 
     @cached_property
     def training_data(self) -> ImageData:
-        return self.load_data("train")
+        """UserError where a class has no image left, which G would be asked for all the same."""
+        data = self.load_data("train")
+        counts = data.labels.bincount(minlength=self.num_classes).tolist()
+        empty = [name for name, n in zip(data.class_names, counts, strict=True) if not n]
+        if empty:
+            raise UserError(
+                f"no training image of class {', '.join(empty[:5])}{', ...' if empty[5:] else ''}"
+                " can be used: all are too small or unreadable. Add some, take the class's folder"
+                " out, or choose another --small_images."
+            )
+        return data
 
     @property
     def num_classes(self) -> int:
@@ -212,20 +224,9 @@ class ClassConditionalTrainer(GANTrainer):
             (shard(z, i * batch_size), shard(y, i * batch_size)) for i, (z, y) in pairs
         )
 
-    def generate_of(
-        self, class_index: int, n: int, seed: int, batch_size: int = AT_ONCE
-    ) -> Iterator[Tensor]:
-        """n images of one class."""
-        y = torch.full((n,), class_index)
-        return self.bytes_of(self.with_noise(y, batch_size, "generate of", seed, class_index))
-
     def generated_pairs(self, n: int, seed: int, batch_size: int) -> Iterator[Pair]:
-        y = self.labels_of_generated(n, seed)
-        return self.with_noise(y, batch_size, "generate", seed)
-
-    def with_noise(self, y: Tensor, batch_size: int, *key: str | int) -> Iterator[Pair]:
-        config, stream = self.config, generator("cpu", *key)
-        for part in y.split(batch_size):
+        config, stream = self.config, generator("cpu", "generate", seed)
+        for part in self.labels_of_generated(n, seed).split(batch_size):
             yield draw(len(part), config.latent_dim, stream, config.truncation), part
 
     def bytes_of(self, pairs: Iterable[Pair]) -> Iterator[Tensor]:

@@ -9,7 +9,9 @@ Writes pictures, tables and embeddings.md into RUN/embeddings/. docs/embeddings.
 """
 
 import argparse
+import io
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass, field
@@ -24,11 +26,12 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from checkpoint import write_beside_and_rename
 from config import Parser, print_error
 from dataset import order
 from errors import UserError
 from inception import load_inception
-from prdc import MOST, features, real_features
+from prdc import MOST, K, features, real_features
 from scripts.embedding_paths import (
     ClassModel,
     between_classes,
@@ -54,8 +57,10 @@ from scripts.public_biggan import load_public, share
 from scripts.saved_run import open_run
 from scripts.truncation import parse_truncations, sweep, sweep_figure, sweep_table
 from sources.image_folder import image_batches, image_paths
+from sources.user_files import check_out
 
 CELL = 0.6  # inches of an image in a grid
+MOST_SEED = 2**32 - 1  # scikit-learn's
 
 
 @dataclass
@@ -71,19 +76,23 @@ class Page:
 
     def picture(self, figure: plt.Figure, name: str, words: str, *, side: int = 0) -> None:
         """side: of the images in it, in pixels, which it then shows in full."""
-        figure.savefig(self.keep(name), dpi=max(160, side / CELL))
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=max(160, side / CELL))
         plt.close(figure)
+        self.keep(name, drawn.getvalue())
         self.text(f"![{words}]({name})")
 
     def file(self, name: str, content: str) -> None:
-        self.keep(name).write_text(content)
+        self.keep(name, content.encode())
 
-    def keep(self, name: str) -> Path:
+    def keep(self, name: str, content: bytes) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        self.files.append(self.out / name)
-        return self.out / name
+        write_beside_and_rename(self.out / name, content)
+        if self.out / name not in self.files:
+            self.files.append(self.out / name)
 
     def save(self) -> None:
+        """What there is so far, over what was saved before."""
         self.file("embeddings.md", "\n\n".join(self.parts) + "\n")
 
 
@@ -162,7 +171,7 @@ def show_truncations(
     page.picture(sweep_figure(rows), "truncation.png", "FID, and precision by recall")
     page.text(sweep_table(rows))
     page.text(
-        f"{len(real):,} real images against as many generated ones of all classes in turn,"
+        f"{len(real):,} real images against as many generated ones of all classes alike,"
         f" {extractor.name}, weights {extractor.digest[:12]}, {extractor.precision}."
     )
     about = {"n": len(real), "seed": args.seed, "weights_sha256": extractor.digest, "rows": rows}
@@ -177,6 +186,8 @@ def examine(model: ClassModel, args: argparse.Namespace, title: str) -> Page:
         raise UserError(f"{title} has {len(names)} class: wanted two or more to compare.")
     chosen = parse_pairs(args.pairs, names) if args.pairs else suggested_pairs(pairs)
     walked = parse_classes(args.within, names) if args.within else [chosen[0][0], chosen[-1][0]]
+    if not walked:
+        raise UserError(f'--within {args.within!r} names no class: wanted some, as in "a,b".')
     page = Page(Path(args.out))
     page.text(f"# Class embeddings of {title}", f"\n{len(names)} classes, seed {args.seed}.")
     extractor = load_inception("cpu", "fp32") if args.truncations else None
@@ -187,24 +198,23 @@ def examine(model: ClassModel, args: argparse.Namespace, title: str) -> Page:
     show_pairs(page, model, chosen, args)
     page.text("## Within a class")
     show_walks(page, model, list(dict.fromkeys(walked)), args)
+    page.save()  # before many minutes
     if extractor:
         page.text("## Truncation")
         show_truncations(page, model, real, extractor, args)
-    page.save()
+        page.save()
     return page
 
 
 def real_images(model: ClassModel, extractor: nn.Module, args: argparse.Namespace) -> Tensor:
-    """Features (N, d) of --n training images, or of those of --real."""
-    if args.real:
-        found = image_paths(Path(args.real))  # by name, which may mean by class
-        paths = [found[i] for i in order(len(found), 0, 0)[: args.n].tolist()]
-        return features(image_batches(paths, 50), extractor, len(paths), f"images of {args.real}")
-    if args.weights:
-        raise UserError(
-            "--truncations of public weights needs real images to compare with: --real FOLDER."
-        )
-    return real_features(model.load_data("train"), extractor, args.n)
+    """Features (N, d) of --n training images, or of those of --real at the side of the model's."""
+    if not args.real:
+        return real_features(model.load_data("train"), extractor, args.n)
+    one = model.images_of(model.draw_z(1, args.seed), model.embeddings()[:1], truncated=0.0)
+    found = image_paths(Path(args.real))  # by name, which may mean by class
+    paths = [found[i] for i in order(len(found), 0, 0)[: args.n].tolist()]
+    batches = image_batches(paths, 50, side=one.shape[-1])
+    return features(batches, extractor, len(paths), f"images of {args.real}")
 
 
 def open_model(args: argparse.Namespace) -> tuple[ClassModel, str, Path]:
@@ -215,6 +225,10 @@ def open_model(args: argparse.Namespace) -> tuple[ClassModel, str, Path]:
         path = Path(args.weights)
         for truncation in (args.truncation, *args.truncations):
             share(truncation)  # refused before minutes of work
+        if args.truncations and not args.real:
+            raise UserError(
+                "--truncations of public weights needs real images to compare with: --real FOLDER."
+            )
         return load_public(path), path.name, path.parent / f"{path.stem}-embeddings"
     trainer = open_run(args.run_dir, data_dir=args.data_dir)
     if not hasattr(trainer, "embeddings"):
@@ -249,22 +263,37 @@ def parser() -> argparse.ArgumentParser:
                    " none)")  # fmt: skip
     p.add_argument("--truncations", default="", help="to compare by FID and precision, as in"
                    " 0.2,0.5,1,2,0 (0: none); takes Inception")  # fmt: skip
-    p.add_argument("--n", type=int, default=MOST, help=f"images a truncation (default: {MOST})")
+    p.add_argument("--n", type=int, help=f"images a truncation (default: {MOST})")
     p.add_argument("--real", default="", help="folder of images to compare with (default: the"
                    " run's training images)")  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="of z and of t-SNE (default: 0)")
-    p.add_argument("--data_dir", default="data", help="folder of datasets (default: data)")
+    p.add_argument("--data_dir", help="folder of datasets (default: data)")
     p.add_argument("--out", default="", help="folder to write to (default: RUN_DIR/embeddings)")
     return p
 
 
 def check_flags(args: argparse.Namespace) -> None:
+    """UserError for values that argparse lets through; fills in --n and --data_dir."""
+    args.truncations = parse_truncations(args.truncations) if args.truncations else []
+    if not args.truncations and (args.real or args.n is not None):
+        raise UserError("--real and --n belong to --truncations: add that, or leave them out.")
+    if args.weights and args.data_dir is not None:
+        raise UserError("--data_dir belongs to a run, and --weights has no dataset: leave it out.")
+    args.n = MOST if args.n is None else args.n
+    args.data_dir = args.data_dir or "data"
+    ends = {"from": args.start, "to": args.stop, "truncation": args.truncation}
+    for name, value in ends.items():
+        if not math.isfinite(value):
+            raise UserError(f"--{name} {value}: wanted a finite number.")
     for name, least in (("columns", 2), ("rows", 1), ("n", 10), ("truncation", 0), ("seed", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: wanted at least {least}.")
+    if args.seed > MOST_SEED:
+        raise UserError(f"--seed {args.seed}: wanted at most {MOST_SEED}.")
     if args.start == args.stop:
         raise UserError(f"--from {args.start} --to {args.stop}: wanted two different ends.")
-    args.truncations = parse_truncations(args.truncations) if args.truncations else []
+    if args.real and (n := len(image_paths(Path(args.real)))) <= K:
+        raise UserError(f"--real {args.real} holds {n} images: wanted {K + 1} or more.")
 
 
 def main(argv: list[str]) -> int:
@@ -273,6 +302,8 @@ def main(argv: list[str]) -> int:
         check_flags(args)
         model, title, out = open_model(args)
         args.out = args.out or str(out)
+        if args.real:
+            check_out("--real", Path(args.real), Path(args.out), deep=False)
         page = examine(model, args, title)
     except UserError as error:
         return print_error(error)

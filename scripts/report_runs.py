@@ -14,11 +14,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import Config
 from GAN import count_parameters
-from runlog import read_results, read_scalars
+from runlog import read_results, read_scalars, truncation_of
 from scripts.saved_run import open_run
 from trainer import Trainer
 
-Protocol = tuple[str, str, str]  # name, precision, sha256 of the Inception weights
+# name, precision, sha256 of the Inception weights, truncation of z (0: none)
+Protocol = tuple[str, str, str, float]
 HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
 
 
@@ -39,12 +40,17 @@ class Run:
 
     @property
     def own(self) -> dict[str, dict[str, Any]]:
-        """Newest result by metric of those that only this run's system has, at its last step."""
+        """Newest result by metric of those that only this run's system has, at its last step.
+
+        Of the images that `fid` is of, as far as truncation goes.
+        """
+        truncation = truncation_of(self.fid or {})
         return {
             r["metric"]: r
             for r in self.results
             if r.get("step") == self.trainer.step
             and r.get("value") is not None
+            and truncation_of(r) == truncation
             and r.get("metric") not in (None, "fid", "kid")
         }
 
@@ -75,11 +81,14 @@ def read_run(run_dir: Path, **changes: Any) -> Run:
 
 
 def choose_protocol(runs: list[Run], metric: str = "fid") -> Protocol | None:
-    """The one that most runs were scored by at their last step; the default one among equals."""
+    """The one that most runs were scored by at their last step; the default one among equals.
+
+    Among those images of a truncated z come last.
+    """
     counts = Counter(p for run in runs for p in {protocol_of(r) for r in scores(run, metric)})
     if not counts:
         return None
-    return max(counts, key=lambda p: (counts[p], p[:2] == ("homework", "fp32"), p))
+    return max(counts, key=lambda p: (counts[p], not p[3], p[:2] == ("homework", "fp32"), p))
 
 
 def scores(run: Run, metric: str) -> list[dict[str, Any]]:
@@ -93,7 +102,8 @@ def scores(run: Run, metric: str) -> list[dict[str, Any]]:
 
 
 def protocol_of(result: dict[str, Any]) -> Protocol:
-    return result["protocol"], result["precision"], result.get("weights_sha256", "")
+    weights = result.get("weights_sha256", "")
+    return result["protocol"], result["precision"], weights, truncation_of(result)
 
 
 def score_runs(runs: list[Run], protocol: Protocol | None) -> None:

@@ -29,7 +29,7 @@ from config import Config
 from errors import UserError
 from inception import WEIGHTS_DIGEST
 from inception.weights import digest, find_weights
-from runlog import read_results
+from runlog import read_results, truncation_of
 from scripts.sweep_cost import Cost
 
 try:
@@ -68,10 +68,15 @@ def log_path(config: Config) -> Path:
 
 
 def find_result(config: Config) -> dict[str, Any] | None:
-    """The newest FID of this run at its last step, by its protocol, precision and weights."""
+    """The newest FID of this run at its last step, by its protocol, precision and weights.
+
+    And of z cut off alike, where the model knows --truncation.
+    """
+    wanted = ["fid", config.num_training_steps, config.fid_protocol, config.fid_precision]
+    wanted.append(getattr(config, "truncation", 0.0))
     for result in reversed(read_results(config.run_dir)):
         found = [result.get(key) for key in ("metric", "step", "protocol", "precision")]
-        wanted = ["fid", config.num_training_steps, config.fid_protocol, config.fid_precision]
+        found.append(truncation_of(result))
         if found == wanted and result.get("value") is not None and same_weights(config, result):
             return result
     return None

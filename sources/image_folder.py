@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from errors import UserError
+from sources.pictures import decode
 
 EXTENSIONS = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 INCEPTION_SIZE = 299
@@ -34,9 +35,14 @@ def image_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def read_rgb(path: Path) -> Tensor:
-    """One image, uint8 (3, H, W); grey, palette and alpha become RGB as Pillow has it."""
+def read_rgb(path: Path, side: int = 0) -> Tensor:
+    """One image, uint8 (3, H, W); grey, palette and alpha become RGB as Pillow has it.
+
+    side: its middle square at that size instead, as a dataset of it would be.
+    """
     try:
+        if side:
+            return torch.tensor(decode(path.read_bytes(), side, upscale=True).pixels)
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))  # (H, W, 3)
     except Exception as problem:  # Pillow's decoders raise nearly anything on a broken file
@@ -60,15 +66,19 @@ def stack(images: list[Tensor]) -> Tensor:
     return torch.cat(resized)
 
 
-def image_batches(paths: list[Path], batch_size: int, threads: int = 1) -> Iterator[Tensor]:
+def image_batches(
+    paths: list[Path], batch_size: int, threads: int = 1, *, side: int = 0
+) -> Iterator[Tensor]:
     """Batches of the images in the order of paths, as `stack` makes them; the last may be smaller.
 
+    side: of each the middle square at that size.
     Memory is bounded by three batches, whatever the number of paths. UserError names a broken file.
     """
     ahead = deque()
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for start in range(0, len(paths), batch_size):
-            ahead.append([pool.submit(read_rgb, p) for p in paths[start : start + batch_size]])
+            part = paths[start : start + batch_size]
+            ahead.append([pool.submit(read_rgb, path, side) for path in part])
             if len(ahead) > BATCHES_AHEAD:
                 yield stack([image.result() for image in ahead.popleft()])
         while ahead:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from ranks import print_weights, run_ranks, without_batchnorm
 from torch import nn
 
@@ -21,6 +23,7 @@ from class_conditional.networks import LAYOUTS, BigGANGenerator, ProjectionDiscr
 from class_conditional.sampling import balanced, draw
 from class_conditional.scores import class_fids, inception_scores
 from class_conditional.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
+from config import parse
 from errors import UserError
 from GAN import count_parameters
 from modes import sampling
@@ -360,13 +363,6 @@ def test_generated_classes_are_balanced_and_known(build):
     assert torch.equal(torch.cat([classes for _, classes in pairs]), y)
 
 
-def test_images_of_one_class_are_its_own(build):
-    trainer = build()
-    three, five = (torch.cat(list(trainer.generate_of(k, 6, seed=0))) for k in (3, 5))
-    assert three.shape == (6, 1, 32, 32)
-    assert not torch.equal(three, five)
-
-
 def test_truncated_sampling_has_standing_statistics(build):
     trainer = build()
     trainer.train_step(trainer.batches()(0))
@@ -401,10 +397,37 @@ def test_every_class_has_a_fid_and_all_together_precision_and_recall(build, pixe
     values = [r["value"] for r in found]
     assert values[3] == pytest.approx(sum(values[:3]) / 3)
     assert "b: 21 generated" in found[1]["about"]
+    assert (found[3]["n_real"], found[3]["n_fake"]) == (63, 63)
+    assert all((r["protocol"], r["split"]) == ("smoke", "train") for r in found[:4])
     kept = list((Path(trainer.config.data_dir) / "reference").glob("features-fashion*3x21*.npy"))
     assert len(kept) == 1
     assert inception_scores(trainer, pixel_means) == found
     kept[0].unlink()
+
+
+def test_a_rare_class_has_no_fid_and_leaves_the_others_theirs(build, pixel_means, capsys):
+    trainer = build(fid_protocol="smoke", batch_size=10)
+    trainer.training_data.labels[:30] = torch.arange(30).clamp(max=1) + 1  # one of class 1, 29 of 2
+    trainer.training_data.labels[30:] = 0
+    trainer.class_names = ["a", "b", "c"]
+    trainer.G.shared.num_embeddings = 3
+    found = inception_scores(trainer, pixel_means)
+    assert [r["metric"] for r in found][:3] == [
+        "fid_of_class/0",
+        "fid_of_class/2",
+        "fid_of_classes",
+    ]
+    assert [r["n_real"] for r in found] == [21, 21, 42, *[43] * 4]
+    assert [r["n_fake"] for r in found] == [21, 21, 42, *[43] * 4]
+    assert "mean of 2 classes' FIDs, 21 images" in found[2]["about"]
+    assert "no fid_of_class of classes with fewer than 20 training images: b (1)" in (
+        capsys.readouterr().err
+    )
+    for kept in (Path(trainer.config.data_dir) / "reference").glob("features-fashion*3x21*.npy"):
+        kept.unlink()
+    pairs = [(torch.rand(n, 3), torch.rand(n, 3)) for n in (19, 20, 30)]
+    assert "20 to 30 images of each" in class_fids(pairs, ["a", "b", "c"])[-1]["about"]
+    assert class_fids(pairs[:1], ["a"]) == []
 
 
 def test_many_classes_have_precision_and_recall_alone(build, pixel_means, monkeypatch):
@@ -439,6 +462,26 @@ def test_images_without_classes_are_refused(build, dataset):
         build(dataset=dataset)
 
 
+def test_a_class_without_an_image_is_refused_before_the_first_step(build, tmp_path):
+    for name, side in (("cat", 40), ("dog", 20), ("fox", 40)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            path = tmp_path / "photos" / name / f"{i}.png"
+            Image.new("RGB", (side, side), (60 * i, 20, 90)).save(path)
+    trainer = build(dataset="folder", folder=str(tmp_path / "photos"), small_images="skip")
+    with pytest.raises(UserError, match="no training image of class dog can be used"):
+        trainer.train()
+    assert trainer.step == 0
+    assert not trainer.checkpoint_dir.exists()
+    build(dataset="folder", folder=str(tmp_path / "photos"), small_images="upscale").batches()
+
+
+def test_a_game_without_bounds_is_told_the_flags_that_there_are(build):
+    with pytest.warns(UserWarning, match="add --penalty gp, or --spectral_norm both$"):
+        build(loss="wgan", spectral_norm="none")
+    assert not hasattr(build().config, "d_norm")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -450,6 +493,18 @@ def test_images_without_classes_are_refused(build, dataset):
 def test_settings_that_do_not_fit_the_layout_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         BigGANConfig(model="biggan", **settings)
+
+
+def test_the_page_scores_the_run_that_it_trained():
+    page = (Path(__file__).parent.parent / "docs" / "biggan.md").read_text()
+    commands = [
+        shlex.split(line, comments=True)[2:]
+        for line in page.splitlines()
+        if line.startswith("python main.py")
+    ]
+    trained, scored = (parse(commands[i], {"biggan": BigGANConfig}, "") for i in (0, 2))
+    assert (scored.do_train, scored.truncation) == (False, 0.5)
+    assert scored.run_name == trained.run_name
 
 
 def test_the_presets_are_whole():

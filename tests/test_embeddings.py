@@ -1,8 +1,11 @@
 """scripts/embeddings.py and its parts, on a stand-in for a trained class-conditional GAN."""
 
+import errno
+import io
 import json
 import math
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from dataset import ImageData
 from errors import UserError
+from prdc import features
 from scripts import embeddings as script
 from scripts.embedding_paths import (
     between_classes,
@@ -216,6 +220,30 @@ def test_a_sweep_sees_the_loss_of_variety():
     assert lines[3].startswith("| 0.05 | ")
 
 
+class FarClasses(StandIn):
+    """Ten classes that lie far apart beside what z changes."""
+
+    def embeddings(self) -> Tensor:
+        return torch.tensor([[k / 5 - 1, (k % 3) - 1] for k in range(10)]).float()
+
+
+def test_the_error_of_a_sweep_is_the_spread_of_repeated_draws():
+    """Ten classes and ten groups: none may be a class of its own."""
+    model, extractor = FarClasses(), PixelMeans()
+    real = features(generated(model, 1000, 0.0, 1000), extractor, 1000, "real")
+    rows = [sweep(model, [0.5], real, extractor, seed=seed)[0]["fid"] for seed in range(20)]
+    values, errors = (torch.tensor([row[key] for row in rows]) for key in ("value", "error"))
+    assert errors.mean() == pytest.approx(values.std(), rel=0.5)
+
+
+def test_all_classes_are_in_a_sweep_however_many_images_there_are():
+    model = FarClasses()
+    for n, times in ((1000, 100), (14, 1)):
+        shown = torch.cat(list(generated(model, n, 0.0, 0)))[:, 0, 0, 0]
+        _, counts = shown.unique(return_counts=True)
+        assert (len(counts), int(counts.min())) == (10, times)
+
+
 # The command
 
 
@@ -259,6 +287,13 @@ def test_chosen_pairs_and_classes_alone_are_drawn(run, tmp_path):
         (["--columns", "1"], "--columns 1: wanted at least 2"),
         (["--from", "1", "--to", "1"], "two different ends"),
         (["--truncations", "x"], "wanted numbers"),
+        (["--from", "nan"], "--from nan: wanted a finite number"),
+        (["--to", "inf"], "--to inf: wanted a finite number"),
+        (["--truncation", "nan"], "--truncation nan: wanted a finite number"),
+        (["--seed", "99999999999"], "--seed 99999999999: wanted at most 4294967295"),
+        (["--within", ","], "--within ',' names no class"),
+        (["--n", "100"], "belong to --truncations"),
+        (["--real", "photos"], "belong to --truncations"),
         (["--weights", "file.bin"], "wanted one of a run's folder"),
     ],
 )
@@ -266,6 +301,79 @@ def test_bad_input_is_one_sentence(flags, words, run, tmp_path, capsys):
     assert run(*flags) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos(n) -> a folder of n images, larger than the model's and of no square shape."""
+
+    def make(n: int) -> Path:
+        folder = tmp_path / f"photos{n}"
+        folder.mkdir()
+        for i in range(n):
+            Image.new("RGB", (24, 16 + i % 2), (9 * i, 90, 200 - 9 * i)).save(folder / f"{i}.png")
+        return folder
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore:10 images for 16 features")
+def test_real_images_are_compared_at_the_models_size(run, photos, tmp_path, monkeypatch):
+    sides = set()
+
+    class Watching(PixelMeans):
+        def forward(self, images: Tensor) -> Tensor:
+            sides.add(images.shape[-2:])
+            return super().forward(images)
+
+    monkeypatch.setattr(script, "load_inception", lambda *_: Watching())
+    flags = ("--columns", "2", "--rows", "1", "--truncations", "1", "--n", "10")
+    assert run(*flags, "--real", str(photos(12))) == 0
+    assert sides == {(8, 8)}
+
+
+def test_real_images_too_few_to_compare_are_refused_at_once(run, photos, tmp_path, capsys):
+    assert run("--truncations", "1", "--real", str(photos(5))) == 1
+    assert "holds 5 images: wanted 6 or more" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_real_images_is_not_written_into(run, photos, capsys):
+    folder = photos(6)
+    flags = ("--truncations", "1", "--real", str(folder), "--out", str(folder))
+    assert run(*flags) == 1
+    assert "is --real's folder: name another" in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == 6
+
+
+def test_the_page_is_there_when_the_sweep_breaks_down(run, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise UserError("no more memory.")
+
+    monkeypatch.setattr(script, "sweep", fails)
+    assert run("--columns", "2", "--rows", "1", "--truncations", "1", "--n", "10") == 1
+    page = (tmp_path / "run" / "embeddings" / "embeddings.md").read_text()
+    assert "## Within a class" in page
+    assert "## Truncation" not in page
+
+
+def test_a_picture_is_whole_or_what_it_was(run, tmp_path, monkeypatch):
+    flags = ("--columns", "2", "--rows", "1")
+    assert run(*flags) == 0
+    out = tmp_path / "run" / "embeddings"
+    before = (out / "space.png").read_bytes()
+
+    def torn(self, file, **_):
+        if isinstance(file, io.IOBase):
+            file.write(b"half")
+        else:
+            Path(file).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", torn)
+    assert run(*flags) == 1
+    assert (out / "space.png").read_bytes() == before
+    assert not list(out.glob("*.part"))
 
 
 def test_a_run_without_classes_is_refused(run, monkeypatch, capsys):
@@ -393,6 +501,8 @@ def test_the_command_on_public_weights(package, weights, tmp_path, monkeypatch, 
     assert "--real FOLDER" in capsys.readouterr().err
     assert script.main(["--weights", str(weights), "--truncations", "2"]) == 1
     assert "take one in (0, 1]" in capsys.readouterr().err
+    assert script.main(["--weights", str(weights), "--data_dir", "data"]) == 1
+    assert "--data_dir belongs to a run" in capsys.readouterr().err
     real = tmp_path / "real"
     real.mkdir()
     for i in range(12):

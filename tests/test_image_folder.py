@@ -46,7 +46,9 @@ def test_images_of_several_sizes_meet_at_the_extractors_size(tmp_path):
 
 def test_only_three_batches_are_decoded_ahead(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(image_folder, "read_rgb", lambda p: read.append(p) or torch.zeros(3, 1, 1))
+    monkeypatch.setattr(
+        image_folder, "read_rgb", lambda p, side: read.append(p) or torch.zeros(3, 1, 1)
+    )
     stream = image_batches(image_paths(write_images(tmp_path, 40)), 2, threads=2)
     next(stream)
     stream.close()

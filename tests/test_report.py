@@ -108,6 +108,30 @@ def test_scores_by_other_weights_do_not_mix(trained):
     assert [run.fid and run.fid["value"] for run in read(folders)] == [50.0, 51.0, None]
 
 
+def test_a_score_of_truncated_z_replaces_none_of_the_whole_one(trained):
+    folder = trained(50.0)
+    own = {"metric": "class_accuracy", "value": 0.5, "step": 2}
+    append_result(folder, own)
+    append_result(folder, result(30.0) | {"truncation": 0.5})
+    append_result(folder, own | {"value": 0.9, "truncation": 0.5})
+    (run,) = runs = read([folder])
+    assert (run.fid["value"], run.own["class_accuracy"]["value"]) == (50.0, 0.5)
+    assert "truncated" not in fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
+    truncated = trained(seed=43)
+    append_result(truncated, result(30.0) | {"truncation": 0.5})
+    append_result(truncated, own | {"value": 0.9, "truncation": 0.5})
+    (run,) = runs = read([truncated])
+    assert (run.fid["value"], run.own["class_accuracy"]["value"]) == (30.0, 0.9)
+    note = fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
+    assert "3,000 generated from z truncated at 0.5." in note
+
+
+def test_a_curve_is_of_one_truncation():
+    assert runlog.point_of(result(30.0))[0] == "fid"
+    assert runlog.point_of(result(30.0) | {"truncation": 0.0})[0] == "fid"
+    assert runlog.point_of(result(30.0) | {"truncation": 0.5})[0] == "fid_truncation_0.5"
+
+
 def test_seeds_that_agree_are_a_spread_of_0_and_not_an_unknown_one(trained):
     folders = [trained(50.0), trained(50.0, seed=43), trained(50.0, latent_dim=7)]
     section = effects_section(group_runs(read(folders)))

@@ -25,6 +25,7 @@ from scripts.sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
 from scripts.sweep_runs import Outcome, main_command, run_all
 from scripts.sweep_table import as_json, as_markdown, notes, summarize, table
 from systems import SYSTEMS
+from systems.biggan import BigGANConfig
 from systems.dcgan import DCGANConfig
 
 CHILD = """
@@ -204,6 +205,15 @@ def test_a_score_by_other_weights_is_another_score(base, monkeypatch):
     keep(base, weights_sha256="other")
     assert sweep_runs.find_result(base) is None
     assert sweep_runs.find_result(dataclasses.replace(base, inception_weights="other"))
+
+
+def test_a_score_of_another_truncation_is_another_score(tmp_path):
+    base = BigGANConfig(model="biggan", runs_dir=str(tmp_path / "runs"), num_training_steps=6)
+    keep(base, value=50.0, truncation=0.0)
+    keep(base, value=30.0, truncation=0.5)
+    assert sweep_runs.find_result(base)["value"] == 50.0
+    assert sweep_runs.find_result(dataclasses.replace(base, truncation=0.5))["value"] == 30.0
+    assert sweep_runs.find_result(dataclasses.replace(base, truncation=0.4)) is None
 
 
 def test_a_run_past_the_last_step_is_refused(base, argv, capsys):
