@@ -100,7 +100,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "beta1": 0.0,
         "beta2": 0.99,
         "ema": 0.998,
-        "num_training_steps": 7500,
+        "num_training_steps": 6000,
         "saving_steps": 500,
     },
 }
