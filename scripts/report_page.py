@@ -157,7 +157,8 @@ def effects_section(groups: list[Group]) -> dict[str, Any]:
     """
     changed = varying([group for group in groups if group.values])
     others = () if {*HOMEWORK} & {*changed} else tuple(changed)
-    title = f"What {' and '.join(others or HOMEWORK[:2])} do{'es' * (len(others) == 1)}"
+    at_all = HOMEWORK[:2] if any("latent_dim" in g.settings for g in groups) else ("settings",)
+    title = f"What {' and '.join(others or at_all)} do{'es' * (len(others) == 1)}"
     found = effects(groups, others or HOMEWORK)
     rows = [
         {
@@ -201,8 +202,10 @@ def mean_effect(found: list[Any], factor: str) -> str:
 def run_section(run: Run) -> dict[str, Any]:
     own = [tag for tag, points in run.curves.items() if tag not in TAGS and len(points) > 1]
     own = [tag for tag in own if "/" not in tag and not tag.startswith(("fid", "kid"))]
+    own.sort(key=lambda tag: "loss" not in tag)
+    loss = getattr(run.config, "loss", "")
     tags = [tag for tag in TAGS if run.curves.get(tag)] + own[:MOST_OTHERS]
-    curves = [curve(run.name, tag, run.curves[tag]) for tag in tags]
+    curves = [curve(run.name, tag, run.curves[tag], loss=loss) for tag in tags]
     chosen = evenly(run.samples, MOST_GRIDS)
     return {
         "name": run.name,

@@ -48,15 +48,18 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
     return (total[stop] - total[start]) / (stop - start)
 
 
-def curve(run_name: str, tag: str, points: Points) -> Picture:
-    """One curve, its moving average over the raw points, and the equilibrium's value."""
+def curve(run_name: str, tag: str, points: Points, *, loss: str = "bce") -> Picture:
+    """One curve, its moving average over the raw points, and the equilibrium's value.
+
+    Of the losses that is known for bce alone.
+    """
     steps, values = (np.array(column, dtype=float) for column in zip(*points, strict=True))
     mean = smooth(values)
 
     def draw(axis: plt.Axes, colour: str) -> None:
         axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.7)
         axis.plot(steps, mean, color=colour, linewidth=1.6)
-        if tag in EQUILIBRIUM:
+        if tag in EQUILIBRIUM and (loss == "bce" or tag.startswith("D(")):
             axis.axhline(EQUILIBRIUM[tag], color="tab:orange", linestyle="--", linewidth=1)
         low = 0.0 if values.min() >= 0 else None
         high = 1.0 if tag.startswith("D(") else float(np.quantile(values, 0.995)) * 1.1 or None
