@@ -53,7 +53,8 @@ def bench_cyclegan(args: argparse.Namespace, folder: Path) -> Contest:
 
 
 def cyclegan_config(args: argparse.Namespace, extra: str) -> CycleGANConfig:
-    flags = ["--model", "cyclegan", "--data_dir", args.data_dir, "--device", args.device]
+    flags = "--model cyclegan --preset emoji".split()
+    flags += ["--data_dir", args.data_dir, "--device", args.device]
     return parse([*flags, *shlex.split(extra)], {"cyclegan": CycleGANConfig}, "")
 
 

@@ -16,6 +16,7 @@ from config import setting
 from dataset import ImageData, order, to_bytes, to_signed
 from decay import check_decay, set_rates
 from distributed import of_all_ranks, shard
+from errors import UserError
 from losses import LSGAN
 from modes import frozen, in_training_form, sampling
 from seeding import global_stream, key_seed
@@ -23,7 +24,7 @@ from sources.user_files import check_request
 from trainer import Trainer
 from translation.files import translate_folder
 from translation.image_pool import ImagePool
-from translation.networks import DISCRIMINATORS, NORMS, STEMS, UPSAMPLINGS, TranslationGenerator
+from translation.networks import DISCRIMINATORS, GENERATORS, NORMS, STEMS, UPSAMPLINGS
 from translation.scores import domain_scores, paired_scores, reconstruction_scores
 from translation.unpaired import (
     DIRECTIONS,
@@ -46,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "emoji": {
         "dataset": "emoji",
         "image_size": 32,
+        "arch": "plain",
         "stem": 0,
         "generator_hidden_dim": 32,  # 32, 64
         "discriminator_hidden_dim": 32,  # 32, 64, 128
@@ -71,6 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_size": 256,
         "jitter": 286 / 256,
         "flip": True,
+        "arch": "plain",
         "stem": 7,
         "generator_hidden_dim": 64,
         "discriminator_hidden_dim": 64,
@@ -104,9 +107,17 @@ class CycleGANConfig(UnpairedConfig):
     image_size: int = setting(
         32, "side of an image in pixels", group="data", tag="{}px", choices=(32, 64, 128, 256)
     )
+    arch: str = setting(
+        "blend",
+        "G: an encoder-decoder alone, or one with skips that draws a mask too, by which its image"
+        " covers the source",
+        group="networks",
+        choices=tuple(GENERATORS),
+    )
     stem: int = setting(
         0,
-        "kernel of G's first and last convolution at the image's own size; 0: there are none",
+        "of --arch plain: kernel of G's first and last convolution at the image's own size; 0:"
+        " there are none",
         group="networks",
         choices=STEMS,
     )
@@ -175,6 +186,10 @@ class CycleGANConfig(UnpairedConfig):
         super().__post_init__()
         check_decay(self)
         check_request("--translate", self.translate, self.out)
+        if self.stem and self.arch != "plain":
+            raise UserError(
+                f"--stem {self.stem} is of --arch plain, and this is {self.arch}: leave one out."
+            )
 
     @property
     def request(self) -> str:
@@ -210,10 +225,10 @@ class CycleGAN(Trainer):
 
     def new_generator(self) -> nn.Module:
         config = self.config
-        return TranslationGenerator(
-            num_channels=self.channels,
-            width=config.generator_hidden_dim,
-            stem=config.stem,
+        return GENERATORS[config.arch](
+            self.channels,
+            config.generator_hidden_dim,
+            config.stem,
             blocks=config.residual_blocks or (9 if config.image_size >= 256 else 6),
             block_convs=config.block_convs,
             norm=config.norm,

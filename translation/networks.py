@@ -1,11 +1,13 @@
-"""The networks of image-to-image translation: a residual generator and a patch discriminator.
+"""The networks of image-to-image translation: two residual generators and a patch discriminator.
 
 Zhu et al. 2017 (arXiv:1703.10593), app. 7.2, after Johnson et al. 2016 and Isola et al. 2017; and
 the smaller generator of an emoji course, which works on no map of the image's own size.
 
     --stem 7, width 64 (the paper's):   c7s1-64  d128  d256  R256 x blocks  u128  u64  c7s1-3
     --stem 0, width 32 (the course's):           d32   d64   R64  x blocks  u32        u3
+    --arch blend, width 32 (ours):      d32  d64  R64 x blocks  u32 (+ d32)  u32 (+ x)  c3s1-4
 
+The last draws an image and a mask, which says where that image covers the source.
 d halves the map and u doubles it. A convolution in front of a norm has no bias: the norm would take
 it away again.
 """
@@ -110,6 +112,50 @@ class TranslationGenerator(nn.Module):
         return torch.tanh(self.decode(self.transform(self.encode(x))))
 
 
+class BlendingGenerator(nn.Module):
+    """image x (N, C, S, S) in [-1, 1] -> x + m (y - x), same shape and range; S a multiple of 4.
+
+    y (N, C, S, S) in [-1, 1] and the mask m (N, 1, S, S) in (0, 1) come of a U-Net (Ronneberger et
+    al. 2015, arXiv:1505.04597), whose maps, and x itself, pass the narrow middle by: what is to
+    stay need not be drawn anew. The mask is that of Pumarola et al. 2018 (arXiv:1807.09251), sec.
+    4; here it begins at 0.12, so that G begins near x.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 3,
+        width: int = 32,
+        blocks: int = 1,
+        block_convs: int = 1,
+        norm: str = "batch",
+        upsample: str = "resize",
+    ) -> None:
+        super().__init__()
+        grow = UPSAMPLINGS[upsample]
+        inner = 2 * width
+        self.encode1 = normed(HalvingConv2d(num_channels, width, bias=False), norm)
+        self.encode2 = normed(HalvingConv2d(width, inner, bias=False), norm)
+        self.transform = nn.Sequential(
+            *(
+                ResidualBlock(inner, convs=block_convs, norm=norm, reflect=False)
+                for _ in range(blocks)
+            )
+        )
+        self.decode1 = normed(grow(inner, width), norm)
+        self.decode2 = normed(grow(2 * width, width), norm)
+        self.to_image = same(width + num_channels, num_channels + 1, 3, reflect=False, bias=True)
+        self.apply(INITS["normal"])
+        nn.init.constant_(self.to_image.bias[num_channels:], -2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outer = self.encode1(x)  # (N, w, S/2, S/2)
+        h = self.decode1(self.transform(self.encode2(outer)))  # (N, w, S/2, S/2)
+        h = self.decode2(torch.cat([h, outer], 1))  # (N, w, S, S)
+        drawn, mask = self.to_image(torch.cat([h, x.to(h.dtype)], 1)).split([x.shape[1], 1], 1)
+        return x + torch.sigmoid(mask) * (torch.tanh(drawn) - x)
+
+
 class PatchDiscriminator(nn.Module):
     """image (N, C, S, S) in [-1, 1] -> a value for each patch of 70x70, (N, 1, S/8 - 2, S/8 - 2).
 
@@ -138,6 +184,19 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x))
+
+
+def plain_generator(channels: int, width: int, stem: int, **settings) -> nn.Module:
+    return TranslationGenerator(num_channels=channels, width=width, stem=stem, **settings)
+
+
+def blending_generator(channels: int, width: int, stem: int, **settings) -> nn.Module:
+    """stem is 0, which the config sees to."""
+    return BlendingGenerator(num_channels=channels, width=width, **settings)
+
+
+# --arch -> G
+GENERATORS = {"plain": plain_generator, "blend": blending_generator}
 
 
 def image_discriminator(channels: int, width: int, image_size: int, norm: str) -> nn.Module:
