@@ -53,7 +53,7 @@ def bench_cyclegan(args: argparse.Namespace, folder: Path) -> Contest:
 
 
 def cyclegan_config(args: argparse.Namespace, extra: str) -> CycleGANConfig:
-    flags = "--model cyclegan --preset emoji".split()
+    flags = ["--model", "cyclegan", "--preset", "emoji"]
     flags += ["--data_dir", args.data_dir, "--device", args.device]
     return parse([*flags, *shlex.split(extra)], {"cyclegan": CycleGANConfig}, "")
 

@@ -21,7 +21,7 @@ from systems import SYSTEMS
 from systems.cyclegan import CycleGAN, CycleGANConfig
 from translation.image_pool import ImagePool
 from translation.jitter import Jitter, cut, enlarged
-from translation.networks import PatchDiscriminator, TranslationGenerator
+from translation.networks import BlendingGenerator, PatchDiscriminator, TranslationGenerator
 from translation.scores import mean_l1, reconstruction_scores
 from translation.unpaired import UnpairedBatches, counterparts, load_domain
 
@@ -73,6 +73,37 @@ def test_the_last_layer_has_a_bias_whatever_the_upsampling(upsample):
     G = TranslationGenerator(width=2, upsample=upsample)
     assert G.decode[-1].bias.shape == (3,)
     assert not any(name.endswith("0.bias") for name, _ in G.decode[0].named_parameters())
+
+
+def test_the_generator_with_a_mask():
+    G = BlendingGenerator()
+    found = shapes(G, torch.zeros(1, 3, 32, 32))
+    assert found == [(32, 16, 16), (64, 8, 8), (64, 8, 8), (32, 16, 16), (32, 32, 32), (4, 32, 32)]
+    convs = 3 * 32 * 16 + 32 * 64 * 16 + 64 * 64 * 9 + 64 * 32 * 9 + 64 * 32 * 9 + 35 * 4 * 9 + 4
+    norms = 2 * (32 + 64 + 64 + 32 + 32)
+    assert count_parameters(G) == convs + norms == 109_744
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mask_chooses_between_the_source_and_what_is_drawn(channels):
+    torch.manual_seed(0)
+    G = BlendingGenerator(num_channels=channels, width=4)
+    x = torch.rand(5, channels, 32, 32) * 2 - 1
+    with torch.no_grad():
+        at_first = G(x)
+        # tanh of about 0 is drawn, at the weight sigmoid(-2)
+        assert torch.allclose(at_first, x * (1 - torch.sigmoid(torch.tensor(-2.0))), atol=0.15)
+        G.to_image.bias[channels:] = -30.0
+        assert torch.allclose(G(x), x, atol=1e-6)
+        G.to_image.bias[channels:] = 30.0
+        G.to_image.bias[:channels] = 30.0
+        assert torch.allclose(G(x), torch.ones_like(x), atol=1e-6)
+
+
+def test_a_stem_is_of_the_plain_generator():
+    with pytest.raises(UserError, match="--stem 7 is of --arch plain"):
+        CycleGANConfig(model="cyclegan", stem=7)
+    assert CycleGANConfig(model="cyclegan", stem=7, arch="plain").stem == 7
 
 
 @pytest.mark.parametrize(("blocks", "count"), [(9, 11_372_931), (6, 7_833_987)])
@@ -167,7 +198,7 @@ def test_without_weight_the_gradient_is_that_of_the_least_squares_loss_alone(bui
     trainer = build(lambda_cycle=0.0)
     (a, _), (b, _) = trainer.batches()(0)
     G, D = trainer.networks["G_a2b"], trainer.networks["D_b"]
-    weight = G.encode[0][0].weight
+    weight = G.encode1[0].weight
     loss = (D.logits(G(a)) - 1).square().mean()
     (wanted,) = torch.autograd.grad(loss, weight)
     trainer.update_generators(a, b, trainer.networks["G_b2a"](b), G(a))
@@ -175,7 +206,7 @@ def test_without_weight_the_gradient_is_that_of_the_least_squares_loss_alone(bui
     trainer = build(lambda_cycle=10.0)
     G = trainer.networks["G_a2b"]
     trainer.update_generators(a, b, trainer.networks["G_b2a"](b), G(a))
-    assert not torch.allclose(G.encode[0][0].weight.grad, wanted, rtol=1e-2, atol=1e-5)
+    assert not torch.allclose(G.encode1[0].weight.grad, wanted, rtol=1e-2, atol=1e-5)
 
 
 def test_the_learning_rate_is_a_function_of_the_step(build):
@@ -596,9 +627,10 @@ def test_a_direction_that_does_not_exist_is_refused():
         CycleGANConfig(model="cyclegan", direction="c2d")
 
 
-def test_the_presets_are_whole_and_the_default_is_the_courses_with_the_identity_loss():
+def test_the_presets_are_whole_and_the_default_is_the_courses_game_by_another_generator():
     own = {"fid_protocol": "all", "saving_steps": 200}
-    assert preset("emoji") == CycleGANConfig(model="cyclegan", lambda_identity=0.0, **own)
+    course = CycleGANConfig(model="cyclegan", arch="plain", lambda_identity=0.0, **own)
+    assert preset("emoji") == course
     assert CycleGANConfig(model="cyclegan").lambda_identity == 1
     paper = preset("paper", folder_a="x")
     assert (paper.batch_size, paper.pool_size, paper.judge) == (1, 50, "patch")
