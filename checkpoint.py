@@ -58,7 +58,8 @@ def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
 
 def paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, oldest step first."""
-    return sorted(p for p in folder.glob("*.pt") if re.fullmatch(r"\d{7,}", p.stem))
+    found = (p for p in folder.glob("*.pt") if re.fullmatch(r"\d{7,}", p.stem))
+    return sorted(found, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
 
 
 def latest_name(folder: Path) -> str:
@@ -69,7 +70,9 @@ def latest_name(folder: Path) -> str:
 def load_newest(folder: Path, *, model: str) -> dict[str, Any] | None:
     """The newest whole checkpoint of this model; None if the folder has no checkpoint at all.
 
-    A torn or foreign file is named and passed over; UserError if no other is left.
+    A torn or foreign file is named and passed over; UserError if no other is left. OSError or
+    MemoryError of one that can't be read now: it may be whole, and going on without it would cut
+    the run's history back to an older one.
     """
     found = paths(folder)
     for path in reversed(found):
@@ -86,7 +89,10 @@ def load_newest(folder: Path, *, model: str) -> dict[str, Any] | None:
 
 
 def read(path: Path, *, model: str) -> dict[str, Any]:
-    """One checkpoint on the CPU. Raises UserError if it is torn, damaged or not one of ours."""
+    """One checkpoint on the CPU. Raises UserError if it is torn, damaged or not one of ours.
+
+    OSError, naming it, and MemoryError if it can't be read.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch itself does not look at the checksums
@@ -95,6 +101,10 @@ def read(path: Path, *, model: str) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path} is torn or damaged ({error}).") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    except MemoryError:
+        raise
     except Exception:  # an unpickler that is fed a foreign file raises anything
         raise UserError(f"{path} is no checkpoint of tensors and plain values.") from None
     if not isinstance(state, dict) or not set(state) >= KEYS:

@@ -1,10 +1,12 @@
 """What surrounds a training loop: stop signals, the progress bar, the refusal of NaN."""
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -12,8 +14,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from distributed import world
+from distributed import rank, together, world
 from errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock
+    fcntl = None
 
 
 def refuse_nan(values: dict[str, float], step: int) -> None:
@@ -36,6 +43,37 @@ def refuse_broken_weights(networks: dict[str, nn.Module], step: int) -> None:
     finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
     bad = [key for key, whole in zip(values, finite, strict=True) if not whole]
     refuse_nan(dict.fromkeys(bad[:3], math.nan), step)
+
+
+@contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """UserError, on all ranks, where another command trains the same run: both would lose curves.
+
+    The folder itself is locked, by rank 0, until the process ends; not where the system or its
+    file system knows no locks.
+    """
+    held = together(lambda: None if rank() or fcntl is None else locked(run_dir))
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def locked(folder: Path) -> int:
+    """The folder's open descriptor, with its lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"another command is training {folder}: wait for it, or give this one another --run."
+        ) from None
+    except OSError:  # a network's file system without locks
+        pass
+    return descriptor
 
 
 @contextmanager

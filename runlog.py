@@ -38,7 +38,12 @@ class RunLog:
     def __init__(self, run_dir: Path, step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         cut = cut_events(run_dir, step)
-        cut_samples(run_dir, step)
+        grids = cut_samples(run_dir, step)
+        if cut or grids:
+            print(
+                f"{run_dir} goes on from step {step}: {cut} logged values and {grids} grids of"
+                " later steps are cut off"
+            )
         self.run_dir = run_dir
         self.writer = SummaryWriter(run_dir, purge_step=step + 1 if cut else None)
 
@@ -53,7 +58,9 @@ class RunLog:
             self.writer.add_image(tag, picture, step)
             path = self.run_dir / "samples" / f"{tag.replace('/', '-')}-{step:07d}.png"
             path.parent.mkdir(exist_ok=True)
-            save_image(picture, path)
+            part = path.with_suffix(".part")
+            save_image(picture, part, format="png")
+            part.replace(path)  # never half a picture, whatever happens
 
     def settings(self, values: dict[str, Any]) -> None:
         """The settings as a table in TensorBoard's Text tab."""
@@ -121,12 +128,18 @@ def cut_events(run_dir: Path, step: int) -> int:
     return dropped
 
 
-def cut_samples(run_dir: Path, step: int) -> None:
-    """Delete the grids of steps after `step`; another --sample_every may not make them again."""
+def cut_samples(run_dir: Path, step: int) -> int:
+    """Delete the grids of steps after `step`; another --sample_every may not make them again.
+
+    How many these were.
+    """
+    deleted = 0
     for path in (run_dir / "samples").glob("*.png"):
         made = re.fullmatch(r".+-(\d{7,})", path.stem)
         if made and int(made[1]) > step:
             path.unlink()
+            deleted += 1
+    return deleted
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -236,7 +249,7 @@ def read_results(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of results.jsonl, oldest first; one that a kill tore is passed over."""
     path = run_dir / "results.jsonl"
     results = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         with suppress(ValueError):
             results.append(json.loads(line))
     return [result for result in results if isinstance(result, dict)]

@@ -16,6 +16,7 @@ from torch import Tensor
 from config import Config
 from dataset import check_split, identity
 from distributed import in_turn, on_main
+from errors import UserError
 from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception import load_inception
 from kid import BLOCKS, MOST, Keeping, kid_with_error
@@ -43,10 +44,15 @@ def keep_all(trainer: Trainer, results: list[dict[str, Any]]) -> None:
 
 
 def refuse_early(config: Config) -> None:
-    """UserError where the score that is to follow the training would lack its real images.
+    """UserError where the score that is to follow the training would lack its real images or the
+    weights that --inception_weights names.
 
     Known from the files' names alone, so it need not wait for the training to be over.
     """
+    if (weights := config.inception_weights) and not Path(weights).is_file():
+        raise UserError(
+            f"--inception_weights {weights}: no file is there; leave it out for the standard ones."
+        )
     check_split(config, PROTOCOLS[config.fid_protocol].split)
     identity(config)  # every result has it, and an emoji's is of both splits
 

@@ -32,7 +32,7 @@ from doctor import Watcher
 from errors import UserError
 from gan_config import GANConfig
 from log_lines import GAN_VALUES, write_line
-from loop import progress_bar, refuse_broken_weights, refuse_nan, stop_signals
+from loop import alone, progress_bar, refuse_broken_weights, refuse_nan, stop_signals
 from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
 from modes import frozen, in_training_form, is_bounded, mixes_samples, sampling
 from runlog import RunLog, open_log
@@ -70,8 +70,14 @@ class Trainer:
 
         score(log, stopping) is called every --fid_every steps, between two steps.
         """
-        config, last = self.config, self.config.num_training_steps
+        config = self.config
         distributed.check(self.device, batch_size=config.batch_size, sync_bn=config.sync_bn)
+        with alone(config.run_dir):
+            self.train_on(score)
+
+    def train_on(self, score: Score | None) -> None:
+        """`train`, where no other process trains the run."""
+        config, last = self.config, self.config.num_training_steps
         together(self.resume)
         if self.step >= last:
             print(f"nothing to train: the checkpoint is at step {self.step} of {last}")

@@ -46,7 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.window < 1:
         return print_error(UserError(f"--window {args.window}: wanted at least 1 step."))
     status = 0
-    for run_dir in named_runs(args.run_dirs):
+    try:
+        run_dirs = named_runs(args.run_dirs)
+    except UserError as error:
+        return print_error(error)
+    for run_dir in run_dirs:
         try:
             curves = read(run_dir)
             show(run_dir, diagnose(curves, window=args.window, penalty=penalty(run_dir)))

@@ -12,6 +12,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from PIL import Image
+
 from config import Config
 from GAN import count_parameters
 from runlog import read_results, read_scalars, truncation_of
@@ -75,20 +77,41 @@ def read_run(run_dir: Path, **changes: Any) -> Run:
         (int(match[1]), path)
         for path in sorted((run_dir / "samples").glob("samples-*.png"))
         if (match := re.fullmatch(r"samples-(\d+)", path.stem)) and int(match[1]) <= trainer.step
+        if is_whole(path)
     ]
     name = trainer.config.run_name
     return Run(name, trainer, read_scalars(run_dir), read_results(run_dir), samples)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether the picture can be read to its end; said where not, since the report lacks it."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except OSError as error:
+        print(f"left out: {path} is torn or no picture ({error})", file=sys.stderr)
+        return False
+    return True
+
+
 def choose_protocol(runs: list[Run], metric: str = "fid") -> Protocol | None:
     """The one that most runs were scored by at their last step; the default one among equals.
 
-    Among those images of a truncated z come last.
+    Among those images of a truncated z come last, and last of all `smoke`, which is no result.
     """
     counts = Counter(p for run in runs for p in {protocol_of(r) for r in scores(run, metric)})
     if not counts:
         return None
-    return max(counts, key=lambda p: (counts[p], not p[3], p[:2] == ("homework", "fp32"), p))
+    return max(
+        counts,
+        key=lambda p: (
+            p[0] != "smoke",
+            counts[p],
+            not p[3],
+            p[:2] == ("homework", "fp32"),
+            p,
+        ),
+    )
 
 
 def scores(run: Run, metric: str) -> list[dict[str, Any]]:

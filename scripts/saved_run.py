@@ -65,7 +65,13 @@ def named_runs(names: list[str]) -> list[Path]:
     other runs. Named alone, it is the caller's to complain of.
     """
     named = list({path.resolve(): path for path in map(Path, names)}.values())
-    return [path for path in named if len(named) == 1 or not lies_beside_runs(path)]
+    found = [path for path in named if len(named) == 1 or not lies_beside_runs(path)]
+    if named and not found:
+        raise UserError(
+            f"none of {', '.join(map(str, named))} is a run: wanted folders of one run each, as"
+            f" {named[0]}/NAME."
+        )
+    return found
 
 
 def lies_beside_runs(path: Path) -> bool:

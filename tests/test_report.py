@@ -16,7 +16,7 @@ import runlog
 from errors import UserError
 from runlog import append_result
 from score import own_in_words
-from scripts import report
+from scripts import doctor, report
 from scripts.report_page import effects_section, evenly
 from scripts.report_plots import curve, smooth
 from scripts.report_runs import (
@@ -94,6 +94,42 @@ def test_only_a_score_of_the_last_step_by_the_common_protocol_counts(trained):
     assert choose_protocol(runs)[:2] == ("homework", "fp32")
     assert runs[0].fid["value"] == 50.0
     assert runs[1].fid is None
+
+
+def test_smoke_scores_never_take_the_place_of_others(trained):
+    folders = [trained(77.0), trained(seed=43), trained(seed=44)]
+    for folder in folders[1:]:
+        append_result(folder, result(370.0, protocol="smoke"))
+    runs = read(folders)
+    assert choose_protocol(runs)[0] == "homework"
+    assert choose_protocol(runs[1:])[0] == "smoke"  # where there is no other
+
+
+def test_a_torn_picture_is_left_out_by_name_and_costs_nothing_else(trained, capsys):
+    folder = trained(50.0)
+    last = folder / "samples" / "samples-0000002.png"
+    for size in (last.stat().st_size // 2, 0):
+        last.write_bytes(last.read_bytes()[:size])
+        assert [step for step, _ in read_run(folder).samples] == [1]
+        assert f"left out: {last} is torn" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_passed_over_in_results(trained):
+    folder = trained(50.0)
+    with open(folder / "results.jsonl", "ab") as file:
+        file.write(b"\xff\xfe\x00torn\n")
+    append_result(folder, result(40.0))
+    assert [r["value"] for r in runlog.read_results(folder)] == [50.0, 40.0]
+
+
+def test_folders_of_runs_are_not_taken_for_all_runs_there_are(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "config.json").write_text("{}")
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    for command in (report.main, doctor.main):
+        assert command(folders) == 1
+        assert "is a run: wanted folders of one run each" in capsys.readouterr().err
 
 
 def test_a_null_is_no_fid(trained):

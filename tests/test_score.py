@@ -108,6 +108,12 @@ def test_a_damaged_reference_is_named(trainer, pixel_means):
         path.unlink()
 
 
+def test_weights_that_are_not_there_are_told_before_the_training(tiny_config, tmp_path):
+    config = tiny_config(inception_weights=str(tmp_path / "none.pth"))
+    with pytest.raises(UserError, match=r"none\.pth: no file is there"):
+        score.refuse_early(config)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_floor_images_are_never_the_reference_images(name):
     protocol = PROTOCOLS[name]

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import nn
 
 import checkpoint
+import loop
 import runlog
 from config import setting
 from dataset import ImageData
@@ -256,6 +257,66 @@ def test_a_torn_newest_checkpoint_never_costs_the_one_just_written(toy):
     toy(run="again", keep_checkpoints=1, num_training_steps=12).train()
     assert [p.name for p in checkpoint.paths(first.checkpoint_dir)] == ["0000012.pt"]
     assert (first.checkpoint_dir / "0000023.unusable").is_file()
+
+
+def test_the_ten_millionth_step_is_newer_than_the_one_before(toy):
+    trainer = toy()
+    for trainer.step in (9_999_998, 9_999_999, 10_000_000):
+        checkpoint.save(trainer.checkpoint_dir, state_of(trainer), keep=2)
+    assert [int(p.stem) for p in checkpoint.paths(trainer.checkpoint_dir)] == [9_999_999, 10**7]
+    assert final_state(trainer)["step"] == 10**7
+
+
+def state_of(trainer: Toy) -> dict:
+    empty = {"config": {}, "networks": {}, "optimizers": {}}
+    return {"model": trainer.config.model, "step": trainer.step} | empty
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(toy, monkeypatch, error):
+    trainer = toy()
+    trainer.train()
+    before = [p.name for p in checkpoint.paths(trainer.checkpoint_dir)]
+
+    def fails(path, **_):
+        if path.stem == "0000023":
+            raise error
+        return {}
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(type(error)) as stop:
+        toy(num_training_steps=30).train()
+    if isinstance(error, OSError):
+        assert stop.value.filename.endswith("0000023.pt")
+    assert [p.name for p in checkpoint.paths(trainer.checkpoint_dir)] == before
+
+
+@pytest.mark.skipif(loop.fcntl is None, reason="this system has no such locks")
+def test_two_commands_do_not_train_one_run_at_a_time(toy):
+    first, refused = toy(), []
+
+    def start_another():
+        with pytest.raises(UserError, match="another command is training") as stop:
+            toy().train()
+        refused.append(stop)
+
+    die_at(first, 9, start_another)
+    first.train()
+    assert len(refused) == 1
+    points = {step for _, step, _ in curves(first.config.run_dir)}
+    assert points >= {3, 6, 9, 12, 15, 18, 21}
+    toy(num_training_steps=24).train()  # it is over, and so is the lock
+
+
+def test_what_a_run_cuts_off_is_said(toy, capsys):
+    trainer = toy()
+    trainer.train()
+    assert "cut off" not in capsys.readouterr().out
+    for path in checkpoint.paths(trainer.checkpoint_dir)[1:]:
+        path.unlink()
+    toy().train()
+    assert "goes on from step 8: " in capsys.readouterr().out
+    assert not list(trainer.config.run_dir.glob("samples/*.part"))
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [23]), (2, [16, 23]), (0, [8, 16, 23])])
