@@ -337,7 +337,12 @@ def parse(argv: list[str], config_classes: dict[str, type[C]], description: str)
     path = Path(early.runs_dir) / early.run / "config.json"
     saved = load_saved(path) if early.run and path.is_file() else {}
     model = early.model or saved.get("model", Config.model)
-    if model not in config_classes:
+    if saved and model != saved.get("model", model):
+        raise UserError(
+            f"{path.parent} is a run of --model {saved['model']}, not of {model}: leave --model out"
+            " to go on with it, or give another --run."
+        )
+    if not isinstance(model, str) or model not in config_classes:
         raise UserError(f"--model {model}: wanted one of {', '.join(config_classes)}.")
     given = vars(make_parser(config_classes[model], description).parse_args(argv))
     preset = preset_fields(config_classes[model], given.pop("preset", ""))  # dissolved into fields

@@ -29,7 +29,7 @@ def refuse_nan(values: dict[str, float], step: int) -> None:
     if bad:
         raise UserError(
             f"training broke down: {', '.join(bad)} at step {step}. Nothing was saved from there;"
-            " try a lower --learning_rate (the last checkpoint still holds finite weights)."
+            " try a lower --learning_rate (a checkpoint, if any was saved, holds finite weights)."
         )
 
 

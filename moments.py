@@ -119,17 +119,23 @@ class Moments:
         """Reads a .npz of `save`, bit for bit, or of pytorch-fid. UserError if it is neither."""
         try:
             with np.load(path) as file:
+                if any(np.iscomplexobj(file[name]) for name in ("mu", "sigma")):
+                    raise UserError(f"{path} holds complex moments: wanted real ones")
                 mu, sigma = as_float64(file["mu"]), as_float64(file["sigma"])
                 n = int(file["n"]) if "n" in file else None
         except KeyError as problem:
             raise UserError(f"{path} has no array named mu or sigma: wanted moments") from problem
         except UNREADABLE as problem:
             raise UserError(f"{path} cannot be read as .npz moments ({problem})") from problem
-        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
             found = f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}"
             raise UserError(f"{path} holds {found}: wanted (d,) and (d, d)")
         if not (mu.isfinite().all() and sigma.isfinite().all()):
             raise UserError(f"{path} holds NaN or infinite moments: make it again")
+        if (sigma.diagonal() < 0).any():
+            raise UserError(f"{path} holds negative variances: wanted a covariance in sigma")
+        if n is not None and n < 2:
+            raise UserError(f"{path} holds the moments of {n} images: wanted 2 or more")
         return cls(n, mu, sigma)
 
 

@@ -47,8 +47,12 @@ def main(argv: list[str] | None = None) -> int:
         out = Path(args.out or Path(args.runs_dir) / "report")
         failed = 0
         if args.all:
-            out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them
+            only_plans = "--dry_run" in rest
+            if not only_plans:
+                out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them
             failed = run_experiments(args, rest)
+            if only_plans:
+                return failed
         if failed > 1:
             return failed  # stopped by a signal
         folders = named_runs(args.run_dirs) or sorted(

@@ -236,14 +236,15 @@ class Effect:
 
 def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
     """Every pair of neighbouring values of a factor among otherwise equal groups with a FID."""
-    scored = [(with_hidden_dim(g.settings), g) for g in groups if g.values]
+    joint = [(with_hidden_dim(g.settings), g) for g in groups if g.values]
+    apart = [(g.settings, g) for _, g in joint]  # where one width alone changes
     sd = pooled_sd(groups)
-    every = dict.fromkeys(name for settings, _ in scored for name in settings)
-    names = [n for n in every if len({str(s.get(n)) for s, _ in scored}) > 1]
+    every = dict.fromkeys(name for settings, _ in joint for name in settings)
+    names = [n for n in every if len({str(s.get(n)) for s, _ in joint}) > 1]
     found = []
     for factor in factors:
         rests: dict[str, list[tuple[Any, Group]]] = {}
-        for settings, group in scored:
+        for settings, group in apart if factor in HIDDEN else joint:
             if factor in settings:
                 rest = {n: v for n, v in settings.items() if n != factor}
                 rests.setdefault(str(sorted(rest.items())), []).append((settings, group))

@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Config
+from config import Config, differences
 from errors import UserError
 
 WIDTHS = "hidden_dim"
@@ -37,7 +37,12 @@ def plan_runs(base: Config, grid: dict[str, list[Any]], seeds: list[int]) -> lis
             changes |= {field.name: value for field in group}
         for seed in seeds:
             config = dataclasses.replace(base, seed=seed, **changes)
-            runs[config.run_name] = config
+            other = runs.setdefault(config.run_name, config)
+            if differing := differences(config, dataclasses.asdict(other)):
+                raise UserError(
+                    f"two runs of the grid would have one name, {config.run_name}:"
+                    f" {'; '.join(differing)}. Give each a --runs_dir of its own."
+                )
     return list(runs.values())
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import checkpoint
-from config import Config
+from config import Config, differences, load_saved
 from errors import UserError
 from inception import WEIGHTS_DIGEST
 from inception.weights import digest, find_weights
@@ -72,6 +72,9 @@ def find_result(config: Config) -> dict[str, Any] | None:
 
     And of z cut off alike, where the model knows --truncation.
     """
+    path = config.run_dir / "config.json"
+    if path.is_file() and differences(config, load_saved(path)):
+        return None  # another run has this name; main.py will say so
     wanted = ["fid", config.num_training_steps, config.fid_protocol, config.fid_precision]
     wanted.append(getattr(config, "truncation", 0.0))
     for result in reversed(read_results(config.run_dir)):

@@ -18,6 +18,17 @@ def read(*argv: str):
     return parse(list(argv), CLASSES, "")
 
 
+def test_a_run_of_another_model_is_named_as_such(tmp_path):
+    (tmp_path / "a").mkdir()
+    classes = {name: system.config_class for name, system in SYSTEMS.items()}
+    for saved, words in (("dcgan", "is a run of --model dcgan, not of vae"), (["dcgan"], "run of")):
+        (tmp_path / "a" / "config.json").write_text(json.dumps({"model": saved}))
+        with pytest.raises(UserError, match=words):
+            parse(["--model", "vae", "--run", "a", "--runs_dir", str(tmp_path)], classes, "")
+    with pytest.raises(UserError, match="wanted one of"):
+        parse(["--run", "a", "--runs_dir", str(tmp_path)], classes, "")
+
+
 def test_the_flags_of_row_1_and_their_defaults():
     config = read()
     expected = {

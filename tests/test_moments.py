@@ -25,6 +25,22 @@ def check_moments(moments, features):
     assert np.allclose(moments.cov, np.cov(features.numpy(), rowvar=False), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"n": 0}, "moments of 0 images"),
+        ({"n": 1}, "moments of 1 images"),
+        ({"sigma": -np.eye(3)}, "negative variances"),
+        ({"mu": np.zeros(3, dtype=complex)}, "complex"),
+        ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, r"wanted \(d,\)"),
+    ],
+)
+def test_moments_that_are_none_are_refused(tmp_path, changes, words):
+    np.savez(tmp_path / "m.npz", **{"mu": np.zeros(3), "sigma": np.eye(3)} | changes)
+    with pytest.raises(UserError, match=words):
+        Moments.load(tmp_path / "m.npz")
+
+
 def test_moments_in_pieces_are_np_cov():
     features = normal(100, 5) + 1e4  # far from zero, where a sum of squares loses its digits
     pieces = Moments.empty(5)

@@ -132,6 +132,21 @@ def test_folders_of_runs_are_not_taken_for_all_runs_there_are(tmp_path, capsys):
         assert "is a run: wanted folders of one run each" in capsys.readouterr().err
 
 
+def test_one_width_alone_has_its_effect(trained):
+    folders = [trained(50.0), trained(40.0, discriminator_hidden_dim=6)]
+    groups = group_runs(read(folders))
+    (row,) = effects(groups, ("hidden_dim", "generator_hidden_dim", "discriminator_hidden_dim"))
+    assert (row.factor, row.before, row.after) == ("discriminator_hidden_dim", 4, 6)
+    assert row.difference == -10.0
+    assert "No two" not in str(effects_section(groups))
+
+
+def test_a_dry_run_of_all_makes_no_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.sweep, "main", lambda argv: 0 if "--dry_run" in argv else 1)
+    assert report.main(["--all", "--runs_dir", str(tmp_path / "runs"), "--dry_run"]) == 0
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_null_is_no_fid(trained):
     folders = [trained(50.0), trained(40.0, seed=43)]
     append_result(folders[1], result(float("nan")))  # written as null

@@ -18,11 +18,13 @@ import torch
 from conftest import TINY, PixelMeans
 from test_cli import OFFLINE, ROOT, flags
 
-from config import parse
+from config import parse, save_config
+from errors import UserError
 from inception import WEIGHTS_DIGEST
+from runlog import append_result
 from scripts import sweep, sweep_cost, sweep_runs
 from scripts.sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
-from scripts.sweep_runs import Outcome, main_command, run_all
+from scripts.sweep_runs import Outcome, find_result, main_command, run_all
 from scripts.sweep_table import as_json, as_markdown, notes, summarize, table
 from systems import SYSTEMS
 from systems.biggan import BigGANConfig
@@ -100,6 +102,22 @@ def argv(tmp_path) -> list[str]:
 @pytest.fixture
 def untimed(monkeypatch):
     monkeypatch.setattr(sweep, "measure", lambda *_: {})
+
+
+def test_two_folders_of_one_name_are_not_one_run(tmp_path):
+    base = DCGANConfig(dataset="folder", folder="x", runs_dir=str(tmp_path))
+    folders = [str(tmp_path / name / "imgs") for name in ("a", "b")]
+    with pytest.raises(UserError, match="two runs of the grid would have one name"):
+        plan_runs(base, {"folder": folders}, [42])
+    (one,) = plan_runs(base, {"folder": folders[:1]}, [42])
+    (other,) = plan_runs(base, {"folder": folders[1:]}, [42])
+    one.run_dir.mkdir(parents=True)
+    save_config(one, one.run_dir / "config.json")
+    scored = {"step": 5000, "protocol": "homework", "precision": "fp32"}
+    found = {"metric": "fid", "value": 3.0, "weights_sha256": WEIGHTS_DIGEST} | scored
+    append_result(one.run_dir, found)
+    assert find_result(one)["value"] == 3.0
+    assert find_result(other) is None
 
 
 def test_a_grid_is_every_combination_times_the_seeds(base):
