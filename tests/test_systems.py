@@ -46,6 +46,7 @@ VARIANTS = {
         {"pool_size": 6, "decay_from": 2, "decay_to": 20},
         {"lambda_cycle": 0.0, "norm": "instance", "upsample": "transposed"},
         {
+            "arch": "plain",
             "stem": 7,
             "judge": "patch",
             "residual_blocks": 2,
