@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from errors import UserError
+from errors import UserError, is_out_of_memory
 
 FORMAT = 1
 KEYS = {"format", "model", "config", "step", "networks", "optimizers"}
@@ -70,8 +70,8 @@ def latest_name(folder: Path) -> str:
 def load_newest(folder: Path, *, model: str) -> dict[str, Any] | None:
     """The newest whole checkpoint of this model; None if the folder has no checkpoint at all.
 
-    A torn or foreign file is named and passed over; UserError if no other is left. OSError or
-    MemoryError of one that can't be read now: it may be whole, and going on without it would cut
+    A torn or foreign file is named and passed over; UserError if no other is left. What is raised
+    where one can't be read now passes through: it may be whole, and going on without it would cut
     the run's history back to an older one.
     """
     found = paths(folder)
@@ -91,7 +91,7 @@ def load_newest(folder: Path, *, model: str) -> dict[str, Any] | None:
 def read(path: Path, *, model: str) -> dict[str, Any]:
     """One checkpoint on the CPU. Raises UserError if it is torn, damaged or not one of ours.
 
-    OSError, naming it, and MemoryError if it can't be read.
+    OSError, naming it, if it can't be read, and torch's errors where memory runs out.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -103,9 +103,9 @@ def read(path: Path, *, model: str) -> dict[str, Any]:
         raise UserError(f"{path} is torn or damaged ({error}).") from None
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    except MemoryError:
-        raise
-    except Exception:  # an unpickler that is fed a foreign file raises anything
+    except Exception as error:  # an unpickler that is fed a foreign file raises anything
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is no checkpoint of tensors and plain values.") from None
     if not isinstance(state, dict) or not set(state) >= KEYS:
         raise UserError(f"{path} is foreign: wanted the entries {', '.join(sorted(KEYS))}.")

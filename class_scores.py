@@ -7,7 +7,7 @@ weights that are fetched hold no classifying layer, so that there is no Inceptio
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +18,6 @@ from trainer import Trainer
 
 N = 3000  # images judged
 SPLITS = 10  # of the Inception score
-
-
-class ClassConditional(Protocol):
-    """What a trainer of labelled images adds to Trainer."""
-
-    class_names: list[str]
-
-    def labels_of_generated(self, n: int, seed: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)

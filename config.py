@@ -310,7 +310,9 @@ def make_parser(config_class: type[Config], description: str) -> Parser:
         rule = field.metadata
         group = groups[rule["group"]]
         if field.type is bool:
-            group.add_argument(f"--{field.name}", action="store_true", help=rule["text"])
+            group.add_argument(
+                f"--{field.name}", action="store_true", help=rule["text"] + " (default: off)"
+            )
             continue
         shown = "" if field.default == "" else f" (default: {field.default})"
         choices = list(rule["choices"]) or None
@@ -329,7 +331,7 @@ def parse(argv: list[str], config_classes: dict[str, type[C]], description: str)
 
     Raises UserError where a flag contradicts what defines that run.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--model")
     first.add_argument("--run", default="")
     first.add_argument("--runs_dir", default=Config.runs_dir)

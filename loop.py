@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -49,10 +49,10 @@ def refuse_broken_weights(networks: dict[str, nn.Module], step: int) -> None:
 def alone(run_dir: Path) -> Iterator[None]:
     """UserError, on all ranks, where another command trains the same run: both would lose curves.
 
-    The folder itself is locked, by rank 0, until the process ends; not where the system or its
-    file system knows no locks.
+    The folder itself is locked, by rank 0, while it trains; not where the system or its file system
+    knows no locks.
     """
-    held = together(lambda: None if rank() or fcntl is None else locked(run_dir))
+    held = together(lambda: None if rank() or os.name == "nt" else locked(run_dir))
     try:
         yield
     finally:
@@ -65,15 +65,25 @@ def locked(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock(
+            descriptor,
+            f"another command is training {folder}: wait for it, or give this one another --run.",
+        )
+    except UserError:
         os.close(descriptor)
-        raise UserError(
-            f"another command is training {folder}: wait for it, or give this one another --run."
-        ) from None
+        raise
+    return descriptor
+
+
+def lock(file: int | BinaryIO, complaint: str) -> None:
+    """Until the last process that has this very file open is gone; UserError if it is taken."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(complaint) from None
     except OSError:  # a network's file system without locks
         pass
-    return descriptor
 
 
 @contextmanager

@@ -8,15 +8,17 @@ Under torchrun several processes share the work (docs/distributed.md).
 Flags -> config -> networks -> Trainer -> score; no mathematics here.
 """
 
+import errno
 import os
 import sys
+import threading
 import warnings
 
 import torch
 
 import distributed
 from config import Config, describe, parse, print_error
-from errors import UserError
+from errors import UserError, is_out_of_memory
 from GAN import count_parameters
 from score import Scorer, refuse_early, score
 from systems import SYSTEMS
@@ -27,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 for what the user can mend, 2 for unknown flags, 130/143 if stopped."""
     distributed.one_voice()
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    threading.excepthook = quiet_on_full_disk
     try:
         return run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -34,25 +37,35 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, TypeError) as error:
         if not is_out_of_memory(error):
             raise
         return print_error(UserError(OUT_OF_MEMORY))
     except OSError as error:
+        if error.errno in FULL:
+            return print_error(UserError(f"{error.filename or DISK} {FULL_DISK} {error.strerror}."))
         where = f" {error.filename}" if error.filename else " a file of this run"
         return print_error(UserError(f"{where.strip()} can't be used: {error.strerror}."))
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK = "the disk of --runs_dir"
+FULL_DISK = (
+    "has no room for what this run writes: make some and run the same command again, which goes on"
+    " from the last checkpoint. The system says:"
+)
+
+
+def quiet_on_full_disk(hook: threading.ExceptHookArgs) -> None:
+    """Not from TensorBoard's thread: its next use raises a full disk again, where it is told."""
+    if not (isinstance(hook.exc_value, OSError) and hook.exc_value.errno in FULL):
+        threading.__excepthook__(hook)
 
 
 OUT_OF_MEMORY = (
     "the memory of this machine or its GPU is too small for these settings: lower --batch_size,"
     " the widths or --image_size. What was saved before is whole."
 )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Also as the CPU's allocator tells it, by a RuntimeError."""
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def run(argv: list[str]) -> int:
@@ -70,14 +83,14 @@ def work(config: Config, device: torch.device) -> None:
     """Train and score as the config says; where there are several processes, all run this."""
     trainer = SYSTEMS[config.model](config, device)
     print(summary(trainer))
-    if config.dry_run:
-        print(plan(trainer))
-        return
-    if config.request:
+    if config.request and not config.dry_run:
         serve(trainer)
         return
     if not config.no_score:
         distributed.in_turn(lambda: refuse_early(config))
+    if config.dry_run:
+        print(plan(trainer))
+        return
     scorer = Scorer(trainer) if config.fid_every and config.do_train else None
     if config.do_train:
         trainer.train(scorer and scorer.during_training)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,13 +29,9 @@ from config import Config, differences, load_saved
 from errors import UserError
 from inception import WEIGHTS_DIGEST
 from inception.weights import digest, find_weights
+from loop import lock
 from runlog import read_results, truncation_of
 from scripts.sweep_cost import Cost
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock
-    fcntl = None
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 POLL = 0.2  # seconds between two looks at the children
@@ -72,9 +68,8 @@ def find_result(config: Config) -> dict[str, Any] | None:
 
     And of z cut off alike, where the model knows --truncation.
     """
-    path = config.run_dir / "config.json"
-    if path.is_file() and differences(config, load_saved(path)):
-        return None  # another run has this name; main.py will say so
+    if is_another(config):
+        return None
     wanted = ["fid", config.num_training_steps, config.fid_protocol, config.fid_precision]
     wanted.append(getattr(config, "truncation", 0.0))
     for result in reversed(read_results(config.run_dir)):
@@ -83,6 +78,14 @@ def find_result(config: Config) -> dict[str, Any] | None:
         if found == wanted and result.get("value") is not None and same_weights(config, result):
             return result
     return None
+
+
+def is_another(config: Config) -> bool:
+    """Whether the folder is that of a run of another configuration, as main.py will say then."""
+    try:
+        return bool(differences(config, load_saved(config.run_dir / "config.json")))
+    except UserError:  # no settings, or none that can be read: main.py writes them anew
+        return False
 
 
 def same_weights(config: Config, result: dict[str, Any]) -> bool:
@@ -125,7 +128,7 @@ class Child:
         self.steps_to_do = steps_to_do(config)
         config.run_dir.mkdir(parents=True, exist_ok=True)
         with open(log_path(config), "ab") as log:
-            lock(log)
+            lock(log, "another sweep's process is at work on it: wait for it.")  # the child's too
             log.write(f"$ {shlex.join(argv)}\n".encode())
             log.flush()
             self.log_start = log.tell()
@@ -169,15 +172,6 @@ class Child:
         lines = re.split(r"[\r\n]+", self.output(65536).decode(errors="replace").strip())
         errors = [line for line in lines if line.startswith("error: ")]
         return f"exit status {code}: {(errors or lines)[-1] or 'it printed nothing'}"
-
-
-def lock(log: BinaryIO) -> None:
-    """Held until the last process that has this very file open, the child, is gone."""
-    try:
-        if fcntl:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError("another sweep's process is at work on it: wait for it.") from None
 
 
 def run_all(

@@ -226,9 +226,9 @@ class CycleGAN(Trainer):
     def new_generator(self) -> nn.Module:
         config = self.config
         return GENERATORS[config.arch](
-            self.channels,
-            config.generator_hidden_dim,
-            config.stem,
+            num_channels=self.channels,
+            width=config.generator_hidden_dim,
+            stem=config.stem,
             blocks=config.residual_blocks or (9 if config.image_size >= 256 else 6),
             block_convs=config.block_convs,
             norm=config.norm,

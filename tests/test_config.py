@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -195,3 +196,17 @@ def test_two_spellings_of_a_path_are_one_setting(tmp_path, monkeypatch):
 def test_settings_that_would_do_nothing_or_too_much_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         DCGANConfig(**settings)
+
+
+def test_the_first_look_at_the_flags_is_as_polite_as_the_second(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["--model"], {"dcgan": DCGANConfig}, "")
+    assert stop.value.code == 2
+    found = capsys.readouterr().err
+    assert found.startswith("error: argument --model: expected one argument;")
+    assert found.count("\n") == 1
+
+
+def test_help_tells_the_default_of_every_flag_that_has_one():
+    text = make_parser(DCGANConfig, "").format_help()
+    assert re.search(r"--dry_run\s[^-]*\(default: off\)", text)

@@ -272,7 +272,14 @@ def state_of(trainer: Toy) -> dict:
     return {"model": trainer.config.model, "step": trainer.step} | empty
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator"),
+    ],
+)
 def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(toy, monkeypatch, error):
     trainer = toy()
     trainer.train()

@@ -13,6 +13,7 @@ it away again.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -99,12 +100,9 @@ class TranslationGenerator(nn.Module):
             last = grow(width, num_channels, bias=True)
         downs = [normed(halve(a, b), norm) for a, b in pairwise(widths)]
         ups = [normed(grow(b, a, paper=paper), norm) for a, b in reversed(list(pairwise(widths)))]
-        residual = [
-            ResidualBlock(widths[-1], convs=block_convs, norm=norm, reflect=reflect)
-            for _ in range(blocks)
-        ]
+        make = partial(ResidualBlock, widths[-1], convs=block_convs, norm=norm, reflect=reflect)
         self.encode = nn.Sequential(*first, *downs)  # (N, 2w or 4w, S/4, S/4)
-        self.transform = nn.Sequential(*residual)
+        self.transform = nn.Sequential(*(make() for _ in range(blocks)))
         self.decode = nn.Sequential(*ups, last)  # (N, C, S, S)
         self.apply(INITS["normal"])
 
@@ -118,7 +116,7 @@ class BlendingGenerator(nn.Module):
     y (N, C, S, S) in [-1, 1] and the mask m (N, 1, S, S) in (0, 1) come of a U-Net (Ronneberger et
     al. 2015, arXiv:1505.04597), whose maps, and x itself, pass the narrow middle by: what is to
     stay need not be drawn anew. The mask is that of Pumarola et al. 2018 (arXiv:1807.09251), sec.
-    4; here it begins at 0.12, so that G begins near x.
+    4; here it begins at 0.12, so that G begins near x. ValueError for a stem: there is none.
     """
 
     def __init__(
@@ -126,22 +124,21 @@ class BlendingGenerator(nn.Module):
         *,
         num_channels: int = 3,
         width: int = 32,
+        stem: int = 0,
         blocks: int = 1,
         block_convs: int = 1,
         norm: str = "batch",
         upsample: str = "resize",
     ) -> None:
         super().__init__()
+        if stem:
+            raise ValueError("a BlendingGenerator has no stem")
         grow = UPSAMPLINGS[upsample]
         inner = 2 * width
         self.encode1 = normed(HalvingConv2d(num_channels, width, bias=False), norm)
         self.encode2 = normed(HalvingConv2d(width, inner, bias=False), norm)
-        self.transform = nn.Sequential(
-            *(
-                ResidualBlock(inner, convs=block_convs, norm=norm, reflect=False)
-                for _ in range(blocks)
-            )
-        )
+        make = partial(ResidualBlock, inner, convs=block_convs, norm=norm, reflect=False)
+        self.transform = nn.Sequential(*(make() for _ in range(blocks)))
         self.decode1 = normed(grow(inner, width), norm)
         self.decode2 = normed(grow(2 * width, width), norm)
         self.to_image = same(width + num_channels, num_channels + 1, 3, reflect=False, bias=True)
@@ -186,17 +183,8 @@ class PatchDiscriminator(nn.Module):
         return torch.sigmoid(self.logits(x))
 
 
-def plain_generator(channels: int, width: int, stem: int, **settings) -> nn.Module:
-    return TranslationGenerator(num_channels=channels, width=width, stem=stem, **settings)
-
-
-def blending_generator(channels: int, width: int, stem: int, **settings) -> nn.Module:
-    """stem is 0, which the config sees to."""
-    return BlendingGenerator(num_channels=channels, width=width, **settings)
-
-
 # --arch -> G
-GENERATORS = {"plain": plain_generator, "blend": blending_generator}
+GENERATORS = {"plain": TranslationGenerator, "blend": BlendingGenerator}
 
 
 def image_discriminator(channels: int, width: int, image_size: int, norm: str) -> nn.Module:
