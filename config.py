@@ -311,7 +311,12 @@ def make_parser(config_class: type[Config], description: str) -> Parser:
         group = groups[rule["group"]]
         if field.type is bool:
             group.add_argument(
-                f"--{field.name}", action="store_true", help=rule["text"] + " (default: off)"
+                f"--{field.name}",
+                nargs="?",  # a value takes back what a preset or the run's settings say
+                const=True,
+                type=on_or_off,
+                metavar="on|off",
+                help=rule["text"] + " (default: off)",
             )
             continue
         shown = "" if field.default == "" else f" (default: {field.default})"
@@ -324,6 +329,13 @@ def make_parser(config_class: type[Config], description: str) -> Parser:
             help=rule["text"].replace("%", "%%") + shown,
         )
     return parser
+
+
+def on_or_off(word: str) -> bool:
+    """The value of a boolean flag, which may be left out for on."""
+    if word not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"found {word!r}, wanted on or off (or nothing, for on)")
+    return word == "on"
 
 
 def parse(argv: list[str], config_classes: dict[str, type[C]], description: str) -> C:

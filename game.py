@@ -32,7 +32,7 @@ STILL = 1e-3  # 5-95% range: minibatches differ, so their means stand still only
 FOOLED = 0.65  # D(G): more fakes pass than not, by more than the equilibrium's tolerance
 INVERTED = -0.05  # D(x) - D(G): fakes are judged the more real ones
 STEP = 0.1  # |D(G(z1)) - D(G(z2))|; below it the two curves lie on each other in a plot
-STEP_SHARE = 0.6  # of D(x) - D(G): lr 0.05 gave 1.3 to 1.8, lr 0.01 0.7, runs at 2e-4 0.01 to 0.5
+STEP_SHARE = 0.6  # of D(x) - D(G): lr 0.05 gave 1.3 to 1.8, 0.01 0.7, CNNs at 2e-4 below 0.5
 NEAR_HALF = 0.1  # of 1/2, for the probabilities; unsure D's at a random start lie within
 NEAR_LOSS = 0.2  # nats from 2 log 2 and log 2: what D(x) = 0.55, D(G) = 0.45 gives
 TOLD = 0.95  # share of points with D(x) above D(G): preset best 1.00, the blind D of docs 0.76

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from distributed import rank, share_size, total, world
 from errors import UserError
 
+SYMMETRIC = 1e-6  # how far, of the largest entry: more than float32 sums leave
 # What numpy raises on a file that is no .npz, or a torn one.
 UNREADABLE = (
     OSError,
@@ -134,6 +135,8 @@ class Moments:
             raise UserError(f"{path} holds NaN or infinite moments: make it again")
         if (sigma.diagonal() < 0).any():
             raise UserError(f"{path} holds negative variances: wanted a covariance in sigma")
+        if (sigma - sigma.T).abs().max() > SYMMETRIC * sigma.abs().max():
+            raise UserError(f"{path} holds a sigma that is not symmetric: wanted a covariance")
         if n is not None and n < 2:
             raise UserError(f"{path} holds the moments of {n} images: wanted 2 or more")
         return cls(n, mu, sigma)

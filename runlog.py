@@ -185,9 +185,15 @@ def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) ->
     return False
 
 
-def record(run_dir: Path, results: list[dict[str, Any]]) -> None:
-    """Results to results.jsonl, and to TensorBoard but for points that stand there already."""
+def record(config: Config, results: list[dict[str, Any]]) -> None:
+    """Results to results.jsonl, and to TensorBoard but for points that stand there already.
+
+    The settings too, where no training has left them: --run NAME then means those.
+    """
+    run_dir = config.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
+    if not (run_dir / "config.json").is_file():
+        save_config(config, run_dir / "config.json")
     points = [(*point_of(result), result["step"]) for result in results]
     new = [(tag, v, step) for tag, v, step in points if not has_event(run_dir, tag, step, v)]
     if new:  # in one event file

@@ -40,7 +40,7 @@ def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, An
 
 
 def keep_all(trainer: Trainer, results: list[dict[str, Any]]) -> None:
-    on_main(lambda: record(trainer.config.run_dir, results))
+    on_main(lambda: record(trainer.config, results))
 
 
 def refuse_early(config: Config) -> None:

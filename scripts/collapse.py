@@ -38,6 +38,7 @@ from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
 
 COMPARED = 2000  # at most so many images are compared pixel by pixel: the time grows with them
+GENERATED = 1000  # images, unless --n says otherwise
 LEAST = 20  # images; of 10 fair ones every seventh sample looks like less than 6 digits
 ROWS, COLUMNS = 8, 5  # of neighbours.png
 
@@ -47,12 +48,12 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_args(argv)
         if args.images:
             out = args.out or args.images / "collapse"
-            result = examine_folder(args.images, args.data_dir, args.seed or 0, out)
+            result = examine_folder(args.images, args.data_dir, args.seed or 0, out, args.n)
         else:
             trainer = open_run(args.run_dir, data_dir=args.data_dir)
             seed = trainer.config.seed if args.seed is None else args.seed
             out = args.out or args.run_dir / "collapse"
-            result = examine(trainer, args.n, seed, out)
+            result = examine(trainer, args.n or GENERATED, seed, out)
     except UserError as error:
         return print_error(error)
     except OSError as error:
@@ -67,14 +68,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("run_dir", type=Path, nargs="?", help="a run's folder, runs/NAME")
     parser.add_argument("--images", type=Path, help="a folder of image files in place of a run")
-    parser.add_argument("--n", type=int, default=1000, help="images to generate (default 1000)")
-    parser.add_argument("--seed", type=int, help="of the noise (default: the run's own)")
+    text = f"images to generate (default {GENERATED}), or to draw from --images (default: all)"
+    parser.add_argument("--n", type=int, help=text)
+    text = "of the noise and of what is drawn (default: the run's own; 0 for --images)"
+    parser.add_argument("--seed", type=int, help=text)
     parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
     parser.add_argument("--out", type=Path, help="folder to write to (default RUN_DIR/collapse)")
     args = parser.parse_args(argv)
     if (args.run_dir is None) == (args.images is None):
         raise UserError("wanted either a run's folder or --images FOLDER: see --help.")
-    if args.n < LEAST:
+    if args.n is not None and args.n < LEAST:
         raise UserError(f"--n {args.n}: wanted at least {LEAST} images, better 1000.")
     return args
 
@@ -97,8 +100,13 @@ def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, A
     return examine_images(images, config.data_dir, seed, Path(out), title=title, about=about)
 
 
-def examine_folder(folder: Path, data_dir: str, seed: int, out: Path) -> dict[str, Any]:
-    """The same of the image files in a folder, in the order of their names."""
+def examine_folder(
+    folder: Path, data_dir: str, seed: int, out: Path, n: int | None = None
+) -> dict[str, Any]:
+    """The same of the image files in a folder, in the order of their names.
+
+    Of n of them, drawn by the seed, where n is given.
+    """
     if not folder.is_dir():
         raise UserError(f"--images {folder} is no folder.")
     paths = image_paths(folder)
@@ -106,6 +114,10 @@ def examine_folder(folder: Path, data_dir: str, seed: int, out: Path) -> dict[st
         raise UserError(
             f"--images {folder} holds {len(paths)} images: wanted at least {LEAST}, better 1000."
         )
+    if n is not None and n > len(paths):
+        raise UserError(f"--n {n}: --images {folder} holds {len(paths)} images.")
+    if n is not None:
+        paths = [paths[i] for i in sorted(dataset.order(len(paths), seed, 0)[:n].tolist())]
     images = torch.cat([as_input(read_rgb(path)[None]) for path in paths])
     return examine_images(
         images, data_dir, seed, out, title=str(folder), about={"images": str(folder)}

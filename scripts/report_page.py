@@ -15,6 +15,7 @@ from score import git_commit
 from scripts.report_plots import Picture, compact, curve
 from scripts.report_runs import (
     HIDDEN,
+    Effect,
     Group,
     Protocol,
     Run,
@@ -23,7 +24,7 @@ from scripts.report_runs import (
     effects,
     group_runs,
     label,
-    pooled_sd,
+    seed_spread,
     varying,
 )
 from scripts.report_scores import PASS_MARK, fid_section, own_section
@@ -175,27 +176,41 @@ def effects_section(groups: list[Group]) -> dict[str, Any]:
     if not rows:
         none = "No two scored runs differ in just one of these."
         return {"title": title, "rows": [], "sentences": [none]}
-    sentences = [mean_effect(found, f) for f in dict.fromkeys(e.factor for e in found)]
-    sd = pooled_sd(groups)
+    sentences = [s for f in dict.fromkeys(e.factor for e in found) for s in in_words(found, f)]
+    spread = seed_spread(groups)
     sentences.append(
-        f"The FID's spread over seeds is {sd:.1f} (pooled); ± above is the standard error of the"
-        " difference that follows from it."
-        if sd is not None
+        f"The FID's spread over seeds is {spread}; ± above is the standard error of the difference"
+        " that follows from it."
+        if spread
         else "Every setting was run with one seed, so that the spread over seeds is not known:"
         " small differences may be luck. Several seeds tell: scripts/sweep.py --seeds 3."
     )
     return {"title": title, "rows": rows, "sentences": sentences}
 
 
-def mean_effect(found: list[Any], factor: str) -> str:
+def in_words(found: list[Effect], factor: str) -> list[str]:
+    """What a factor does: a number is raised, a word or a switch takes the place of another."""
     own = [e for e in found if e.factor == factor]
+    if all(is_number(e.before) and is_number(e.after) for e in own):
+        return [mean_effect(f"Raising {factor}", own)]
+    changes: dict[str, list[Effect]] = {}
+    for e in own:
+        changes.setdefault(f"{factor} {e.after} instead of {e.before}", []).append(e)
+    return [mean_effect(change, same) for change, same in changes.items()]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def mean_effect(change: str, own: list[Effect]) -> str:
     mean = sum(e.difference for e in own) / len(own)
     way = "lowers" if mean < 0 else "raises"
     over = f"on average over {len(own)} comparison{'s' * (len(own) > 1)}"
     if mean == 0:
-        return f"Raising {factor} leaves the FID as it is {over}."
+        return f"{change} leaves the FID as it is {over}."
     signs = {e.difference < 0 for e in own}
-    text = f"Raising {factor} {way} the FID by {abs(mean):.1f} {over}"
+    text = f"{change} {way} the FID by {abs(mean):.1f} {over}"
     return text + ("." if len(signs) == 1 else ", but not in all of them.")
 
 

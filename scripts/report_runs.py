@@ -238,7 +238,7 @@ def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
     """Every pair of neighbouring values of a factor among otherwise equal groups with a FID."""
     joint = [(with_hidden_dim(g.settings), g) for g in groups if g.values]
     apart = [(g.settings, g) for _, g in joint]  # where one width alone changes
-    sd = pooled_sd(groups)
+    spread = seed_spread(groups)
     every = dict.fromkeys(name for settings, _ in joint for name in settings)
     names = [n for n in every if len({str(s.get(n)) for s, _ in joint}) > 1]
     found = []
@@ -250,7 +250,7 @@ def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
                 rests.setdefault(str(sorted(rest.items())), []).append((settings, group))
         for same in rests.values():
             same.sort(key=lambda pair: str_or_number(pair[0][factor]))
-            found += [effect(factor, a, b, names, sd) for a, b in pairwise(same)]
+            found += [effect(factor, a, b, names, spread) for a, b in pairwise(same)]
     return found
 
 
@@ -258,19 +258,39 @@ def str_or_number(value: Any) -> tuple[float, str]:
     return (float(value), "") if isinstance(value, int | float) else (math.inf, str(value))
 
 
-def effect(factor: str, a: Any, b: Any, names: list[str], sd: float | None) -> Effect:
+def effect(factor: str, a: Any, b: Any, names: list[str], spread: "Spread | None") -> Effect:
     (settings, before), (after_settings, after) = a, b
-    spread = None if sd is None else sd * math.sqrt(1 / len(before.values) + 1 / len(after.values))
+    counted = math.sqrt(1 / len(before.values) + 1 / len(after.values))
     others = ", ".join(f"{n} {settings[n]}" for n in names if n != factor and n in settings)
     return Effect(
-        factor, settings[factor], after_settings[factor], others, before.mean, after.mean, spread
+        factor,
+        settings[factor],
+        after_settings[factor],
+        others,
+        before.mean,
+        after.mean,
+        spread and spread.sd * counted,
     )
 
 
-def pooled_sd(groups: list[Group]) -> float | None:
-    """The spread over seeds, of all groups that have several."""
+@dataclasses.dataclass
+class Spread:
+    """Of the FID over seeds: a standard deviation, pooled from the groups that have several."""
+
+    sd: float
+    groups: int
+    degrees: int  # of freedom
+
+    def __str__(self) -> str:
+        settings = f"{self.groups} setting{'s' * (self.groups > 1)} with several seeds"
+        degrees = f"{self.degrees} degree{'s' * (self.degrees > 1)} of freedom"
+        return f"{self.sd:.1f} (from {settings}, {degrees}; taken to be the same at the others)"
+
+
+def seed_spread(groups: list[Group]) -> Spread | None:
     several = [g.values for g in groups if len(g.values) > 1]
     if not several:
         return None
     squares = sum((len(v) - 1) * statistics.variance(v) for v in several)
-    return math.sqrt(squares / sum(len(v) - 1 for v in several))
+    degrees = sum(len(v) - 1 for v in several)
+    return Spread(math.sqrt(squares / degrees), len(several), degrees)

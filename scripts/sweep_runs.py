@@ -220,7 +220,7 @@ class Queue:
         self.bar = tqdm(
             desc=f"0/{len(self.work)} runs",
             total=sum(self.work.values()),
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
             smoothing=0,  # the children tell how far they are only now and then
             miniters=0,
             mininterval=0.2 if sys.stderr.isatty() else 30.0,
@@ -281,8 +281,16 @@ class Queue:
         self.bar.set_description_str(ended + words, refresh=False)
         self.bar.total = sum(self.work.values())
         rate = (self.steps + sum(steps.values())) / (time.time() - self.bar.start_t + 1e-9)
-        self.bar.set_postfix_str(f"{rate:.3g} step/s, {self.at_work(steps)}", refresh=False)
+        left = self.left(done)
+        self.bar.set_postfix_str(f"{left}, {rate:.3g} step/s, {self.at_work(steps)}", refresh=False)
         self.bar.update(max(0.0, done - self.bar.n))  # which prints now and then
+
+    def left(self, done: float) -> str:
+        """Time left at the rate so far; no guess from less than a twentieth of the work."""
+        elapsed, total = time.time() - self.bar.start_t, self.bar.total
+        if done < 0.05 * total or not done:
+            return "time left unknown"
+        return f"{tqdm.format_interval(elapsed * (total - done) / done)} left"
 
     def at_work(self, steps: dict[str, int]) -> str:
         """ "2 training, 1 scoring"."""

@@ -143,7 +143,7 @@ class DCGANConfig(GANConfig, DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, only in (("upsample", "transposed"), ("d_norm", "batch")):
+        for name, only in (("upsample", "transposed"), ("d_norm", "batch"), ("init", "normal")):
             if self.arch == "mlp" and getattr(self, name) != only:
                 raise UserError(
                     f"--{name} {getattr(self, name)} is a choice among convolutions:"

@@ -217,6 +217,16 @@ def test_scoring_without_a_checkpoint_says_so(tiny, pixel_means, capsys):
     assert "no checkpoint in" in capsys.readouterr().out
 
 
+def test_a_run_that_was_only_scored_keeps_its_settings(tiny, tmp_path, pixel_means, capsys):
+    mine = [*tiny, "--fid_protocol", "smoke", "--run", "mine"]
+    assert main.main([*mine, "--generator_hidden_dim", "8"]) == 0
+    again = ["--runs_dir", str(tmp_path / "runs"), "--run", "mine", "--dry_run"]
+    assert main.main(again) == 0
+    assert "generator_hidden_dim=8" in capsys.readouterr().out.split("running on")[-2]
+    assert main.main([*again, "--generator_hidden_dim", "4"]) == 1
+    assert "generator_hidden_dim is 8 there, 4 here" in capsys.readouterr().err
+
+
 def test_a_changed_width_on_resume_is_refused(tiny, capsys):
     assert main.main([*tiny, "--do_train", "--no_score", "--run", "mine"]) == 0
     assert main.main([*tiny, "--do_train", "--run", "mine", "--generator_hidden_dim", "8"]) == 1

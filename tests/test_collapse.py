@@ -230,7 +230,15 @@ def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsy
     assert script.main(argv) == 0
     assert "verdict: not digits." in capsys.readouterr().out
     assert json.loads((out / "collapse.json").read_text())["n"] == 20
-    (tmp_path / "0.png").unlink()
+    for i in range(20, 25):
+        Image.new("L", (28, 28)).save(tmp_path / f"{i}.png")
+    assert script.main([*argv, "--n", "20"]) == 0  # drawn by the seed, not the first
+    shares = json.loads((out / "collapse.json").read_text())
+    assert shares["n"] == 20
+    assert script.main([*argv, "--n", "26"]) == 1
+    assert "--n 26: " in capsys.readouterr().err
+    for i in (0, *range(20, 25)):
+        (tmp_path / f"{i}.png").unlink()
     assert script.main(argv) == 1
     assert "holds 19 images: wanted at least 20" in capsys.readouterr().err
 

@@ -75,6 +75,16 @@ def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
         read("--preset", "narrow")
 
 
+def test_a_switch_of_a_preset_is_taken_back_by_a_flag(monkeypatch, capsys):
+    monkeypatch.setattr(DCGANConfig, "PRESETS", {"own": {"fresh_noise": True}})
+    assert read("--preset", "own").fresh_noise
+    assert not read("--preset", "own", "--fresh_noise", "off").fresh_noise
+    assert read("--fresh_noise", "on").fresh_noise
+    with pytest.raises(SystemExit):
+        read("--fresh_noise", "perhaps")
+    assert "found 'perhaps', wanted on or off" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -169,7 +179,9 @@ def test_the_protocols_offered_are_the_protocols_there_are():
     assert DCGANConfig.__dataclass_fields__["fid_protocol"].metadata["choices"] == tuple(PROTOCOLS)
 
 
-@pytest.mark.parametrize("flags", [["--d_norm", "none"], ["--upsample", "resize"]])
+@pytest.mark.parametrize(
+    "flags", [["--d_norm", "none"], ["--upsample", "resize"], ["--init", "scaled"]]
+)
 def test_choices_among_convolutions_are_refused_for_the_mlp(flags):
     with pytest.raises(UserError, match=r"--arch mlp has none"):
         read("--arch", "mlp", *flags)

@@ -31,6 +31,7 @@ def check_moments(moments, features):
         ({"n": 0}, "moments of 0 images"),
         ({"n": 1}, "moments of 1 images"),
         ({"sigma": -np.eye(3)}, "negative variances"),
+        ({"sigma": np.eye(3) + np.eye(3, k=1)}, "not symmetric"),
         ({"mu": np.zeros(3, dtype=complex)}, "complex"),
         ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, r"wanted \(d,\)"),
     ],

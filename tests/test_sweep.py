@@ -347,6 +347,17 @@ def test_a_row_without_a_result_has_no_numbers(base):
     assert "| 0 of 1 | -" in table([Outcome(config, failure="no")], [])
 
 
+def test_the_bar_guesses_no_time_from_next_to_nothing(base, monkeypatch):
+    (config,) = plan_runs(base, {}, [1])
+    monkeypatch.setattr(sweep_runs.time, "time", lambda: 1100.0)
+    with sweep_runs.Queue(
+        [config], {config.run_name: sweep_cost.Cost(step=1.0, scoring=1000.0)}
+    ) as queue:
+        queue.bar.start_t, queue.bar.total = 1000.0, 400.0
+        assert queue.left(0.0) == queue.left(19.0) == "time left unknown"
+        assert queue.left(100.0) == "05:00 left"
+
+
 def test_estimates_count_the_steps_that_are_left():
     assert sweep_cost.Cost(step=0.5, scoring=60).of(100) == 110
     words = [sweep_cost.in_words(seconds) for seconds in (9.6, 300, 3 * 3600 + 1200)]
