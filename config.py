@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses <-> command-line flags <-> config.json.
+"""Settings: frozen dataclasses <-> config.json; flags.py makes the command line of them.
 
 A field says everything about itself once, in `setting(...)`: default, help text with its unit,
 group in --help, bounds, and its role:
@@ -7,14 +7,11 @@ group in --help, bounds, and its role:
     once      where and how this one command runs (device, folders): not taken from a saved config
 """
 
-import argparse
 import dataclasses
-import difflib
 import json
 import re
-import sys
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from errors import UserError
 
@@ -284,92 +281,6 @@ def load_saved(path: Path) -> dict[str, Any]:
     return saved
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with one-sentence errors and a guess at what was meant."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[1], flags, n=1)
-            message = f"unknown flag {unknown[1]}" + (f": did you mean {near[0]}?" if near else "")
-        self.exit(2, f"error: {message.rstrip('.?')}; --help lists every flag.\n")
-
-
-def make_parser(config_class: type[Config], description: str) -> Parser:
-    """One flag a field, grouped; a flag that is not given leaves no trace in the namespace."""
-    parser = Parser(
-        description=description,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
-    )
-    names = dict.fromkeys(f.metadata["group"] for f in dataclasses.fields(config_class))
-    groups = {name: parser.add_argument_group(name) for name in names}
-    for field in dataclasses.fields(config_class):
-        rule = field.metadata
-        group = groups[rule["group"]]
-        if field.type is bool:
-            group.add_argument(
-                f"--{field.name}",
-                nargs="?",  # a value takes back what a preset or the run's settings say
-                const=True,
-                type=on_or_off,
-                metavar="on|off",
-                help=rule["text"] + " (default: off)",
-            )
-            continue
-        shown = "" if field.default == "" else f" (default: {field.default})"
-        choices = list(rule["choices"]) or None
-        group.add_argument(
-            f"--{field.name}",
-            type=field.type,
-            choices=choices,
-            metavar=None if choices else field.type.__name__.upper(),
-            help=rule["text"].replace("%", "%%") + shown,
-        )
-    return parser
-
-
-def on_or_off(word: str) -> bool:
-    """The value of a boolean flag, which may be left out for on."""
-    if word not in ("on", "off"):
-        raise argparse.ArgumentTypeError(f"found {word!r}, wanted on or off (or nothing, for on)")
-    return word == "on"
-
-
-def parse(argv: list[str], config_classes: dict[str, type[C]], description: str) -> C:
-    """argv -> config. `--run NAME` of an existing run starts from that run's saved settings.
-
-    Raises UserError where a flag contradicts what defines that run.
-    """
-    first = Parser(add_help=False, allow_abbrev=False)
-    first.add_argument("--model")
-    first.add_argument("--run", default="")
-    first.add_argument("--runs_dir", default=Config.runs_dir)
-    early, _ = first.parse_known_args(argv)
-    path = Path(early.runs_dir) / early.run / "config.json"
-    saved = load_saved(path) if early.run and path.is_file() else {}
-    model = early.model or saved.get("model", Config.model)
-    if saved and model != saved.get("model", model):
-        raise UserError(
-            f"{path.parent} is a run of --model {saved['model']}, not of {model}: leave --model out"
-            " to go on with it, or give another --run."
-        )
-    if not isinstance(model, str) or model not in config_classes:
-        raise UserError(f"--model {model}: wanted one of {', '.join(config_classes)}.")
-    given = vars(make_parser(config_classes[model], description).parse_args(argv))
-    preset = preset_fields(config_classes[model], given.pop("preset", ""))  # dissolved into fields
-    return merge(config_classes[model], saved, {"model": model} | preset | given, path)
-
-
-def preset_fields(config_class: type[Config], name: str) -> dict[str, Any]:
-    if name and name not in config_class.PRESETS:
-        known = ", ".join(config_class.PRESETS) or "none"
-        raise UserError(f"--preset {name}: this model's presets are: {known}.")
-    return config_class.PRESETS[name] if name else {}
-
-
 def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], path: Path) -> C:
     """Defaults, under a run's saved settings, under the flags given."""
     fields = {f.name: f.metadata["role"] for f in dataclasses.fields(config_class)}
@@ -394,9 +305,3 @@ def describe(config: Config) -> str:
         value = getattr(config, field.name)
         lines.setdefault(field.metadata["group"], []).append(f"{field.name}={value!s}")
     return "\n".join(f"  {group:<11} {'  '.join(items)}" for group, items in lines.items())
-
-
-def print_error(error: UserError) -> int:
-    """One sentence on stderr; the exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return 1

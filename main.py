@@ -17,8 +17,9 @@ import warnings
 import torch
 
 import distributed
-from config import Config, describe, parse, print_error
+from config import Config, describe
 from errors import UserError, is_out_of_memory
+from flags import parse, print_error
 from GAN import count_parameters
 from score import Scorer, refuse_early, score
 from systems import SYSTEMS

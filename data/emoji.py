@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config import print_error
 from download import npm_pack
 from errors import UserError
+from flags import print_error
 from sources.pictures import decode
 
 SIZE = 32

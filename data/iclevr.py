@@ -26,8 +26,8 @@ from clevr.folder import (
     render_missing,
     write_json,
 )
-from config import Parser, print_error
 from errors import UserError
+from flags import Parser, print_error
 from sources.iclevr import LABELS
 
 N = 18_009  # pictures in the course's train.json

@@ -11,8 +11,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import parse
 from dataset import to_signed
+from flags import parse
 from GAN import Discriminator
 from main import pick_device
 from scripts.bench_limits import count_flops, limit_of, timed_limits

@@ -10,7 +10,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Config, parse
+from config import Config
+from flags import parse
 from main import pick_device
 from scripts.bench_conditional import (
     conditional_flags,

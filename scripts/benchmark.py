@@ -28,9 +28,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import print_error
 from errors import UserError
 from fid import frechet_distance
+from flags import print_error
 from GAN import IMAGE_SIZES
 from inception import load_inception
 from scripts import bench_timing as timing

@@ -27,11 +27,11 @@ from collapse import (
     nearest,
     p_in_words,
 )
-from config import Parser, print_error
 from dataset import ImageData
 from digits import SIZE, as_input, load_digits, predict
 from digits.figures import counts_figure, neighbours_figure, save
 from errors import UserError
+from flags import Parser, print_error
 from score import circumstances
 from scripts.saved_run import open_run
 from sources.image_folder import image_paths, read_rgb

@@ -7,9 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Parser, load_saved, print_error
+from config import load_saved
 from doctor import WINDOW, Diagnosis, diagnose
 from errors import UserError
+from flags import Parser, print_error
 from runlog import read_scalars
 from scripts.saved_run import named_runs
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from checkpoint import write_beside_and_rename
-from config import Parser, print_error
 from dataset import order
 from errors import UserError
+from flags import Parser, print_error
 from inception import load_inception
 from prdc import MOST, K, features, real_features
 from scripts.embedding_paths import (

@@ -39,9 +39,10 @@ from clevr.evaluator import (
     save_evaluator,
     weights_path,
 )
-from config import Config, Parser, print_error
+from config import Config
 from dataset import Batches, ImageData, to_signed
 from errors import UserError
+from flags import Parser, print_error
 from main import pick_device
 from seeding import generator
 from sources.data_spec import NoTestSplit

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Parser, print_error
 from errors import UserError
+from flags import Parser, print_error
 from scripts.saved_run import contents
 
 LAST = 2.0  # seconds that the last frame stays, at least

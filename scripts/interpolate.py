@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from class_conditional.trainer import ClassConditionalTrainer
 from conditional.trainer import ConditionalGANTrainer
-from config import Parser, print_error
 from dataset import to_bytes
 from errors import UserError
+from flags import Parser, print_error
 from inception import load_inception
 from scripts.saved_run import open_run
 from seeding import generator

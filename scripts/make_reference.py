@@ -14,9 +14,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import parse, print_error
 from errors import UserError
 from fid import frechet_distance
+from flags import parse, print_error
 from inception import load_inception
 from reference import SHIPPED, compute_reference, file_name, load_reference, save_reference
 from systems.dcgan import DCGAN, DCGANConfig

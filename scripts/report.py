@@ -22,8 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from checkpoint import write_beside_and_rename
-from config import Parser, print_error
 from errors import UserError
+from flags import Parser, print_error
 from inception import load_inception
 from scripts import collapse, interpolate, sweep
 from scripts.report_page import content

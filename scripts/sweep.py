@@ -18,8 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Config, Parser, make_parser, parse, print_error
+from config import Config
 from errors import UserError
+from flags import Parser, make_parser, parse, print_error
 from main import pick_device
 from scripts.sweep_cost import Cost, in_words, measure
 from scripts.sweep_grid import fields_of, parse_grid, parse_seeds, plan_runs

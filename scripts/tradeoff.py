@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Parser, print_error
 from errors import UserError
+from flags import Parser, print_error
 from runlog import read_results
 from scripts.saved_run import named_runs, saved_settings
 from superres.resampling import UPSCALERS

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
 from collapse import SURE, nearest
-from config import Parser, print_error
 from dataset import Batches, ImageData
 from digits import SIZE, WEIGHTS, DigitClassifier, load_digits, predict, save_digits
 from errors import UserError
+from flags import Parser, print_error
 from seeding import generator, global_stream
 
 BATCH_SIZE = 128

@@ -12,9 +12,9 @@ from conftest import PixelMeans
 from test_cli import ROOT, random_weights  # noqa: F401
 
 import fid
-from config import parse
 from dataset import Batch
 from errors import UserError
+from flags import parse
 from GAN import count_parameters
 from inception import load_inception
 from inception.network import trained_shapes

@@ -23,8 +23,8 @@ from class_conditional.networks import LAYOUTS, BigGANGenerator, ProjectionDiscr
 from class_conditional.sampling import balanced, draw
 from class_conditional.scores import class_fids, inception_scores
 from class_conditional.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
-from config import parse
 from errors import UserError
+from flags import parse
 from GAN import count_parameters
 from modes import sampling
 from seeding import generator

@@ -16,13 +16,14 @@ from clevr.evaluator import Evaluator, predict
 from clevr.geometry import join
 from clevr.scenes import draw_scene
 from clevr.shading import render
+from conditional.config import PRESETS, CDCGANConfig
 from conditional.hold_out import chosen_combinations, without
 from conditional.label_scores import chance, in_a_table, report
 from conditional.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
-from config import parse
 from dataset import Batches, ImageData, to_signed
 from doctor import ILL, diagnose
 from errors import UserError
+from flags import parse
 from game import SATURATES
 from GAN import count_parameters
 from main import serve
@@ -30,7 +31,7 @@ from modes import Paired
 from runlog import NoLog
 from scripts import evaluator as script
 from sources.iclevr import LABELS, multi_hot
-from systems.cdcgan import CDCGAN, PRESETS, CDCGANConfig, prompt_file
+from systems.cdcgan import CDCGAN, prompt_file
 from systems.dcgan import DCGANConfig
 
 CPU = torch.device("cpu")

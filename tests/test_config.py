@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from config import differences, load_saved, make_parser, name_of, parse, save_config
+from config import differences, load_saved, name_of, save_config
 from errors import UserError
 from fid import PROTOCOLS
+from flags import make_parser, parse
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 

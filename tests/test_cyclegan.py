@@ -13,8 +13,8 @@ from torch import nn
 
 import main
 import perceptual
-from config import parse
 from errors import UserError
+from flags import parse
 from GAN import count_parameters
 from scripts import bench_cyclegan
 from systems import SYSTEMS

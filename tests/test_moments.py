@@ -1,6 +1,10 @@
 """Moments against np.cov; streams of images into groups, with a stand-in for Inception."""
 
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +116,26 @@ def test_features_that_are_not_finite_are_an_error(bad):
     images[1100, 0, 0, 0] = bad
     with pytest.raises(UserError, match="image 1100 are not finite"):
         features_to_groups(images.split(50), mean_colour, 1200)
+
+
+SCORED = """
+import resource, sys
+sys.path.insert(0, {root!r})
+import torch
+from moments import features_to_groups
+
+def score(n):
+    made = (torch.randint(256, (100, 3, 64, 64), dtype=torch.uint8) for _ in range(n // 100))
+    features_to_groups(made, lambda images: images.float().mean((2, 3)), n)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+print(score(1000), score(10_000))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+def test_the_memory_of_a_score_does_not_grow_with_the_images():
+    code = SCORED.format(root=str(Path(__file__).parent.parent))
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    few, many = map(int, re.findall(r"\d+", out.stdout))
+    assert many - few < 30_000  # KiB; the 9,000 images more are 110,000

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from config import parse
 from errors import UserError
+from flags import parse
 from GAN import count_parameters
 from systems.dcgan import DCGAN, PRESETS, DCGANConfig
 

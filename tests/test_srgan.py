@@ -15,22 +15,24 @@ from torch import nn
 
 import perceptual
 import superres.scores
-from config import parse, save_config
+from config import save_config
 from dataset import to_bytes
 from errors import UserError
+from flags import parse
 from GAN import count_parameters
 from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
 from scripts.interpolate import interpolate
 from sources.user_files import save
+from superres.config import PRESETS, SRGANConfig
 from superres.files import find_pictures, read_picture
 from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
 from superres.scores import mse, psnr, restoration_scores, ssim
 from superres.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
-from systems.srgan import PRESETS, SRGAN, SRGANConfig
+from systems.srgan import SRGAN
 from trainer import GANTrainer
 
 ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]

@@ -18,8 +18,9 @@ import torch
 from conftest import TINY, PixelMeans
 from test_cli import OFFLINE, ROOT, flags
 
-from config import parse, save_config
+from config import save_config
 from errors import UserError
+from flags import parse
 from inception import WEIGHTS_DIGEST
 from runlog import append_result
 from scripts import sweep, sweep_cost, sweep_runs
