@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.linalg.lapack import dpstrf
+from scipy.linalg.lapack import dpstrf, dsygst
 from torch import Tensor
 
 from errors import UserError
@@ -112,6 +112,18 @@ def pivoted_cholesky(cov: Tensor, tolerance: float) -> Tensor:
     return torch.from_numpy(factor).to(cov.device)
 
 
+def congruent(F: Tensor, cov: Tensor) -> Tensor:
+    """F^T cov F (r, r), of which the lower triangle is right: eigvalsh reads no more.
+
+    LAPACK's dsygst, a quarter of the products' operations, where F is Cholesky's triangle on the
+    CPU. The arrays are passed as transposes, which LAPACK takes without a copy.
+    """
+    if F.device.type != "cpu" or F.shape != cov.shape or not torch.equal(F, F.tril()):
+        return F.T @ cov @ F
+    product, _ = dsygst(cov.numpy().T, F.numpy().T, itype=2, lower=0)
+    return torch.from_numpy(product.T)
+
+
 def frechet_distance(
     mu1: Tensor | np.ndarray,
     cov1: Tensor | np.ndarray,
@@ -132,7 +144,7 @@ def frechet_distance(
     mu1, mu2, cov2 = (x.to(cov1.device) for x in (mu1, mu2, cov2))
     check_finite(mu1, mu2, cov2)
     F = covariance_factor(cov1) if factor1 is None else factor1
-    eigenvalues = torch.linalg.eigvalsh(F.T @ cov2 @ F)
+    eigenvalues = torch.linalg.eigvalsh(congruent(F, cov2))
     root_trace = eigenvalues.clamp(min=0).sqrt().sum()  # those below 0 are rounding
     distance = (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root_trace
     return distance.item()

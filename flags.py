@@ -101,7 +101,11 @@ def on_or_off(word: str) -> bool:
     return word == "on"
 
 
-def print_error(error: UserError) -> int:
-    """One sentence on stderr; the exit status."""
-    print(f"error: {error}", file=sys.stderr)
+def print_error(error: UserError, *, of_this_rank: bool = False) -> int:
+    """One sentence on stderr; the exit status.
+
+    Of several processes rank 0 alone has a voice (distributed.one_voice), which is enough for what
+    all raise together, and not for what befalls one of them.
+    """
+    print(f"error: {error}", file=sys.__stderr__ if of_this_rank else sys.stderr)
     return 1

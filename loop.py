@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from distributed import rank, together, world
@@ -40,9 +40,17 @@ def refuse_broken_weights(networks: dict[str, nn.Module], step: int) -> None:
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
-    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
-    bad = [key for key, whole in zip(values, finite, strict=True) if not whole]
+    whole = are_finite(list(values.values())).tolist()
+    bad = [key for key, is_whole in zip(values, whole, strict=True) if not is_whole]
     refuse_nan(dict.fromkeys(bad[:3], math.nan), step)
+
+
+def are_finite(values: list[Tensor]) -> Tensor:
+    """Whether each tensor is finite in all its values, as one bool tensor on the first's device.
+
+    They may lie on several: the counter of an average's updates stays on the CPU.
+    """
+    return torch.stack([value.isfinite().all().to(values[0].device) for value in values])
 
 
 @contextmanager

@@ -41,12 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError, TypeError) as error:
         if not is_out_of_memory(error):
             raise
-        return print_error(UserError(OUT_OF_MEMORY))
+        return print_error(UserError(OUT_OF_MEMORY), of_this_rank=True)
     except OSError as error:
         if error.errno in FULL:
-            return print_error(UserError(f"{error.filename or DISK} {FULL_DISK} {error.strerror}."))
-        where = f" {error.filename}" if error.filename else " a file of this run"
-        return print_error(UserError(f"{where.strip()} can't be used: {error.strerror}."))
+            sentence = f"{error.filename or DISK} {FULL_DISK} {error.strerror}."
+        else:
+            where = error.filename or "a file of this run"
+            sentence = f"{where} can't be used: {error.strerror}."
+        return print_error(UserError(sentence), of_this_rank=True)
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

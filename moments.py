@@ -186,6 +186,8 @@ def features_to_groups(
     Where several processes work together, batches hold this rank's share of the n images, every
     world()-th, and the moments are those of all.
     """
+    if n < world():
+        raise UserError(f"{label}: {n} images for {world()} processes; each needs one at least.")
     size = groups * math.ceil(1000 / groups)  # large, so that d x d updates are rare
     moments = []
     for i, features in enumerate(

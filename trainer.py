@@ -31,6 +31,7 @@ from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, to
 from doctor import Watcher
 from errors import UserError
 from gan_config import GANConfig
+from layers import memory_format
 from log_lines import GAN_VALUES, write_line
 from loop import alone, progress_bar, refuse_broken_weights, refuse_nan, stop_signals
 from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
@@ -268,8 +269,8 @@ class GANTrainer(Trainer):
 
     def __init__(self, config: GANConfig, device: torch.device, *, G: nn.Module, D: nn.Module):
         super().__init__(config, device)
-        self.G = G.to(device, memory_format=torch.channels_last)
-        self.D = D.to(device, memory_format=torch.channels_last)
+        self.G = G.to(device, memory_format=memory_format(device))
+        self.D = D.to(device, memory_format=memory_format(device))
         self.loss: AdversarialLoss = LOSSES[config.loss]
         self.penalty: Penalty | None = PENALTIES[config.penalty]
         if self.penalty and mixes_samples(D):

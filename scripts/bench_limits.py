@@ -62,11 +62,11 @@ def inception_flops() -> int:
 def frechet_flops(n: int) -> float:
     """Of the distance by a Cholesky factor F and the eigenvalues of F^T C F, n features.
 
-    The two products are counted; Cholesky's factor is n^3 / 3 and the reduction to tridiagonal form
-    4 n^3 / 3 (Golub & Van Loan 2013, sec. 4.2.5 and 8.3.1), all else of lower order.
+    Cholesky's factor n^3 / 3, the product of a triangle, a symmetric matrix and the triangle n^3,
+    the reduction to tridiagonal form 4 n^3 / 3 (Golub & Van Loan 2013, sec. 4.2.5 and 8.3.1; LAPACK
+    Working Note 41 of dpotrf, dsygst and dsytrd); all else is of lower order.
     """
-    factor, cov = (torch.empty(n, n, device="meta") for _ in "FC")
-    return count_flops(lambda: factor.T @ cov @ factor) + n**3 / 3 + 4 * n**3 / 3
+    return 8 * n**3 / 3
 
 
 def peak_name(precision: str) -> str:
@@ -89,8 +89,12 @@ def matrix_product(
     return Rival(name or peak_name(precision), work, items=0, flops=times * flops)
 
 
-def bf16_is_native(device: torch.device, n: int = 256) -> bool:
-    """Whether a small bf16 product is at least as fast as one in fp32. If not, it is emulated."""
+def bf16_is_native(device: torch.device, n: int = 0) -> bool:
+    """Whether a bf16 product is at least as fast as one in fp32. If not, it is emulated.
+
+    Of a small one on a CPU, where emulation is slow, of one that fills the device elsewhere.
+    """
+    n = n or (256 if device.type == "cpu" else 2048)
     a = torch.randn(n, n, device=device)
     b = a.bfloat16()
     fp32, bf16 = (min(seconds_of(lambda m=m: m @ m, device) for _ in range(3)) for m in (a, b))

@@ -1,6 +1,7 @@
 """A training step: ours against the plain loop, and ours with 1, 2, ... threads."""
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from config import Config
+from errors import UserError
 from flags import parse
 from main import pick_device
 from scripts.bench_conditional import (
@@ -46,6 +48,25 @@ def training_config(args: argparse.Namespace, extra: str = "") -> Config:
     return parse([*flags, *shlex.split(extra)], classes, "")
 
 
+SAME_WORK = ("precision", "compile", "log_lines", "seed", "ema")  # an average is work on top
+
+
+def refuse_other_work(config: Config, plain: Config, extra: str) -> None:
+    """UserError where --ours asks for another game than the plain loop plays."""
+    changed = [
+        f.name
+        for f in dataclasses.fields(config)
+        if f.metadata["role"] == "defines"
+        and f.name not in SAME_WORK
+        and getattr(config, f.name) != getattr(plain, f.name)
+    ]
+    if changed:
+        raise UserError(
+            f'--ours "{extra}" changes the work, by {", ".join(changed)}: wanted flags that leave'
+            " it the same, as --precision bf16 or --compile."
+        )
+
+
 def latent_dim(args: argparse.Namespace) -> int:
     return args.latent_dim or args.hidden_dim
 
@@ -75,6 +96,7 @@ def bench_train(args: argparse.Namespace, folder: Path) -> Contest:
     takes, precisions = {}, {}
     for extra in args.ours or [""]:
         config, name = training_config(args, extra), f"ours {extra}".strip()
+        refuse_other_work(config, training_config(args), extra)
         takes[name] = training_steps(config)
         precisions[name] = getattr(config, "precision", "fp32")
     device = pick_device(config)

@@ -228,6 +228,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     threads = torch.get_num_threads()
     report = {"what": args.what, "command": timing.command_line(argv), "rounds": args.rounds}
     report |= timing.circumstances(device)
+    torch.backends.cudnn.allow_tf32 = False  # else CUDA's fp32 convolutions are no fp32, but ours
     print(f"{report['device']}, {report['cpu']}, torch {report['torch']}, {threads} threads")
     with tempfile.TemporaryDirectory() as folder:
         contest = BENCHMARKS[args.what](args, Path(folder))

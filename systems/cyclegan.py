@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 from dataset import ImageData, order, to_bytes, to_signed
 from decay import set_rates
 from distributed import of_all_ranks, shard
+from layers import memory_format
 from losses import LSGAN
 from modes import frozen, in_training_form, sampling
 from seeding import global_stream, key_seed
@@ -47,7 +48,7 @@ class CycleGAN(Trainer):
             networks = {name: self.new_generator() for name in ("G_a2b", "G_b2a")}
             networks |= {name: self.new_discriminator() for name in ("D_a", "D_b")}
         self.networks = {
-            name: network.to(device, memory_format=torch.channels_last)
+            name: network.to(device, memory_format=memory_format(device))
             for name, network in networks.items()
         }
         self.play = {  # forward passes of the step

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_signed
 from distributed import in_turn, rank
+from layers import memory_format
 from losses import mean_probability
 from modes import Forward, frozen, in_training_form, mixes_samples, sampling
 from perceptual import load_vgg_maps
@@ -150,7 +151,7 @@ class SRGAN(GANTrainer):
         """low (N, C, s, s) in [-1, 1] -> (N, C, 4s, 4s), by G in eval mode."""
         G = G or self.sampled_generator()
         with sampling(G):
-            return G(low.to(self.device, memory_format=torch.channels_last))
+            return G(low.to(self.device, memory_format=memory_format(self.device)))
 
     def sampled_generator(self) -> nn.Module:
         """G, or with --ema its average: with BatchNorm a copy that has statistics of its own."""

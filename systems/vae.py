@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
 from decay import set_rates
 from distributed import rank, shard, world
+from layers import memory_format
 from modes import in_training_form, sampling
 from runlog import RunLog
 from seeding import generator, global_stream
@@ -63,8 +64,8 @@ class VAE(Trainer):
         with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
             encoder, decoder = (make(**sizes) for make in ARCHITECTURES[config.arch])
         self.networks = {
-            "encoder": encoder.to(device, memory_format=torch.channels_last),
-            "decoder": decoder.to(device, memory_format=torch.channels_last),
+            "encoder": encoder.to(device, memory_format=memory_format(device)),
+            "decoder": decoder.to(device, memory_format=memory_format(device)),
         }
         self.play = {  # forward passes of the step
             name: in_training_form(net, config, device) for name, net in self.networks.items()

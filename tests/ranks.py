@@ -1,8 +1,9 @@
 """What test_distributed.py runs once a rank: main.py on little networks, without Inception.
 
 The environment says what befalls it: NO_BATCHNORM takes BatchNorm out of G and D; at step POISON
-rank 1 has a NaN in its images, and at step SIGNAL it gets a SIGTERM. Beside the checkpoints each
-rank leaves the weights it ended with, as rank-0.pt and rank-1.pt.
+rank 1 has a NaN in its images, at step OOM its memory runs out, and at step SIGNAL it gets a
+SIGTERM. Beside the checkpoints each rank leaves the weights it ended with, as rank-0.pt and
+rank-1.pt.
 """
 
 import json
@@ -53,6 +54,8 @@ class Watched(DCGAN):
     def train_step(self, batch):
         if befalls("SIGNAL", self.step):
             os.kill(os.getpid(), signal.SIGTERM)
+        if befalls("OOM", self.step):
+            raise torch.OutOfMemoryError("CUDA out of memory")
         if befalls("POISON", self.step):
             batch.x.fill_(math.nan)
         return super().train_step(batch)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import PixelMeans
 from test_cli import ROOT, random_weights  # noqa: F401
 
 import fid
+import layers
 from dataset import Batch
 from errors import UserError
 from flags import parse
@@ -126,6 +128,28 @@ def test_the_trainers_own_step_does_just_what_is_needed():
     assert counted == bench_limits.step_flops(16, 16)
 
 
+@pytest.mark.parametrize("avx512", [True, False])
+@pytest.mark.parametrize(("z", "h", "n", "side"), [(16, 16, 64, 32), (7, 5, 2, 32), (10, 8, 3, 64)])
+def test_a_pass_through_both_networks_is_the_plain_ones(monkeypatch, avx512, z, h, n, side):
+    monkeypatch.setattr(layers, "AVX512", avx512)
+    sizes = {"latent_dim": z, "generator_hidden_dim": h, "discriminator_hidden_dim": h}
+    ours = DCGAN(DCGANConfig(image_size=side, **sizes), CPU)
+    G, D = bench_peers.plain_networks(z, h, side)
+    parts = [ours.G.project, ours.G.ups, ours.G.to_image]
+    parts += [ours.D.from_image, ours.D.downs, ours.D.to_logit]
+    own = [p for part in parts for p in part.parameters()]
+    theirs = [*G.parameters(), *D.parameters()]
+    for a, b in zip(own, theirs, strict=True):
+        b.data.copy_(a.data)
+    for network in (G, D, ours.G, ours.D):
+        network.double()
+    noise = torch.randn(n, z, 1, 1, dtype=torch.float64)
+    found = torch.autograd.grad(F.softplus(-ours.D.logits(ours.G(noise))).mean(), own)
+    wanted = torch.autograd.grad(-D(G(noise)).log().mean(), theirs)
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).norm() <= 1e-12 * b.norm().clamp(min=1e-30)
+
+
 def test_the_plain_networks_grow_with_the_image():
     """Those of --preset mnist64, and at width 4 the operations of a step."""
     plain = bench_peers.plain_networks(100, 64, 64)
@@ -149,7 +173,7 @@ def test_operations_of_inception_in_closed_form():
 
 
 def test_operations_of_the_distance():
-    assert bench_limits.frechet_flops(30) == pytest.approx((4 + 1 / 3 + 4 / 3) * 30**3)
+    assert bench_limits.frechet_flops(30) == pytest.approx((1 / 3 + 1 + 4 / 3) * 30**3)
 
 
 def test_a_matrix_product_counts_what_it_does(monkeypatch):
@@ -254,6 +278,12 @@ def test_train_at_other_sizes(bench, data_dir):
     report = bench("train", "--dataset", "fashion", "--data_dir", data_dir, *sizes, "--steps", 1)
     assert report["file"] == "train-4-64px.json"
     assert report["rows"][0]["flops_an_item"] == bench_limits.step_flops(6, 4, 64)
+
+
+def test_other_work_is_not_timed_as_the_same(data_dir, tmp_path, capsys):
+    argv = ["train", "--ours=--batch_size 8", "--dataset", "fashion", "--data_dir", str(data_dir)]
+    assert benchmark.main([*argv, "--device", "cpu", "--results", str(tmp_path)]) == 1
+    assert "changes the work, by batch_size" in capsys.readouterr().err
 
 
 def test_train_with_a_wrong_flag_of_main(data_dir, tmp_path, capsys):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, PixelMeans
 from ranks import free_port, print_moments, run_main, run_ranks
 from test_cli import ROOT, flags
 from test_trainer import assert_same, curves
@@ -116,6 +116,19 @@ def test_a_nan_on_one_rank_stops_all(train, tmp_path):
     assert "at step 4" in first.stderr
     assert "Traceback" not in first.stderr
     assert second.stderr == ""
+
+
+def test_what_befalls_one_rank_is_told_by_it(train):
+    _, second = train(2, "full", env={"OOM": "3"}, status=1)
+    assert "the memory of this machine or its GPU is too small" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_fewer_images_than_ranks_are_refused_by_all(monkeypatch):
+    for rank in range(3):
+        as_ranks(monkeypatch, 3, rank)
+        with pytest.raises(UserError, match="2 images for 3 processes"):
+            moments.features_to_groups(iter([]), PixelMeans(), 2)
 
 
 def test_torchrun_passes_sigterm_on_and_all_are_saved(data_dir, tmp_path):

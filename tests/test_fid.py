@@ -11,7 +11,7 @@ from PIL import Image
 
 import fid
 from errors import UserError
-from fid import PROTOCOLS, covariance_factor, fid_with_error, frechet_distance
+from fid import PROTOCOLS, congruent, covariance_factor, fid_with_error, frechet_distance
 from kid import kid_with_error
 from moments import Moments
 from sources.image_folder import image_batches, image_paths
@@ -117,6 +117,18 @@ def test_agrees_with_sqrtm_at_full_rank():
     zero = torch.zeros(d)
     wanted = (cov1.trace() + cov2.trace()).item() - 2 * np.trace(sqrtm((cov1 @ cov2).numpy()))
     assert frechet_distance(zero, cov1, zero, cov2) == approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_the_product_about_a_triangle_is_the_product(layout):
+    cov1, cov2 = random_cov(16, 40, seed=1), random_cov(16, 40, seed=2)
+    F = covariance_factor(cov1)
+    assert torch.equal(F, F.tril())
+    F = torch.from_numpy(np.array(F.numpy(), order=layout))
+    full = torch.rand(16, 16, dtype=torch.float64)  # no triangle: by two products
+    for factor in (F, full, full[:, :7]):
+        found, wanted = congruent(factor, cov2).tril(), (factor.T @ cov2 @ factor).tril()
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_covariance_factor_has_as_many_columns_as_the_rank():

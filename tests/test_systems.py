@@ -1,11 +1,13 @@
 """What every system owes the trainer: run over SYSTEMS, so a new one is tested by being listed."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from errors import UserError
+from loop import are_finite
 from systems import SYSTEMS
 
 SINGLE_CHANNEL_TAGS = {
@@ -104,6 +106,26 @@ def build(tiny_config):
         return SYSTEMS[name](tiny_config(model=name, **changes), torch.device("cpu"))
 
     return make
+
+
+@each_variant
+def test_the_look_at_the_weights_does_not_need_them_on_one_device(name, variant, tiny_config):
+    """An average's counter stays on the CPU, also of a GPU's run; meta stands for the GPU."""
+    trainer = SYSTEMS[name](tiny_config(model=name, **variant), torch.device("meta"))
+    values = [v for net in trainer.networks.values() for v in net.state_dict().values()]
+    assert are_finite(values).shape == (len(values),)
+
+
+@each_system
+def test_a_compiled_step_is_the_step(name, build, monkeypatch):
+    """By the compiler's front end alone: what it is given, and what a resume finds."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = build(name), build(name, compile=True)
+    for trainer in (plain, compiled):
+        trainer.train_step(trainer.batches()(0))
+    for key, network in plain.networks.items():
+        found = compiled.networks[key].state_dict()
+        torch.testing.assert_close(dict(found), dict(network.state_dict()))
 
 
 def copy(trainer):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers import DoublingConvTranspose2d, HalvingConv2d
+from layers import DoublingConvTranspose2d, HalvingConv2d, memory_format
 
 IMAGE_SIZES = (28, 32, 64)
 BORDERS = {28: 2, 32: 0, 64: 0}  # black pixels a side that the convolutions add: 28 halves twice
@@ -93,7 +93,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.relu(self.project(F.relu(self.hidden(z.flatten(1)))))
-        x = x.unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
+        x = x.unflatten(1, (-1, 4, 4)).contiguous(memory_format=memory_format(x.device))
         for i, up in enumerate(self.up):
             x = up(F.relu(x) if i else x)  # (N, 2w, 8, 8), (N, w, 16, 16), (N, C, 32, 32)
         return F.pad(x, 4 * [-self.border])  # the border is no part of the image
