@@ -9,9 +9,11 @@ the algorithm needs, once: who does more (a gradient that nobody reads) gets no 
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -79,14 +81,31 @@ def matrix_product(
     """The rival that reaches the machine's peak: n x n by n x n, as often as takes 0.5 s."""
     n = n or PEAK_SIZES[device.type]
     a, b = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in "ab")
-    times = max(1, round(0.5 / seconds_of(lambda: a @ b, device)))
+    return repeated(name or peak_name(precision), torch.matmul, a, b)
+
+
+def convolution(precision: str, device: torch.device, *, channels: int = 256) -> Rival:
+    """Beside the product, since a CPU's routines of the one may be faster than those of the other.
+
+    4x4 with stride 2, as a DCGAN's, of 64 maps of 16x16.
+    """
+    x = torch.randn(64, channels, 16, 16, device=device).to(DTYPES[precision])
+    w = torch.randn(channels, channels, 4, 4, device=device).to(DTYPES[precision])
+    x, w = (a.to(memory_format=torch.channels_last) for a in (x, w))
+    halve = partial(F.conv2d, stride=2, padding=1)
+    return repeated(f"convolution, {precision}", halve, x, w)
+
+
+def repeated(name: str, operation: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> Rival:
+    """The operation as often as takes 0.5 s."""
+    times = max(1, round(0.5 / seconds_of(lambda: operation(*tensors), tensors[0].device)))
 
     def work() -> None:
         for _ in range(times):
-            a @ b
+            operation(*tensors)
 
-    flops = count_flops(lambda: torch.empty_like(a, device="meta") @ a.to("meta"))
-    return Rival(name or peak_name(precision), work, items=0, flops=times * flops)
+    shapes = [tensor.to("meta") for tensor in tensors]
+    return Rival(name, work, items=0, flops=times * count_flops(lambda: operation(*shapes)))
 
 
 def bf16_is_native(device: torch.device, n: int = 0) -> bool:
@@ -132,10 +151,14 @@ def limits(precisions: list[str], device: torch.device) -> list[Rival]:
 
 
 def timed_limits(precisions: set[str], device: torch.device) -> tuple[list[Rival], dict[str, str]]:
-    """The limits in these precisions; left out: the bf16 product where it would take for ever."""
+    """The limits in these precisions, and a convolution, of which no share is taken.
+
+    Left out: bf16 where it would take for ever.
+    """
     emulated = "bf16" in precisions and not bf16_is_native(device)
     kept = sorted(precisions - ({"bf16"} if emulated else set()))
-    return limits(kept, device), ({peak_name("bf16"): EMULATED} if emulated else {})
+    convolutions = [convolution(precision, device) for precision in kept]
+    return limits(kept, device) + convolutions, ({peak_name("bf16"): EMULATED} if emulated else {})
 
 
 def limit_of(precision: str, timed: list[Rival]) -> str:

@@ -259,12 +259,22 @@ def row_of(report: dict, name: str) -> dict:
     return next(row for row in report["rows"] if row["name"] == name)
 
 
+LIMITS = ("matrix product, fp32", "convolution, fp32")
+
+
+def test_a_convolution_counts_what_it_does(monkeypatch):
+    monkeypatch.setattr(bench_limits, "seconds_of", lambda work, device: 0.1)
+    rival = bench_limits.convolution("fp32", CPU, channels=3)
+    assert (rival.name, rival.flops) == (LIMITS[1], 5 * 2 * 64 * 3 * 3 * 8**2 * 4**2)
+    rival.work()
+
+
 def test_train(bench, data_dir):
     tiny = ("--dataset", "fashion", "--data_dir", data_dir, "--hidden_dim", 4)
     report = bench("train", *tiny, "--steps", 1, "--ours=", "--ours=--ema 0.9")
     ours, averaged = "ours", "ours --ema 0.9"
     assert report["file"] == "train-4.json"
-    assert names(report) == [ours, averaged, "plain loop", "matrix product, fp32"]
+    assert names(report) == [ours, averaged, "plain loop", *LIMITS]
     assert [(r["ours"], r["peer"]) for r in report["ratios"]] == [
         (ours, "plain loop"),
         (averaged, "plain loop"),
