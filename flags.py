@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,7 +36,8 @@ def parse(argv: list[str], config_classes: dict[str, type[C]], description: str)
         )
     if not isinstance(model, str) or model not in config_classes:
         raise UserError(f"--model {model}: wanted one of {', '.join(config_classes)}.")
-    given = vars(make_parser(config_classes[model], description).parse_args(argv))
+    parser = make_parser(config_classes[model], description, models=list(config_classes))
+    given = vars(parser.parse_args(argv))
     preset = preset_fields(config_classes[model], given.pop("preset", ""))  # dissolved into fields
     return merge(config_classes[model], saved, {"model": model} | preset | given, path)
 
@@ -59,16 +61,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message.rstrip('.?')}; --help lists every flag.\n")
 
 
-def make_parser(config_class: type[Config], description: str) -> Parser:
+def make_parser(
+    config_class: type[Config], description: str, *, models: Sequence[str] = ()
+) -> Parser:
     """One flag a field, grouped; a flag that is not given leaves no trace in the namespace."""
+    names = {"model": models, "preset": list(config_class.PRESETS)}  # parse itself refuses others
     parser = Parser(
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
     )
-    names = dict.fromkeys(f.metadata["group"] for f in dataclasses.fields(config_class))
-    groups = {name: parser.add_argument_group(name) for name in names}
+    titles = dict.fromkeys(f.metadata["group"] for f in dataclasses.fields(config_class))
+    groups = {title: parser.add_argument_group(title) for title in titles}
     for field in dataclasses.fields(config_class):
         rule = field.metadata
         group = groups[rule["group"]]
@@ -84,11 +89,12 @@ def make_parser(config_class: type[Config], description: str) -> Parser:
             continue
         shown = "" if field.default == "" else f" (default: {field.default})"
         choices = list(rule["choices"]) or None
+        listed = "{" + ",".join(names[field.name]) + "}" if names.get(field.name) else ""
         group.add_argument(
             f"--{field.name}",
             type=field.type,
             choices=choices,
-            metavar=None if choices else field.type.__name__.upper(),
+            metavar=None if choices else listed or field.type.__name__.upper(),
             help=rule["text"].replace("%", "%%") + shown,
         )
     return parser

@@ -223,3 +223,11 @@ def test_the_first_look_at_the_flags_is_as_polite_as_the_second(capsys):
 def test_help_tells_the_default_of_every_flag_that_has_one():
     text = make_parser(DCGANConfig, "").format_help()
     assert re.search(r"--dry_run\s[^-]*\(default: off\)", text)
+
+
+def test_help_names_the_models_and_the_presets(capsys):
+    with pytest.raises(SystemExit):
+        read("--model", "cyclegan", "--help")
+    text = capsys.readouterr().out
+    assert "--model {" + ",".join(SYSTEMS) + "}" in text
+    assert "--preset {emoji,paper}" in text
