@@ -10,6 +10,7 @@ uninterrupted one does.
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +205,13 @@ def load(
     return load_spec(name, split, DataSpec(Path(data_dir), image_size), device)
 
 
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Without a copy, also of a mapped file that can't be written to, which nobody does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
 def load_spec(name: str, split: str, spec: DataSpec, device: torch.device | str) -> ImageData:
     """The same, by all settings a dataset may have.
 
@@ -211,7 +219,7 @@ def load_spec(name: str, split: str, spec: DataSpec, device: torch.device | str)
     no test images.
     """
     arrays = DATASETS[name].load(spec, split)
-    images, labels = map(torch.from_numpy, arrays)
+    images, labels = map(as_tensor, arrays)
     if images.ndim == 3:
         images = images.unsqueeze(1)
     if not isinstance(arrays[0], np.memmap):

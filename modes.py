@@ -46,9 +46,14 @@ def mixes_samples(network: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
 
 
+# _NormBase is batch and instance norm
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
 def is_bounded(network: nn.Module) -> bool:
-    """Whether some of its weights are under spectral norm."""
-    return any(is_parametrized(module) for module in network.modules())
+    """Whether spectral norm bounds its slope: not where a norm layer divides by what it meets."""
+    modules = list(network.modules())
+    return any(map(is_parametrized, modules)) and not any(isinstance(m, NORMS) for m in modules)
 
 
 @contextmanager

@@ -264,7 +264,7 @@ class GANTrainer(Trainer):
 
     bar_tags = ("discriminator_loss", "generator_loss")
     line_form = GAN_VALUES
-    slope_bounds = "--penalty gp --d_norm none, or --spectral_norm"  # flags, in words
+    slope_bounds = "--penalty gp or --spectral_norm, and --d_norm none"  # in words
     config: GANConfig
 
     def __init__(self, config: GANConfig, device: torch.device, *, G: nn.Module, D: nn.Module):

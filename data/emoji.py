@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from download import npm_pack
 from errors import UserError
 from flags import print_error
+from sources.emoji_data import check_end
 from sources.pictures import decode
 
 SIZE = 32
@@ -71,7 +72,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return print_error(error)
     except OSError as error:
-        return print_error(UserError(f"{error.filename} can't be used: {error.strerror}."))
+        where = error.filename or args.data_dir
+        return print_error(UserError(f"{where} can't be used: {error.strerror}."))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -105,6 +110,7 @@ def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
                 if member.isfile() and path.parent == folder and path.suffix == style.suffix:
                     data = archive.extractfile(member).read()
                     yield name_of(path.stem), picture(data, f"{package}: {path.name}")
+            check_end(archive)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{package} can't be read as an npm package ({error}).") from None
 

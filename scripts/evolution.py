@@ -24,6 +24,7 @@ from errors import UserError
 from flags import Parser, print_error
 from scripts.saved_run import contents
 
+FPS = 4.0
 LAST = 2.0  # seconds that the last frame stays, at least
 UNREADABLE = (OSError, SyntaxError, ValueError)  # of Pillow, on a file that is no PNG or a torn one
 
@@ -119,10 +120,21 @@ def save_mp4(frames: list[Image.Image], path: Path, fps: float) -> None:
     writer = imageio_ffmpeg.write_frames(
         str(path), frames[0].size, fps=fps, macro_block_size=2, output_params=["-f", "mp4"]
     )
-    writer.send(None)
-    for frame in frames + frames[-1:] * round(LAST * fps):
-        writer.send(frame.convert("RGB").tobytes())
-    writer.close()
+    shown = frames + frames[-1:] * round(LAST * fps)
+    try:
+        writer.send(None)
+        for frame in shown:
+            writer.send(frame.convert("RGB").tobytes())
+        writer.close()
+        written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except (OSError, RuntimeError) as problem:
+        raise UserError(f"ffmpeg could not make the mp4 ({first_line(problem)}).") from None
+    if written != len(shown):  # it says nothing of a full disk
+        raise UserError(f"ffmpeg wrote {written} of {len(shown)} frames: make room on the disk.")
+
+
+def first_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 FORMATS: dict[str, Callable[[list[Image.Image], Path, float], None]] = {
@@ -193,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--format", choices=tuple(FORMATS), default="", help="(default: as --out ends, else gif)"
     )
-    p.add_argument("--fps", type=float, default=4.0, help="grids a second, to 50 (default: 4)")
+    p.add_argument("--fps", type=float, default=FPS, help="grids a second, to 50 (default: 4)")
     p.add_argument("--tag", default="samples", help="which grids, by tag (default: samples)")
     p.add_argument("--frames", type=int, default=120, help="at most, evenly chosen (default: 120)")
     p.add_argument("--strip", type=int, default=0, help="one PNG of so many stages instead")
@@ -206,6 +218,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UserError(f"--fps {args.fps:g}: wanted more than 0 and at most 50.")
     if args.strip == 1 or args.strip < 0:
         raise UserError(f"--strip {args.strip}: wanted two stages or more.")
+    if args.strip and (args.format or args.fps != FPS):
+        raise UserError("--strip makes one PNG: leave --format and --fps out.")
     for name, least in (("frames", 2), ("side", 16)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)}: wanted at least {least}.")

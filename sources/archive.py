@@ -1,6 +1,7 @@
 """Published tar archives: the files wanted of one, unpacked by their known names alone."""
 
 import gzip
+import secrets
 import tarfile
 import zlib
 from collections.abc import Collection
@@ -29,10 +30,10 @@ class Published:
         UserError: it can't be had, is damaged, or lacks a file.
         """
         archive = folder.parent / self.url.rpartition("/")[2]
-        if missing_from(folder, names):
+        if missing := missing_from(folder, names):
             if not archive.is_file():
                 self.download(archive)
-            unpack(archive, folder, self.files)
+            unpack(archive, folder, missing_from(folder, self.files))  # what is there is the user's
             if missing := missing_from(folder, names):
                 raise UserError(
                     f"{archive} lacks {', '.join(missing)}: delete it and run again, or put the"
@@ -48,7 +49,7 @@ class Published:
         )
 
 
-def missing_from(folder: Path, names: list[str]) -> list[str]:
+def missing_from(folder: Path, names: Collection[str]) -> list[str]:
     return [name for name in names if not (folder / name).is_file()]
 
 
@@ -68,14 +69,17 @@ def unpack(archive: Path, folder: Path, names: Collection[str]) -> None:
 
 
 def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
     source = tar.extractfile(member)
     bar = tqdm(desc=target.name, total=member.size, unit="B", unit_scale=True)
-    with bar, open(part, "wb") as file:
-        while block := source.read(1 << 20):
-            file.write(block)
-            bar.update(len(block))
-    part.replace(target)
+    try:
+        with bar, open(part, "wb") as file:
+            while block := source.read(1 << 20):
+                file.write(block)
+                bar.update(len(block))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_file(path: Path, md5: str) -> None:

@@ -8,7 +8,9 @@ import gzip
 import shutil
 import sys
 import tarfile
+import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -91,12 +93,14 @@ def unpack(archive: Path, root: Path) -> None:
     """The images of the four folders into `root`: by folder and file name alone, so that no path
     in the archive leads anywhere else. Made beside and renamed.
     """
-    part = root.with_name(f"{root.name}.part")
     folders = {layout.format(style) for layout in FOLDERS.values() for style in EMOJI_STYLES}
     n = 0
+    part = None
     try:
+        part = Path(tempfile.mkdtemp(dir=root.parent, prefix="emoji-"))
+        part.chmod(root.parent.stat().st_mode)
         for folder in folders:
-            (part / folder).mkdir(parents=True, exist_ok=True)
+            (part / folder).mkdir()
         with tarfile.open(archive) as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
@@ -109,13 +113,17 @@ def unpack(archive: Path, root: Path) -> None:
         for folder in folders:
             if not any((part / folder).iterdir()):
                 raise tarfile.ReadError(f"no images in {folder}/")
-        part.rename(root)
+        with suppress(OSError):  # another command has been faster
+            part.rename(root)
+        if not root.is_dir():
+            part.rename(root)  # or it is another error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{archive} can't be read as an archive of emoji ({error}).") from None
     except OSError as error:
         raise UserError(f"{archive} can't be unpacked into {root} ({error}).") from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # renamed by now, or not whole
+        if part:
+            shutil.rmtree(part, ignore_errors=True)  # renamed by now, or not whole
     print(f"{archive}: unpacked {n:,} emoji into {root}", file=sys.stderr)
 
 

@@ -97,9 +97,7 @@ def channels(spec: DataSpec) -> int:
     about = image_cache.described(split_cache(spec, files, "train"))
     if about:
         return about["shape"][1]
-    names = files.names
-    if spec.domain and holds_two_domains(names):
-        names = [name for part in split_names(names, spec.domain).values() for name in part]
+    names = [name for part in split_names(files.names, spec.domain).values() for name in part]
     return 1 if all(looks_grey(files, name, spec.image_size) for name in names) else 3
 
 

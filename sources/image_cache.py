@@ -6,6 +6,8 @@ The .json is written last, so that its presence says that the bytes are whole.
 import json
 import math
 import os
+import secrets
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from errors import UserError
+
+ABANDONED = 24 * 3600  # seconds
 
 
 def cache_path(data_dir: Path, name: str) -> Path:
@@ -39,10 +43,11 @@ def write(path: Path, chunks: Iterable[np.ndarray], about: dict[str, Any]) -> No
 
     UserError where the folder can't be written.
     """
-    part = suffixed(path, f".{os.getpid()}.part")
+    part = suffixed(path, f".{secrets.token_hex(8)}.part")  # machines that share it share pids
     n, shape = 0, ()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         with open(part, "wb") as file:
             for chunk in chunks:
                 file.write(np.ascontiguousarray(chunk).data)
@@ -60,12 +65,20 @@ def write(path: Path, chunks: Iterable[np.ndarray], about: dict[str, Any]) -> No
             part.unlink()
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Parts that nobody has written to for a day: their command was killed."""
+    for part in folder.glob("*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > ABANDONED:
+                part.unlink()
+
+
 def read(path: Path) -> np.ndarray:
     """The images (N, C, S, S) uint8; mapped, not read, where they'd fill more than half the RAM."""
     shape = tuple(described(path)["shape"])
     file = suffixed(path, ".u8")
     if math.prod(shape) > physical_memory() / 2:
-        return np.memmap(file, np.uint8, mode="c", shape=shape)  # "c": torch wants it writable
+        return np.memmap(file, np.uint8, mode="r", shape=shape)  # "c" is refused beyond the RAM
     return np.fromfile(file, np.uint8).reshape(shape)
 
 

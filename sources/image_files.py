@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from errors import UserError
@@ -21,7 +22,7 @@ class FolderFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stamps = {}  # name -> size and time of change
-        for folder, _, files in os.walk(root, onerror=refuse_unreadable):
+        for folder, files in folders_below(root):
             for path in (Path(folder, file) for file in files):
                 name = path.relative_to(root).as_posix()
                 if is_image(name) and path.is_file():
@@ -35,6 +36,22 @@ class FolderFiles:
     def fingerprint(self) -> str:
         """Changes with the absolute path and the name, size or time of any image."""
         return digest(self.root.resolve(), sorted(self.stamps.items()))
+
+
+def folders_below(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(path, names of files) of root and all folders below, links to folders among them, each once.
+
+    A folder is known by its device and inode, so that a link to a folder above ends there.
+    """
+    seen: set[tuple[int, int]] = set()
+    for folder, below, files in os.walk(root, followlinks=True, onerror=refuse_unreadable):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below.sort()
+        yield folder, files
 
 
 class ZipFiles:
@@ -51,15 +68,17 @@ class ZipFiles:
             ) from None
         for entry in self.archive.infolist():
             refuse_unsafe(path, entry)
-        entries = (e for e in self.archive.infolist() if not e.is_dir() and is_image(e.filename))
-        self.entries = {entry.filename: entry for entry in entries}
+        entries = [e for e in self.archive.infolist() if not e.is_dir()]
+        windows = not any("/" in e.filename for e in entries)  # tools that write backslashes
+        named = {e.filename.replace("\\", "/") if windows else e.filename: e for e in entries}
+        self.entries = {name: entry for name, entry in named.items() if is_image(name)}
         self.names = sorted(self.entries)
 
     def read(self, name: str) -> bytes:
         """Threads may call this at once."""
         if self.entries[name].file_size > LARGEST:
             raise ValueError(f"says to be {self.entries[name].file_size:,} bytes large")
-        return self.archive.read(name)
+        return self.archive.read(self.entries[name])
 
     def fingerprint(self) -> str:
         status = self.path.stat()
@@ -79,9 +98,12 @@ def open_files(path: Path, flag: str = "--folder") -> Files:
 
 
 def is_image(name: str) -> bool:
-    """By its extension; not what hides behind a dot, as macOS puts beside each file in a zip."""
+    """By its extension; not what hides behind a dot, as macOS puts beside each file in a zip, nor
+    what lies in a folder that does.
+    """
     path = PurePosixPath(name)
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in EXTENSIONS and not hidden
 
 
 def refuse_unsafe(path: Path, entry: zipfile.ZipInfo) -> None:

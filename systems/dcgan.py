@@ -60,6 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discriminator_hidden_dim": 64,
         "batch_size": 64,
         "num_training_steps": 23_438,  # 25 epochs x 60,000 images / 64
+        "sample_every": 200,
     },
     # Generative models on MNIST and STL-10 (row 12), table 2: batch 128, z 100, Adam at 2e-4. It
     # leaves the number of epochs open.
@@ -90,7 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "learning_rate": 3e-5,
         "num_training_steps": 20_000,  # 318 epochs x 2,014 images / 32
-        "saving_steps": 200,
+        "sample_every": 200,
     },
 }
 

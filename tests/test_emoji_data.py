@@ -13,6 +13,7 @@ from PIL import Image
 
 import dataset
 from errors import UserError
+from sources import emoji_data
 from sources.data_spec import DataSpec
 
 SCRIPT = Path(__file__).parent.parent / "data" / "emoji.py"
@@ -93,6 +94,25 @@ def test_the_archive_is_unpacked_and_nothing_climbs_out(course, tmp_path_factory
     assert (load(data_dir, "Apple") == wanted).all()
     assert {p.name for p in data_dir.iterdir()} == {"emoji.tar.gz", "emoji", "cache"}
     assert {p.name for p in (data_dir / "emoji").iterdir()} == set(FOLDERS)
+
+
+def test_two_commands_may_unpack_at_once(course, tmp_path_factory, monkeypatch):
+    """The second is done between the first one's last file and its rename."""
+    data_dir = tmp_path_factory.mktemp("archive")
+    pack(
+        data_dir / "emoji.tar.gz",
+        {f"emoji/{p.parent.name}/{p.name}": p.read_bytes() for p in course.glob("emoji/*/*.png")},
+    )
+    whole = emoji_data.check_end
+
+    def meanwhile(tar) -> None:
+        monkeypatch.setattr(emoji_data, "check_end", whole)
+        emoji_data.unpack(data_dir / "emoji.tar.gz", data_dir / "emoji")
+        whole(tar)
+
+    monkeypatch.setattr(emoji_data, "check_end", meanwhile)
+    assert (load(data_dir, "Apple") == load(course, "Apple")).all()
+    assert {p.name for p in data_dir.iterdir()} == {"emoji.tar.gz", "emoji", "cache"}
 
 
 def test_a_missing_set_says_both_ways_to_get_it(tmp_path):
@@ -178,3 +198,12 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(course, tmp_path_factor
     with pytest.raises(UserError, match="can't be read as an archive"):
         load(data_dir, "Apple")
     assert [p.name for p in data_dir.iterdir()] == ["emoji.tar.gz"]
+
+
+def test_a_package_that_breaks_off_is_refused(make_emoji, packages, tmp_path, capsys):
+    whole = gzip.decompress(Path(packages[1]).read_bytes())
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: len(whole) // 1024 * 512])
+    assert make_emoji.main([packages[0], str(cut), *packages[2:]]) == 1
+    assert "can't be read as an npm package" in capsys.readouterr().err
+    assert not (tmp_path / "emoji").exists()

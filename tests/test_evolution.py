@@ -1,11 +1,14 @@
 """From a run's grids to an animation, opened again with Pillow."""
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from errors import UserError
 from scripts import evolution
 
 
@@ -92,6 +95,7 @@ def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, cap
     assert "is no folder" in refusal(capsys, tmp_path / "none")
     assert "has no samples/: found run" in refusal(capsys, tmp_path)
     assert "0 grids of 'other'" in refusal(capsys, run_dir, "--tag", "other")
+    assert "leave --format and --fps out" in refusal(capsys, run_dir, "--strip", "2", "--fps", "8")
     assert "--fps 0: wanted" in refusal(capsys, run_dir, "--fps", "0")
     assert "--fps nan: wanted" in refusal(capsys, run_dir, "--fps", "nan")
     assert "--frames 1: wanted at least 2" in refusal(capsys, run_dir, "--frames", 1)
@@ -104,6 +108,26 @@ def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, cap
     torn.write_bytes((run_dir / "samples" / "samples-0000080.png").read_bytes()[:300])
     assert "0000100.png cannot be read as a picture" in refusal(capsys, run_dir)
     assert not list(run_dir.glob("evolution*"))
+
+
+@pytest.mark.parametrize(("frames", "words"), [(12, ""), (3, "wrote 3 of 12 frames: make room")])
+def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, frames, words):
+    """ffmpeg's stand-in, which like it does not raise where the disk is full."""
+
+    def write_frames(path, size, **_):
+        with open(path, "wb") as file:
+            file.write(b"film")
+        while (yield) is not None:
+            pass
+
+    fake = SimpleNamespace(write_frames=write_frames, count_frames_and_secs=lambda _: (frames, 3))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", fake)
+    if words:
+        with pytest.raises(UserError, match=words):
+            evolution.animate(run_dir, kind="mp4", fps=4)
+    else:
+        assert evolution.animate(run_dir, kind="mp4", fps=4)[1] == 4
+    assert len(list(run_dir.glob("evolution*"))) == (0 if words else 1)
 
 
 def test_an_mp4_is_made_or_says_what_it_needs(run_dir, capsys):

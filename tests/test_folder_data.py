@@ -1,6 +1,7 @@
 """--dataset folder: what is found, what is refused, what is kept and where."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -99,9 +100,51 @@ def test_large_caches_are_mapped_and_train_alike(photos, load, tmp_path, monkeyp
     monkeypatch.setattr(image_cache, "physical_memory", lambda: 2 * read.numel() - 1)
     arrays = folder_data.load(DataSpec(tmp_path / "data", 16, folder=str(photos)), "train")
     assert isinstance(arrays[0], np.memmap)
+    assert arrays[0].mode == "r"  # a mapping that may be written to is refused beyond the RAM
     assert torch.equal(load(photos), read)
     data = dataset.ImageData(load(photos), torch.zeros(6, dtype=torch.int64))
     assert torch.equal(data.batch(torch.tensor([4, 1])).x, dataset.to_signed(read[[4, 1]]))
+
+
+def test_parts_that_a_kill_left_go_after_a_day(photos, load, tmp_path):
+    cache = tmp_path / "data" / "cache"
+    cache.mkdir(parents=True)
+    old, new = cache / "a.1.part", cache / "b.2.part"
+    for part in (old, new):
+        part.touch()
+    os.utime(old, (1, 1))
+    load(photos)
+    assert not old.exists()
+    assert new.exists()  # another command may be at work on it
+
+
+def test_links_to_folders_are_followed_and_hidden_folders_are_not(photos, load, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "photos").symlink_to(photos)
+    (photos / "deep" / "up").symlink_to(photos)  # in a circle
+    save(photos / ".ipynb_checkpoints" / "c.png")
+    assert len(load(tmp_path / "linked")) == 6
+    names = folder_data.open_files(tmp_path / "linked").names
+    assert names[-1] == "photos/deep/er/a.JPG"
+
+
+def test_a_zip_with_backslashes_has_its_splits(tmp_path, load):
+    archive = tmp_path / "windows.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for i in range(6):
+            save(tmp_path / "one.png", seed=i)
+            info = zipfile.ZipInfo("x")
+            info.filename = ("train" if i < 4 else "test") + f"\\{i}.png"
+            file.writestr(info, (tmp_path / "one.png").read_bytes())
+    assert [len(load(archive, split)) for split in ("train", "test")] == [4, 2]
+
+
+def test_images_beside_the_splits_decide_nothing(tmp_path, load):
+    for split in ("train", "test"):
+        for i in range(3):
+            save(tmp_path / "set" / split / f"{i}.png", colour=False, seed=i)
+    save(tmp_path / "set" / "cover.png")
+    assert load(tmp_path / "set").shape == (3, 1, 16, 16)
 
 
 def test_one_channel_if_all_are_grey_else_three(tmp_path, load, capsys):

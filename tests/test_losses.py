@@ -88,14 +88,26 @@ def test_the_gradient_of_a_penalty_against_finite_differences(name):
     assert torch.autograd.gradcheck(lambda w: penalty(curved(w), x, fake, share), weights)
 
 
-@pytest.mark.parametrize(("name", "where"), [("r1", x), ("zero", share * x + (1 - share) * fake)])
+@pytest.mark.parametrize(("name", "wanted"), [("r1", 0.125), ("zero", 0.25), ("gp", 0.25)])
+def test_a_slope_below_1_is_penalised_too(name, wanted):
+    w = torch.zeros(16, dtype=torch.float64)
+    w[:2] = torch.tensor([0.3, 0.4])  # |w| = 0.5
+    penalty = PENALTIES[name](lambda images: images.flatten(1) @ w, x, fake, share)
+    assert penalty.item() == pytest.approx(wanted, rel=1e-6)
+
+
+between = share * x + (1 - share) * fake
+
+
+@pytest.mark.parametrize(("name", "where"), [("r1", x), ("zero", between), ("gp", between)])
 def test_where_a_penalty_is_taken(name, where):
     weights = torch.linspace(-1, 1, 16, dtype=torch.float64)
     logits, h = curved(weights), 1e-6
     step = torch.eye(16, dtype=torch.float64).view(16, 1, 4, 4) * h
     slopes = torch.stack([(logits(where + d) - logits(where - d)) / (2 * h) for d in step])
-    half = 0.5 if name == "r1" else 1.0
-    wanted = half * slopes.square().sum(0).mean().item()
+    squares = slopes.square().sum(0)
+    of_slope = {"r1": squares / 2, "zero": squares, "gp": (squares.sqrt() - 1).square()}
+    wanted = of_slope[name].mean().item()
     assert PENALTIES[name](logits, x, fake, share).item() == pytest.approx(wanted, rel=1e-6)
 
 

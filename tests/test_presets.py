@@ -73,7 +73,8 @@ def test_settings_of_each_source():
     assert (stl10.batch_size, stl10.latent_dim, stl10.image_size) == (128, 100, 64)
     assert (stl10.learning_rate, stl10.loss, stl10.beta1) == (2e-4, "bce", 0.5)
     assert (emoji.loss, emoji.upsample, emoji.fresh_noise) == ("lsgan", "resize", True)
-    assert (emoji.image_size, emoji.num_training_steps, emoji.saving_steps) == (32, 20_000, 200)
+    assert (emoji.image_size, emoji.num_training_steps, emoji.sample_every) == (32, 20_000, 200)
+    assert from_preset("mnist64").config.sample_every == 200
     assert mnist64.num_training_steps == -(-25 * 60_000 // 64)
     assert stl10.num_training_steps == -(-25 * 105_000 // 128)
 

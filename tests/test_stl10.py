@@ -101,6 +101,19 @@ def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
     assert names == {f"{n}_X.bin" for n in COUNTS} | {"train_y.bin", "test_y.bin"}
 
 
+def test_files_that_are_there_are_not_unpacked_again(data_dir, images):
+    folder = data_dir / "stl10_binary"
+    with tarfile.open(data_dir / "stl10_binary.tar.gz", "w:gz") as tar:
+        for file in sorted(folder.iterdir()):
+            tar.add(file, f"stl10_binary/{file.name}")
+    (folder / "test_X.bin").unlink()
+    own = bytes(len(images["unlabeled"]) * 3 * 96 * 96)
+    (folder / "unlabeled_X.bin").write_bytes(own)
+    assert np.array_equal(load(data_dir, "test").images.numpy(), images["test"])
+    assert (folder / "unlabeled_X.bin").read_bytes() == own
+    assert not list(folder.glob("*.part"))
+
+
 def test_without_a_network_one_sentence(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise UserError("no network")
