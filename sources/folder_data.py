@@ -3,9 +3,12 @@
 Decoded once, in threads, to squares of --image_size, and kept under <data_dir>/cache.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from errors import UserError
 from sources import image_cache
@@ -13,6 +16,8 @@ from sources.data_spec import DataSpec, NoTestSplit
 from sources.decoding import Decoding
 from sources.image_files import Files, digest, open_files
 from sources.pictures import is_grey
+
+LOOK = 64  # images decoded at a time to see whether they have a colour
 
 
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +103,10 @@ def channels(spec: DataSpec) -> int:
     if about:
         return about["shape"][1]
     names = [name for part in split_names(files.names, spec.domain).values() for name in part]
-    return 1 if all(looks_grey(files, name, spec.image_size) for name in names) else 3
+    key = digest(files.fingerprint(), spec.image_size, spec.domain)
+    if key not in GREY:  # the networks ask, and the decoding asks again
+        GREY[key] = all_grey(files, names, spec.image_size)
+    return 1 if GREY[key] else 3
 
 
 def identity(spec: DataSpec) -> str:
@@ -117,6 +125,21 @@ def opened(spec: DataSpec) -> Files:
         found = f"one image, {files.names[0]}," if files.names else "no images"
         raise UserError(f"{flag} {spec.folder} holds {found} and a dataset needs at least two.")
     return files
+
+
+GREY: dict[str, bool] = {}  # fingerprint -> whether no image of the set has a colour
+
+
+def all_grey(files: Files, names: list[str], size: int) -> bool:
+    """Looked at in threads, some at a time, up to the first coloured one."""
+    bar = tqdm(total=len(names), desc="looking for colours", unit="image", delay=2, disable=None)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(names), LOOK):
+            some = names[start : start + LOOK]
+            if not all(pool.map(lambda name: looks_grey(files, name, size), some)):
+                return False
+            bar.update(len(some))
+    return True
 
 
 def looks_grey(files: Files, name: str, size: int) -> bool:

@@ -324,3 +324,15 @@ def test_a_flat_folder_has_no_classes(photos, load_data, classed):
     assert data.labels.tolist() == [0] * 6
     save(classed / "train" / "stray.png")
     assert load_data(classed).class_names == ()
+
+
+def test_a_grey_set_is_looked_through_once(tmp_path, load, monkeypatch):
+    for i in range(5):
+        save(tmp_path / "grey" / f"{i}.png", colour=False, seed=i)
+    looks = []
+    monkeypatch.setattr(
+        folder_data, "looks_grey", lambda files, name, size: looks.append(name) or True
+    )
+    assert channels(tmp_path / "grey", tmp_path) == 1
+    assert load(tmp_path / "grey").shape == (5, 1, 16, 16)
+    assert sorted(looks) == [f"{i}.png" for i in range(5)]
