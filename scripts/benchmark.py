@@ -55,6 +55,7 @@ from scripts.bench_peers import (
     torchmetrics_distance,
     write_weights,
 )
+from scripts.bench_ranks import bench_ranks
 from scripts.bench_srgan import bench_srgan
 from scripts.bench_timing import Contest, Rival
 from scripts.bench_training import bench_scaling, bench_train
@@ -170,9 +171,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "frechet": bench_frechet,
     "end2end": bench_end2end,
     "scaling": bench_scaling,
+    "ranks": bench_ranks,
 }
 
-ON_CPU = ("frechet", "scaling")  # whatever the device
+ON_CPU = ("frechet", "scaling", "ranks")  # whatever the device
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -189,23 +191,24 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     add_flag("--device", choices=["cpu", "cuda"], default=device, help="frechet and scaling: cpu")
     add_flag("--results", type=Path, default=ROOT / "docs/results/benchmark", help="JSON's folder")
     add_flag("--model", choices=TRAININGS, default="dcgan", help="train: which system")
-    add_flag("--hidden_dim", type=int, default=16, help="train, scaling: widths")
-    add_flag("--latent_dim", type=int, default=0, help="train, scaling: of z; 0: as --hidden_dim")
-    add_flag("--image_size", type=int, choices=IMAGE_SIZES, default=32, help="train, scaling")
-    add_flag("--steps", type=int, default=0, help="train, scaling: a timing; 0: about a second")
+    add_flag("--hidden_dim", type=int, default=16, help="of a step: widths")
+    add_flag("--latent_dim", type=int, default=0, help="of a step: z; 0: as --hidden_dim")
+    add_flag("--image_size", type=int, choices=IMAGE_SIZES, default=32, help="of a step")
+    add_flag("--steps", type=int, default=0, help="steps a timing; 0: about a second")
     add_flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"')
     add_flag("--workers", type=int, default=0, help="train: of the plain DataLoader")
-    add_flag("--dataset", choices=["mnist", "fashion"], default="mnist", help="train, scaling")
-    add_flag("--data_dir", default="data", help="train, scaling: folder of datasets")
+    add_flag("--dataset", choices=["mnist", "fashion"], default="mnist", help="of a step")
+    add_flag("--data_dir", default="data", help="folder of datasets")
     add_flag("--images", type=int, default=0, help="inception (0: 100), end2end (0: 2000 a folder)")
     add_flag("--inception_weights", type=Path, help="inception, end2end: None: found or fetched")
     add_flag("--bf16", action="store_true", help="inception: bf16 even where it is emulated")
     add_flag("--dims", type=int, default=2048, help="frechet: features")
     add_flag("--max_threads", type=int, default=cores, help="scaling")
+    add_flag("--max_ranks", type=int, default=2, help="ranks: processes")
     args = parser.parse_args(argv)
-    if args.what == "scaling" and args.model in ("cyclegan", "srgan"):
-        parser.error("scaling: wanted --model dcgan or cdcgan")
-    for name in ("rounds", "hidden_dim", "max_threads", "dims"):
+    if args.what in ("scaling", "ranks") and args.model in ("cyclegan", "srgan"):
+        parser.error(f"{args.what}: wanted --model dcgan or cdcgan")
+    for name in ("rounds", "hidden_dim", "max_threads", "max_ranks", "dims"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: wanted 1 or more")
     for name in ("steps", "images", "workers"):
@@ -218,7 +221,7 @@ def file_name(args: argparse.Namespace) -> str:
     """train.json; of other models and sizes than the defaults' train-cdcgan-64-64px.json."""
     marks = {"dcgan": args.model, "16": str(args.hidden_dim), "32px": f"{args.image_size}px"}
     marked = [mark for usual, mark in marks.items() if mark != usual]
-    steps = args.what in ("train", "scaling")
+    steps = args.what in ("train", "scaling", "ranks")
     return "-".join([args.what, *(marked if steps else [])]) + ".json"
 
 

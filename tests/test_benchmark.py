@@ -312,6 +312,16 @@ def test_scaling(bench, data_dir):
     assert [(r["ours"], r["peer"]) for r in report["ratios"]] == [("2 threads", "1 thread")]
 
 
+def test_ranks(bench, data_dir):
+    tiny = ("--dataset", "fashion", "--data_dir", data_dir, "--hidden_dim", 4)
+    report = bench("ranks", *tiny, "--steps", 2)
+    assert names(report) == ["1 process", "2 processes"]
+    assert [(pair["ours"], pair["peer"]) for pair in report["ratios"]] == [
+        ("2 processes", "1 process")
+    ]
+    assert report["file"] == "ranks-4.json"
+
+
 def absent(weights, device):
     raise ModuleNotFoundError("No module named 'peer'")
 
