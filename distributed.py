@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -62,6 +62,12 @@ def one_voice() -> None:
     if launched() and int(os.environ["RANK"]):
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
+
+
+def own_voice() -> TextIO:
+    """stderr for what befalls one rank alone; what all raise together, rank 0 says for them."""
+    silent = launched() and int(os.environ["RANK"])
+    return sys.__stderr__ if silent else sys.stderr
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from config import C, Config, load_saved, merge
 from errors import UserError
@@ -107,11 +107,7 @@ def on_or_off(word: str) -> bool:
     return word == "on"
 
 
-def print_error(error: UserError, *, of_this_rank: bool = False) -> int:
-    """One sentence on stderr; the exit status.
-
-    Of several processes rank 0 alone has a voice (distributed.one_voice), which is enough for what
-    all raise together, and not for what befalls one of them.
-    """
-    print(f"error: {error}", file=sys.__stderr__ if of_this_rank else sys.stderr)
+def print_error(error: UserError, *, file: TextIO | None = None) -> int:
+    """One sentence on stderr, or to the file given; the exit status."""
+    print(f"error: {error}", file=file or sys.stderr)
     return 1

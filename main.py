@@ -41,14 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError, TypeError) as error:
         if not is_out_of_memory(error):
             raise
-        return print_error(UserError(OUT_OF_MEMORY), of_this_rank=True)
+        return print_error(UserError(OUT_OF_MEMORY), file=distributed.own_voice())
     except OSError as error:
         if error.errno in FULL:
             sentence = f"{error.filename or DISK} {FULL_DISK} {error.strerror}."
         else:
             where = error.filename or "a file of this run"
             sentence = f"{where} can't be used: {error.strerror}."
-        return print_error(UserError(sentence), of_this_rank=True)
+        return print_error(UserError(sentence), file=distributed.own_voice())
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -30,7 +30,7 @@ class Published:
         UserError: it can't be had, is damaged, or lacks a file.
         """
         archive = folder.parent / self.url.rpartition("/")[2]
-        if missing := missing_from(folder, names):
+        if missing_from(folder, names):
             if not archive.is_file():
                 self.download(archive)
             unpack(archive, folder, missing_from(folder, self.files))  # what is there is the user's
