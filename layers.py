@@ -30,12 +30,13 @@ AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
 MANY = 32  # channels, from which it wins there for a grey image's (measured: 64, not 16)
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
+def memory_format(device: torch.device | str) -> torch.memory_format:
     """That in which a device's convolutions are fastest: channels last, but for MPS.
 
     There BatchNorm's backward pass fails on it in many releases of torch.
     """
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+    mps = torch.device(device).type == "mps"
+    return torch.contiguous_format if mps else torch.channels_last
 
 
 class HalvingConv2d(nn.Conv2d):
