@@ -39,7 +39,14 @@ def parse(argv: list[str], config_classes: dict[str, type[C]], description: str)
     parser = make_parser(config_classes[model], description, models=list(config_classes))
     given = vars(parser.parse_args(argv))
     preset = preset_fields(config_classes[model], given.pop("preset", ""))  # dissolved into fields
-    return merge(config_classes[model], saved, {"model": model} | preset | given, path)
+    try:
+        return merge(config_classes[model], saved, {"model": model} | preset | given, path)
+    except UserError as error:
+        unsaid = {name: value for name, value in preset.items() if name not in given}
+        own = [f"--{name} {value}" for name, value in unsaid.items() if f"--{name} " in str(error)]
+        if own:  # the user has given none of these, and would look for them in vain
+            error = UserError(f"{error} The preset has {', '.join(own)}: give another value.")
+        raise error from None
 
 
 def preset_fields(config_class: type[Config], name: str) -> dict[str, Any]:

@@ -76,6 +76,16 @@ def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
         read("--preset", "narrow")
 
 
+def test_an_error_over_a_presets_value_says_whose_it_is():
+    with pytest.raises(UserError, match=r"no penalty.*The preset has --penalty_weight 1.0, --pen"):
+        read("--preset", "best", "--penalty", "none")
+    void = ["--penalty_weight", "10", "--penalty_every", "1"]
+    assert read("--preset", "best", "--penalty", "none", *void).penalty == "none"
+    with pytest.raises(UserError) as error:
+        read("--penalty_weight", "3")
+    assert "preset" not in str(error.value)
+
+
 def test_a_switch_of_a_preset_is_taken_back_by_a_flag(monkeypatch, capsys):
     monkeypatch.setattr(DCGANConfig, "PRESETS", {"own": {"fresh_noise": True}})
     assert read("--preset", "own").fresh_noise
