@@ -93,4 +93,9 @@ def labels(images: Path, labels: Path | None) -> np.ndarray:
     values = np.fromfile(labels, np.uint8).astype(np.int64) - 1
     if len(values) != n:
         raise UserError(f"{labels} has {len(values):,} labels for {n:,} images; wanted as many.")
+    if values.min() < 0 or values.max() > 9:
+        raise UserError(
+            f"{labels} holds labels from {values.min() + 1} to {values.max() + 1}: wanted 1 to 10."
+            " Delete it and run again."
+        )
     return values

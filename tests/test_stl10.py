@@ -77,6 +77,12 @@ def test_as_many_labels_as_images(data_dir):
         load(data_dir)
 
 
+def test_labels_are_1_to_10(data_dir):
+    (data_dir / "stl10_binary" / "train_y.bin").write_bytes(bytes([1, 2, 3, 0, 10, 11]))
+    with pytest.raises(UserError, match="labels from 0 to 11: wanted 1 to 10"):
+        load(data_dir)
+
+
 def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
     data_dir, images, tmp_path, monkeypatch
 ):
