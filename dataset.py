@@ -158,7 +158,7 @@ DATASETS: dict[str, Source] = {
     ),
     "cifar10": Source(cifar10.load, lambda s: 3, class_names=lambda s: cifar10.CLASSES),
     "stl10": Source(stl10.load, lambda s: 3),
-    "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity, emoji_data.find),
+    "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity, emoji_data.check_split),
     "iclevr": Source(
         iclevr.load,
         lambda s: 3,

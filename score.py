@@ -54,7 +54,8 @@ def refuse_early(config: Config) -> None:
             f"--inception_weights {weights}: no file is there; leave it out for the standard ones."
         )
     check_split(config, PROTOCOLS[config.fid_protocol].split)
-    identity(config)  # every result has it, and an emoji's is of both splits
+    if not config.dry_run:  # an archive is unpacked for it
+        identity(config)  # every result has it, and an emoji's is of both splits
 
 
 class Stopped(Exception):

@@ -70,11 +70,22 @@ def identity(spec: DataSpec) -> str:
     return f"{spec.emoji_style}-{digest(*stamps)}"
 
 
+def check_split(spec: DataSpec, split: str) -> None:
+    """UserError where the split is not there; an archive is taken to hold it."""
+    if not packed(spec):
+        find(spec, split)
+
+
+def packed(spec: DataSpec) -> list[Path]:
+    """The course's archives, where only they are there."""
+    found = [path for name in ARCHIVES if (path := spec.data_dir / name).is_file()]
+    return [] if (spec.data_dir / "emoji").is_dir() else found
+
+
 def find(spec: DataSpec, split: str) -> FolderFiles:
     """The split's files, unpacked from the course's archive if only that is there."""
     root = spec.data_dir / "emoji"
-    archives = [path for name in ARCHIVES if (path := spec.data_dir / name).is_file()]
-    if not root.is_dir() and archives:
+    if archives := packed(spec):
         unpack(archives[0], root)
     folder = root / FOLDERS[split].format(spec.emoji_style)
     files = FolderFiles(folder) if folder.is_dir() else None

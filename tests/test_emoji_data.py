@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import dataset
+import main
 from errors import UserError
 from sources import emoji_data
 from sources.data_spec import DataSpec
@@ -94,6 +95,15 @@ def test_the_archive_is_unpacked_and_nothing_climbs_out(course, tmp_path_factory
     assert (load(data_dir, "Apple") == wanted).all()
     assert {p.name for p in data_dir.iterdir()} == {"emoji.tar.gz", "emoji", "cache"}
     assert {p.name for p in (data_dir / "emoji").iterdir()} == set(FOLDERS)
+
+
+def test_a_dry_run_unpacks_nothing(course, tmp_path_factory, tmp_path, capsys):
+    data_dir = tmp_path_factory.mktemp("archive")
+    pack(data_dir / "emoji.tar", {"emoji/Apple/U+1F600.png": picture((1, 1, 1))})
+    argv = ["--preset", "emoji", "--data_dir", str(data_dir), "--runs_dir", str(tmp_path / "runs")]
+    assert main.main([*argv, "--do_train", "--dry_run"]) == 0
+    assert "nothing is written" in capsys.readouterr().out
+    assert [path.name for path in data_dir.iterdir()] == ["emoji.tar"]
 
 
 def test_two_commands_may_unpack_at_once(course, tmp_path_factory, monkeypatch):
