@@ -49,7 +49,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "beta1": 0.0,
         "beta2": 0.99,
         "ema": 0.998,
-        "num_training_steps": 6000,
+        "decay_from": 4000,
+        "decay_to": 8000,
+        "num_training_steps": 8000,
     },
     # Brock et al. 2018, sec. 3 and app. C: ImageNet at 128 pixels, its batch of 2048 as 8 of 256.
     "imagenet128": {
