@@ -45,9 +45,12 @@ class Augment:
     def __call__(self, images: Tensor, purpose: str, index: int) -> Tensor:
         if self.name == "none":
             return images
-        stream = generator(images.device, "augment", purpose, self.seed, index)
-        n, size = len(images) * world(), images.shape[-1]
-        return diffaug(images, Draws(*map(shard, draw(n, size, stream))))
+        return diffaug(images, self.draws(images.shape, images.device, purpose, index))
+
+    def draws(self, shape: torch.Size, device: torch.device, purpose: str, index: int) -> Draws:
+        """What happens to this rank's images of that shape (N, C, S, S)."""
+        stream = generator(device, "augment", purpose, self.seed, index)
+        return Draws(*map(shard, draw(shape[0] * world(), shape[-1], stream)))
 
 
 def draw(n: int, size: int, stream: torch.Generator) -> Draws:

@@ -168,6 +168,14 @@ class Config:
         choices=("auto", "cpu", "cuda", "mps"),
     )
     no_cuda: bool = setting(False, "never use a CUDA device", group="machine", role="once")
+    cuda_graph: str = setting(
+        "auto",
+        "have CUDA run a DCGAN's step from a graph recorded once, not kernel by kernel; auto: where"
+        " it can be recorded",
+        group="machine",
+        role="once",
+        choices=("auto", "on", "off"),
+    )
     deterministic: bool = setting(
         False,
         "bit-identical results on CUDA too, slower (the CPU always is)",

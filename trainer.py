@@ -23,7 +23,8 @@ from tqdm import tqdm
 import checkpoint
 import dataset
 import distributed
-from augment import Augment
+import graphs
+from augment import Augment, diffaug
 from config import Config, differences
 from dataset import Batch, Batches, ImageData
 from decay import set_rates
@@ -85,6 +86,7 @@ class Trainer:
             return
         distributed.refuse_other_number(self.ranks)
         distributed.prepare(self.networks, self.optimizers, step=self.step, sync_bn=config.sync_bn)
+        self.record_steps()
         batches = in_turn(self.batches)
         together(lambda: self.refuse_other_data(batches.fingerprint()))
         log = together(lambda: open_log(config, self.step))
@@ -135,6 +137,10 @@ class Trainer:
         name = signal.Signals(number).name
         print(f"{name}: saved step {self.step}; the same command goes on from there")
         sys.exit(128 + number)
+
+    def record_steps(self) -> None:
+        """Before the first step: have steps replayed from a CUDA graph, where --cuda_graph may."""
+        graphs.wanted(self.config, self.device, recordable=False)
 
     def save_with(self, log: RunLog) -> None:
         log.flush()  # the curves reach the disk before the checkpoint that continues them
@@ -287,6 +293,8 @@ class GANTrainer(Trainer):
             in_training_form(forward, config, device) for forward in (self.G, self.D.logits)
         )
         self.augment = Augment(config.augment, config.seed)
+        self.tape = graphs.Tape()
+        self.play_update: Callable[[Batch], dict[str, Tensor]] = self.update
         self.watcher = Watcher(config.logging_steps)
         self.networks = {"G": self.G, "D": self.D}
         self.learning_rates = {
@@ -309,36 +317,59 @@ class GANTrainer(Trainer):
         return Batches(data, batch_size=config.d_steps * config.batch_size, seed=config.seed)
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Goodfellow et al. 2014, algorithm 1: --d_steps updates of D, then one of G."""
+        """A step's updates at the step's learning rates, and the average of G after them."""
         self.set_learning_rates()
-        for k, x in enumerate(batch.x.chunk(self.config.d_steps)):
-            index = self.step * self.config.d_steps + k
-            z = self.batch_noise(len(x), "noise", index)
-            fake, scalars = self.update_discriminator(x, z, index=index)
+        scalars = self.play_update(batch)
+        if self.average is not None:
+            self.average.update_parameters(self.G)
+        return scalars
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Goodfellow et al. 2014, algorithm 1: --d_steps updates of D, then one of G.
+
+        graphs.Recordable: what the step draws, it draws through the tape.
+        """
+        for part, x in enumerate(batch.x.chunk(self.config.d_steps)):
+            n = len(x)
+            z = self.tape(lambda n=n, k=part: self.batch_noise(n, "noise", self.d_updates(k)))
+            fake, scalars = self.update_discriminator(x, z, part=part)
         if self.config.fresh_noise:
-            fake = self.play_G(self.batch_noise(len(x), "fresh noise", self.step))
+            fake = self.play_G(self.tape(lambda: self.batch_noise(n, "fresh noise", self.step)))
         return scalars | self.update_generator(fake)
 
+    def variant(self) -> bool:
+        """What of a step is not the same for all of them: whether it has a penalty."""
+        return self.is_penalized
+
+    def record_steps(self) -> None:
+        recordable = type(self).train_step is GANTrainer.train_step
+        if graphs.wanted(self.config, self.device, recordable=recordable):
+            self.play_update = graphs.WithFallback(self, insist=self.config.cuda_graph == "on")
+
+    def d_updates(self, part: int) -> int:
+        """Updates of D before this part of the step: the index of what it draws."""
+        return self.step * self.config.d_steps + part
+
     def update_discriminator(
-        self, x: Tensor, z: Tensor, *, index: int
+        self, x: Tensor, z: Tensor, *, part: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 1: D ascends log D(x) + log(1 - D(G(z))), or what --loss has in its place.
 
-        The backward passes accumulate. index: updates of D before this one. Returns G(z), through
-        which G can still learn.
+        The backward passes accumulate. part: which of the step's updates of D this is. Returns
+        G(z), through which G can still learn.
         """
         G, D = self.play_G, self.play_D
         self.optimizers["D"].zero_grad()
-        x = self.augment(x, "real", index)
+        x = self.augmented(x, "real", lambda: self.d_updates(part))
         real_logits = D(x)
         real_loss = self.loss.real(real_logits)
         real_loss.backward()
         fake = G(z)
-        seen = self.augment(fake.detach(), "fake", index)
+        seen = self.augmented(fake.detach(), "fake", lambda: self.d_updates(part))
         fake_logits = D(seen)
         fake_loss = self.loss.fake(fake_logits)
         fake_loss.backward()
-        scalars = self.penalize(x, seen, index=index)
+        scalars = self.penalize(x, seen, part=part)
         self.optimizers["D"].step()
         return fake, scalars | {
             "discriminator_loss": (real_loss + fake_loss).detach(),
@@ -346,12 +377,20 @@ class GANTrainer(Trainer):
             "D(G(z1))": mean_probability(fake_logits),
         }
 
+    def augmented(self, images: Tensor, purpose: str, index: Callable[[], int]) -> Tensor:
+        """As D sees them. index: of the draw, a function of the step."""
+        if self.augment.name == "none":
+            return images
+        shape = images.shape
+        draws = self.tape(lambda: self.augment.draws(shape, self.device, purpose, index()))
+        return diffaug(images, draws)
+
     def penalize(
         self,
         x: Tensor,
         fake: Tensor,
         *,
-        index: int,
+        part: int = 0,
         logits: Callable[[Tensor], Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The gradient penalty, on every --penalty_every-th step and that much heavier.
@@ -359,25 +398,33 @@ class GANTrainer(Trainer):
         Karras et al. 2020, sec. 4.1 (lazy regularization). x and fake as D saw them: its gradient
         is taken at the augmented images.
         """
-        every = self.config.penalty_every
-        if self.penalty is None or (self.step + 1) % every:
+        if not self.is_penalized:
             return {}
-        stream = generator(self.device, "penalty", self.config.seed, index)
-        share = torch.rand(len(x) * world(), 1, 1, 1, generator=stream, device=self.device)
-        penalty = self.penalty(logits or self.D.logits, x, fake, shard(share))
-        (self.config.penalty_weight * every * penalty).backward()
+        n = len(x)
+        share = self.tape(lambda: self.penalty_share(n, self.d_updates(part)))
+        penalty = self.penalty(logits or self.D.logits, x, fake, share)
+        (self.config.penalty_weight * self.config.penalty_every * penalty).backward()
         return {"gradient_penalty": penalty.detach()}
+
+    @property
+    def is_penalized(self) -> bool:
+        """Whether the step that comes has a penalty."""
+        return self.penalty is not None and not (self.step + 1) % self.config.penalty_every
+
+    def penalty_share(self, n: int, index: int) -> Tensor:
+        """This rank's (n, 1, 1, 1) in [0, 1): how far between a fake and a real image."""
+        stream = generator(self.device, "penalty", self.config.seed, index)
+        share = torch.rand(n * world(), 1, 1, 1, generator=stream, device=self.device)
+        return shard(share)
 
     def update_generator(self, fake: Tensor) -> dict[str, Tensor]:
         """Part 2: G ascends log D(G(z)), or what --loss has, as the D just updated judges it."""
         self.optimizers["G"].zero_grad()
         with frozen(self.D):
-            logits = self.play_D(self.augment(fake, "for G", self.step))
+            logits = self.play_D(self.augmented(fake, "for G", lambda: self.step))
             loss = self.loss.generator(logits)
             loss.backward()
         self.optimizers["G"].step()
-        if self.average is not None:
-            self.average.update_parameters(self.G)
         return {"generator_loss": loss.detach(), "D(G(z2))": mean_probability(logits)}
 
     def set_learning_rates(self) -> None:

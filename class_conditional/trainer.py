@@ -87,8 +87,7 @@ class ClassConditionalTrainer(GANTrainer):
         self.G.advance()
         parts = zip(*(t.chunk(self.config.d_steps) for t in batch), strict=True)
         for k, (x, y) in enumerate(parts):
-            index = self.step * self.config.d_steps + k
-            fakes, scalars = self.update_discriminator(x, y, index=index)
+            fakes, scalars = self.update_discriminator(x, y, part=k)
         return scalars | self.update_generator(fakes)
 
     @property
@@ -97,14 +96,14 @@ class ClassConditionalTrainer(GANTrainer):
         return self.config.accumulate == 1 and not self.config.fresh_noise
 
     def update_discriminator(
-        self, images: Tensor, classes: Tensor, *, index: int
+        self, images: Tensor, classes: Tensor, *, part: int
     ) -> tuple[list[Pair], dict[str, Tensor]]:
         """D ascends min(0, D(x, y) - 1) + min(0, -1 - D(G(z, y'), y')), or what --loss has.
 
         y' is drawn evenly from the classes. The mean of --accumulate batches' gradients is that of
         one batch of all their images. Returns the last batch's (G(z, y'), y').
         """
-        k = self.config.accumulate
+        k, index = self.config.accumulate, self.d_updates(part)
         self.D.advance()
         self.optimizers["D"].zero_grad()
         found = []
@@ -119,7 +118,7 @@ class ClassConditionalTrainer(GANTrainer):
             (loss / k).backward()
             found.append(values(loss, real_logits, fake_logits))
         # one of the batches stands for all: the penalty is a mean over images too
-        scalars = self.penalize(x, seen, index=index, logits=lambda image: self.D.logits(image, y))
+        scalars = self.penalize(x, seen, part=part, logits=lambda image: self.D.logits(image, y))
         self.optimizers["D"].step()
         return [(fake, drawn)], scalars | mean_of(found)
 

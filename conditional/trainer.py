@@ -53,9 +53,8 @@ class ConditionalGANTrainer(GANTrainer):
         config = self.config
         parts = zip(*(t.chunk(config.d_steps) for t in (batch.x, batch.y.float())), strict=True)
         for k, (x, y) in enumerate(parts):
-            index = self.step * config.d_steps + k
-            z = self.batch_noise(len(x), "noise", index)
-            fake, scalars = self.update_discriminator(x, z, y, index=index)
+            z = self.batch_noise(len(x), "noise", self.d_updates(k))
+            fake, scalars = self.update_discriminator(x, z, y, part=k)
         with frozen(self.D):
             condition = self.D.condition(y)  # once: D and y are the same for all updates of G
             for k in range(config.g_steps):
@@ -72,7 +71,7 @@ class ConditionalGANTrainer(GANTrainer):
         return scalars
 
     def update_discriminator(
-        self, x: Tensor, z: Tensor, y: Tensor, *, index: int
+        self, x: Tensor, z: Tensor, y: Tensor, *, part: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """D ascends log D(x, y) + log(1 - D(G(z, y), y)), or what --loss has in its place.
 
@@ -82,14 +81,14 @@ class ConditionalGANTrainer(GANTrainer):
         self.optimizers["D"].zero_grad()
         with torch.set_grad_enabled(not self.config.fresh_noise):
             fake = self.play_G(z, y)
-        condition = self.D.condition(y)
+        condition, index = self.D.condition(y), self.d_updates(part)
         x, seen = self.augment(x, "real", index), self.augment(fake.detach(), "fake", index)
         real_scores, fake_scores = self.play_D(x, condition), self.play_D(seen, condition)
         real_logits, fake_logits = real_scores[:, 0], fake_scores[:, 0]
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
         of_labels, named = self.label_loss(real_scores, y, "real")
         (loss + of_labels).backward()
-        scalars = self.penalize(x, seen, index=index, logits=lambda image: self.D.logits(image, y))
+        scalars = self.penalize(x, seen, part=part, logits=lambda image: self.D.logits(image, y))
         self.optimizers["D"].step()
         return fake, scalars | named | {
             "discriminator_loss": loss.detach(),

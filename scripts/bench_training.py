@@ -74,6 +74,7 @@ def latent_dim(args: argparse.Namespace) -> int:
 def training_steps(config: Config) -> Callable[[int], None]:
     """take(n): n more steps as Trainer.train takes them, curves read back on logging steps."""
     trainer: Trainer = SYSTEMS[config.model](config, pick_device(config))
+    trainer.record_steps()
     batches = trainer.batches()
 
     def take(n: int) -> None:

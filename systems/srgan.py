@@ -103,8 +103,7 @@ class SRGAN(GANTrainer):
         for k, x in enumerate(batch.x.chunk(d_steps)):
             low = self.shrunk(x)
             if self.config.adversarial_weight:
-                index = self.step * d_steps + k
-                fake, scalars = self.update_discriminator(x, low, index=index)
+                fake, scalars = self.update_discriminator(x, low, part=k)
             else:
                 fake = self.play_G(low)
         return scalars | self.update_upscaler(x, fake)
@@ -141,9 +140,9 @@ class SRGAN(GANTrainer):
             terms["perceptual_loss"] = Term(config.perceptual_weight, loss)
         return terms, scalars
 
-    def penalize(self, x: Tensor, fake: Tensor, *, index: int) -> dict[str, Tensor]:
+    def penalize(self, x: Tensor, fake: Tensor, *, part: int = 0) -> dict[str, Tensor]:
         """Of the mean over an image's patches, as the losses take it, not of their sum."""
-        return super().penalize(x, fake, index=index, logits=self.D.mean_logits)
+        return super().penalize(x, fake, part=part, logits=self.D.mean_logits)
 
     # Samples and scores
 

@@ -130,14 +130,14 @@ def test_d_sees_augmented_images_alone_and_g_learns_through_them(tiny_config):
     changes = {"d_norm": "none", "penalty": "r1", "d_steps": 2, "fresh_noise": True}
     trainer = DCGAN(tiny_config(augment="diffaug", **changes), torch.device("cpu"))
     made, seen, asked = [], [], []
-    do, judge, penalty = trainer.augment, trainer.play_D, trainer.penalty
+    do, judge, penalty = trainer.augmented, trainer.play_D, trainer.penalty
 
     def note(images, purpose, index):
-        asked.append((purpose, index))
+        asked.append((purpose, index()))
         made.append(do(images, purpose, index))
         return made[-1]
 
-    trainer.augment = note
+    trainer.augmented = note
     trainer.play_D = lambda x: (seen.append(x), judge(x))[1]
     trainer.penalty = lambda logits, x, fake, share: (
         seen.extend((x, fake)),

@@ -154,7 +154,7 @@ def test_each_update_leaves_the_other_network_without_gradient(build, monkeypatc
     trainer = build(fresh_noise=True)
     batch = trainer.batches()(0)
     x, y, z = batch.x, batch.y.float(), trainer.noise(4, "noise", 0)
-    trainer.update_discriminator(x, z, y, index=0)
+    trainer.update_discriminator(x, z, y, part=0)
     assert all(p.grad is None for p in trainer.G.parameters())
     kept = [p.grad.clone() for p in trainer.D.parameters()]
     trainer.train_step(batch)

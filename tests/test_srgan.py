@@ -183,7 +183,7 @@ def test_g_is_run_once_a_step_and_learns_from_the_weighted_sum(build):
     assert all(p.requires_grad for p in trainer.D.parameters())
     again = build(reconstruction="l1", reconstruction_weight=3.0, adversarial_weight=0.5)
     low = again.shrunk(batch.x)
-    fake, _ = again.update_discriminator(batch.x, low, index=0)
+    fake, _ = again.update_discriminator(batch.x, low, part=0)
     logits = again.D.logits(fake)
     loss = 3 * (fake - batch.x).abs().mean() + 0.5 * F.softplus(-logits).mean()
     (gradient,) = torch.autograd.grad(loss, next(again.G.parameters()))
@@ -198,7 +198,7 @@ def test_a_penalty_is_of_the_mean_over_the_patches_that_the_losses_take(build, s
     trainer = build(image_size=size, penalty="r1", d_norm="none")
     D, x = trainer.D, random_images(3, 1, size, size)
     assert D.logits(x).shape == ({32: 3, 128: 12}[size],)
-    found = trainer.penalize(x, x, index=0)["gradient_penalty"]
+    found = trainer.penalize(x, x, part=0)["gradient_penalty"]
     leaf = x.clone().requires_grad_()
     values = D.logits(leaf).view(3, -1).mean(1)
     (gradient,) = torch.autograd.grad(values.sum(), leaf, create_graph=True)
@@ -207,7 +207,7 @@ def test_a_penalty_is_of_the_mean_over_the_patches_that_the_losses_take(build, s
         weights = [p for p in D.parameters() if p.grad is not None]
         gradients = [p.grad for p in weights]
         D.zero_grad()
-        assert torch.equal(found, GANTrainer.penalize(trainer, x, x, index=0)["gradient_penalty"])
+        assert torch.equal(found, GANTrainer.penalize(trainer, x, x, part=0)["gradient_penalty"])
         assert all(torch.equal(a, p.grad) for a, p in zip(gradients, weights, strict=True))
 
 

@@ -481,7 +481,7 @@ def test_the_penalty_comes_every_so_often_and_so_much_heavier(toy):
         trainer = toy(penalty="r1", penalty_every=every, penalty_weight=3.0)
         batches, tags = trainer.batches(), []
         for _ in range(4):
-            tags.append(list(trainer.penalize(batches(0).x, batches(1).x, index=0)))
+            tags.append(list(trainer.penalize(batches(0).x, batches(1).x, part=0)))
             trainer.step += 1
         assert tags == [["gradient_penalty"] if (i + 1) % every == 0 else [] for i in range(4)]
         sums.append(trainer.D.linear.weight.grad.clone())
@@ -492,7 +492,7 @@ def test_d_steps_take_images_and_noise_of_their_own(toy, monkeypatch):
     trainer = toy(d_steps=3, fresh_noise=True)
     seen = []
     monkeypatch.setattr(
-        trainer, "update_discriminator", lambda x, z, *, index: (seen.append((x, z)), ({}, {}))[1]
+        trainer, "update_discriminator", lambda x, z, *, part: (seen.append((x, z)), ({}, {}))[1]
     )
     monkeypatch.setattr(trainer, "update_generator", lambda fake: {"fakes": fake})
     for _ in range(2):
