@@ -13,6 +13,7 @@ from tqdm import tqdm
 from errors import UserError
 from sources import image_cache
 from sources.image_files import Files
+from sources.image_folder import EXTENSIONS
 from sources.pictures import Picture, TooSmall, decode, reason
 
 CHUNK = 256  # images decoded before they are written
@@ -123,6 +124,9 @@ class Decoding:
             first = [f"{name} ({why})" for name, why in list(self.unreadable.items())[:NAMED]]
             more = ", ..." if len(self.unreadable) > NAMED else ""
             line += f"; skipped {len(self.unreadable):,} unreadable: {', '.join(first)}{more}"
+        if self.files.passed_over:
+            kinds = ", ".join(sorted(EXTENSIONS))
+            line += f"; passed over {self.files.passed_over}, which are not among {kinds}"
         return line
 
 

@@ -15,6 +15,7 @@ from sources import image_cache
 from sources.data_spec import DataSpec, NoTestSplit
 from sources.decoding import Decoding
 from sources.image_files import Files, digest, open_files
+from sources.image_folder import EXTENSIONS
 from sources.pictures import is_grey
 
 LOOK = 64  # images decoded at a time to see whether they have a colour
@@ -123,7 +124,11 @@ def opened(spec: DataSpec) -> Files:
     files = open_files(Path(spec.folder).expanduser(), flag)
     if len(files.names) < 2:
         found = f"one image, {files.names[0]}," if files.names else "no images"
-        raise UserError(f"{flag} {spec.folder} holds {found} and a dataset needs at least two.")
+        others = f" (and {files.passed_over}, not read)" if files.passed_over else ""
+        raise UserError(
+            f"{flag} {spec.folder} holds {found}{others} and a dataset needs at least two:"
+            f" {', '.join(sorted(EXTENSIONS))}."
+        )
     return files
 
 

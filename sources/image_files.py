@@ -7,12 +7,18 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from errors import UserError
 from sources.image_folder import EXTENSIONS
 
+# images too, which nothing here reads: films, vectors, what needs a plugin, rare names of JPEG
+PASSED_OVER = {
+    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl"),
+    *(".apng", ".dng", ".ico", ".psd", ".raw", ".svg", ".tga"),
+}
 LARGEST = 1 << 28  # bytes of one file in an archive; what claims more is a bomb, not an image
 
 
@@ -22,12 +28,16 @@ class FolderFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stamps = {}  # name -> size and time of change
+        others = []
         for folder, files in folders_below(root):
             for path in (Path(folder, file) for file in files):
                 name = path.relative_to(root).as_posix()
                 if is_image(name) and path.is_file():
                     status = path.stat()
                     self.stamps[name] = (status.st_size, status.st_mtime_ns)
+                else:
+                    others.append(name)
+        self.passed_over = passed_over(others)
         self.names = sorted(self.stamps)
 
     def read(self, name: str) -> bytes:
@@ -72,6 +82,7 @@ class ZipFiles:
         windows = not any("/" in e.filename for e in entries)  # tools that write backslashes
         named = {e.filename.replace("\\", "/") if windows else e.filename: e for e in entries}
         self.entries = {name: entry for name, entry in named.items() if is_image(name)}
+        self.passed_over = passed_over(named)
         self.names = sorted(self.entries)
 
     def read(self, name: str) -> bytes:
@@ -101,9 +112,21 @@ def is_image(name: str) -> bool:
     """By its extension; not what hides behind a dot, as macOS puts beside each file in a zip, nor
     what lies in a folder that does.
     """
+    return has_extension(name, EXTENSIONS)
+
+
+def has_extension(name: str, extensions: set[str]) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    return path.suffix.lower() in extensions and not hidden
+
+
+def passed_over(names: Iterable[str]) -> str:
+    """ "12 .gif, 1 .heic": images of kinds that are not read, or nothing."""
+    kinds = Counter(
+        PurePosixPath(name).suffix.lower() for name in names if has_extension(name, PASSED_OVER)
+    )
+    return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
 
 
 def refuse_unsafe(path: Path, entry: zipfile.ZipInfo) -> None:

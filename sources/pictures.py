@@ -92,6 +92,8 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     """[0, 65535] -> uint8 [0, 255], rounded; Pillow's own conversion clips at 255."""
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("pixels have more than 16 bits")
+    if values.itemsize > 2 and 0 < values.max() <= 255:
+        raise ValueError("pixels of 32 bits, none above 255: of no known range")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

@@ -56,6 +56,21 @@ def channels(folder: Path, tmp_path: Path) -> int:
     return folder_data.channels(DataSpec(tmp_path / "data", 16, folder=str(folder)))
 
 
+@pytest.mark.parametrize(
+    "pack", [lambda folder: folder, lambda f: zipped(f, f.with_suffix(".zip"))]
+)
+def test_images_of_other_kinds_are_counted_aloud(photos, load, capsys, pack):
+    for name in ("a.gif", "b.GIF", "c.heic", ".hidden.gif"):
+        (photos / name).write_bytes(b"an image all the same")
+    assert len(load(pack(photos))) == 6
+    assert "passed over 2 .gif, 1 .heic, which are not among .bmp, .jpeg" in capsys.readouterr().err
+    for file in photos.rglob("*.*"):
+        if file.suffix.lower() in (".png", ".jpg"):
+            file.unlink()
+    with pytest.raises(UserError, match=r"no images \(and 2 .gif, 1 .heic, not read\).*\.bmp"):
+        load(pack(photos))
+
+
 def test_images_at_any_depth_in_the_order_of_their_names(photos, load, capsys):
     images = load(photos)
     assert images.shape == (6, 3, 16, 16)

@@ -72,6 +72,9 @@ def test_16_bits_are_rounded_to_8_and_more_are_refused():
     assert eight_bits(values).tolist() == [0, 0, 1, 255, 255]
     with pytest.raises(ValueError, match="16 bits"):
         eight_bits(np.array([1 << 20], np.int32))
+    with pytest.raises(ValueError, match="no known range"):  # 8 bits in 32: not all but black
+        decode(encoded(plain(200, "I"), "TIFF"), 16)
+    assert decode(encoded(plain(0, "I"), "TIFF"), 16).pixels.max() == 0
     with pytest.raises(ValueError, match="floats"):
         decode(encoded(plain(0.5, "F"), "TIFF"), 16)
 
