@@ -7,6 +7,7 @@ from step to step must lie where the recorded kernels look for it: the batch, al
 outside, by the code that makes them without a graph, so that a run can be resumed with or without.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -23,8 +24,8 @@ from errors import UserError
 
 Scalars = dict[str, Tensor]
 Make = Callable[[], Any]  # of a Tensor, or of a tuple of Tensors
-TRIES = 3  # steps that a recording is compared over before it is trusted
-TOLERANCE = 1e-2  # of their losses: another kernel may round differently, a stale tensor is far off
+TRIES = 3  # steps over which a recording is compared with the step before it is trusted
+TOLERANCE = 1e-3  # of their scalars, or of 1: what other kernels' rounding may do
 
 
 class Tape:
@@ -53,6 +54,11 @@ class Tape:
         finally:
             self.position = None
 
+    def everything(self) -> Iterator[Tensor]:
+        """All tensors that are held."""
+        for held in self.held:
+            yield from tensors(held)
+
     def draw(self) -> None:
         """Everything held anew, as of the step that comes."""
         for make, held in zip(self.makes, self.held, strict=True):
@@ -75,11 +81,20 @@ def cloned(value: Any) -> Any:
 Capture = Callable[[Callable[[], Scalars]], tuple[Callable[[], None], Scalars]]
 
 
-def cuda_capture(run: Callable[[], Scalars]) -> tuple[Callable[[], None], Scalars]:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        scalars = run()
-    return graph.replay, scalars
+class CUDACapture:
+    """Capture by torch.cuda. The graphs are played one at a time, and so share their memory."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Callable[[], Scalars]) -> tuple[Callable[[], None], Scalars]:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                scalars = run()
+        finally:
+            torch.cuda.set_stream(stream)  # torch leaves its own in place where a capture fails
+        return graph.replay, scalars
 
 
 @contextmanager
@@ -90,9 +105,24 @@ def beside() -> Iterator[None]:
         return
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """RuntimeError where something waits for the device: harmless here, fatal to a capture."""
+    if not torch.cuda.is_available():
         yield
-    torch.cuda.current_stream().wait_stream(stream)
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 class Recording(NamedTuple):
@@ -128,8 +158,8 @@ class GraphedUpdate:
     The scalars are overwritten by the next step. Raises NotRecorded.
     """
 
-    def __init__(self, trainer: Recordable, capture: Capture = cuda_capture) -> None:
-        self.trainer, self.capture = trainer, capture
+    def __init__(self, trainer: Recordable, capture: Capture | None = None) -> None:
+        self.trainer, self.capture = trainer, capture or CUDACapture()
         self.rates = {  # by optimizer, what its groups' learning rates are replaced by
             name: [torch.zeros((), device=device_of(optimizer)) for _ in optimizer.param_groups]
             for name, optimizer in trainer.optimizers.items()
@@ -152,49 +182,79 @@ class GraphedUpdate:
         self.set_rates()
 
     def set_rates(self) -> None:
-        for name, rates in self.rates.items():
-            groups = self.trainer.optimizers[name].param_groups
-            for rate, group in zip(rates, groups, strict=True):
-                rate.fill_(group["lr"])
+        for group, rate in self.groups():
+            rate.fill_(group["lr"])
+
+    def groups(self) -> list[tuple[dict[str, Any], Tensor]]:
+        """Every optimizer's groups, and what replaces their learning rates."""
+        return [
+            (group, rate)
+            for name, rates in self.rates.items()
+            for group, rate in zip(self.trainer.optimizers[name].param_groups, rates, strict=True)
+        ]
 
     def record(self, batch: Batch) -> Recording:
-        """A graph of the step, tried for TRIES steps beside the step itself; both are undone."""
+        """A graph of the step, tried beside the step itself; what both did is undone."""
+        before = None
+        try:
+            before = kept(self.trainer)
+            recording = self.tried_recording(batch, before)
+        except RuntimeError as error:  # torch's; of a failed capture the cause lies behind it
+            cause = " ".join(str(error.__context__ or error).split())[:200]
+            raise NotRecorded(cause) from error
+        finally:
+            if before is not None:
+                put_back(self.trainer, before)
+        return recording
+
+    def tried_recording(self, batch: Batch, before: dict[Any, Tensor]) -> Recording:
         trainer = self.trainer
-        before = kept(trainer)
         trainer.tape = tape = Tape()
         batch = Batch(*(tensor.clone() for tensor in batch))
-        self.set_rates()
 
         def update() -> Scalars:
             with tape.playing():
                 return trainer.update(batch)
 
-        try:
-            with beside():
-                wanted = [read(update()) for _ in range(TRIES)]
-                put_back(trainer, before)
-            with self.rates_on_the_device():
-                play, scalars = self.capture(update)
-            put_back(trainer, before)  # where the capture did what it recorded
-            found = []
-            for _ in range(TRIES):
-                play()
-                found.append(read(scalars))
-            refuse_another_step(wanted, found)
-        except RuntimeError as error:  # torch's
-            raise NotRecorded(" ".join(str(error).split())[:200]) from error
-        finally:
+        with beside():
+            expected = self.steps(update, batch, tape)
+            with no_waiting():
+                update()
             put_back(trainer, before)
+        with self.rates_on_the_device():
+            play, scalars = self.capture(update)
+        put_back(trainer, before)  # where the capture did what it recorded
+
+        def replay() -> Scalars:
+            play()
+            return scalars
+
+        refuse_another_step(expected, self.steps(replay, batch, tape))
         return Recording(batch, tape, play, scalars)
+
+    def steps(
+        self, step: Callable[[], Scalars], batch: Batch, tape: Tape
+    ) -> list[dict[str, float]]:
+        """What TRIES steps give. After the first all inputs change their sign, and rates grow."""
+        found, rates = [], [group["lr"] for group, _ in self.groups()]
+        try:
+            for k in range(TRIES):
+                for tensor in (*batch, *tape.everything()) if k else ():
+                    if tensor.is_floating_point():
+                        tensor.neg_()
+                for (group, _), rate in zip(self.groups(), rates, strict=True):
+                    group["lr"] = rate * (k + 1)
+                self.set_rates()
+                found.append({tag: float(value) for tag, value in step().items()})
+        finally:
+            for (group, _), rate in zip(self.groups(), rates, strict=True):
+                group["lr"] = rate
+        return found
 
     @contextmanager
     def rates_on_the_device(self) -> Iterator[None]:
         """The optimizers read their rates from tensors, which a replay finds filled anew."""
-        groups = [
-            (group, rate)
-            for name, rates in self.rates.items()
-            for group, rate in zip(self.trainer.optimizers[name].param_groups, rates, strict=True)
-        ]
+        groups = self.groups()
         before = [(group["lr"], group["capturable"]) for group, _ in groups]
         for group, rate in groups:
             group["lr"], group["capturable"] = rate, rate.is_cuda
@@ -209,16 +269,17 @@ def device_of(optimizer: Optimizer) -> torch.device:
     return optimizer.param_groups[0]["params"][0].device
 
 
-def read(scalars: Scalars) -> dict[str, float]:
-    return {tag: float(value) for tag, value in scalars.items()}
+def refuse_another_step(expected: list[dict[str, float]], found: list[dict[str, float]]) -> None:
+    """NotRecorded where the values of some steps, by tag, are not the same within TOLERANCE.
 
-
-def refuse_another_step(wanted: list[dict[str, float]], found: list[dict[str, float]]) -> None:
-    """NotRecorded where the values of some steps, by tag, are not the same within TOLERANCE."""
-    for step, (ours, theirs) in enumerate(zip(wanted, found, strict=True)):
+    A step that itself gives no number is left to `loop.refuse_nan`.
+    """
+    for i, (ours, theirs) in enumerate(zip(expected, found, strict=True)):
         for tag, value in ours.items():
-            if not abs(theirs[tag] - value) <= TOLERANCE * max(abs(value), TOLERANCE):
-                raise NotRecorded(f"{tag} of step {step + 1} is {theirs[tag]}, not {value}")
+            if not math.isfinite(value):
+                return
+            if not abs(theirs[tag] - value) <= TOLERANCE * max(abs(value), 1):
+                raise NotRecorded(f"{tag} of step {i + 1} is {theirs[tag]}, not {value}")
 
 
 def state_of(trainer: Recordable) -> Iterator[tuple[Any, Tensor]]:
@@ -241,7 +302,15 @@ def put_back(trainer: Recordable, before: dict[Any, Tensor]) -> None:
             value.copy_(before[key]) if key in before else value.zero_()
 
 
-def wanted(config: Config, device: torch.device, *, recordable: bool = True) -> bool:
+def forget_idle_moments(trainer: Recordable) -> None:
+    """Adam's of parameters that it has not moved yet: a step that failed may leave half of them."""
+    for optimizer in trainer.optimizers.values():
+        for parameter, state in list(optimizer.state.items()):
+            if not state.get("step", 0):
+                del optimizer.state[parameter]
+
+
+def may_record(config: Config, device: torch.device, *, recordable: bool) -> bool:
     """Whether --cuda_graph has steps recorded here. UserError where it asks for what can't be."""
     obstacle = ""
     if not recordable:
@@ -260,15 +329,18 @@ def wanted(config: Config, device: torch.device, *, recordable: bool = True) -> 
 class WithFallback:
     """GraphedUpdate, or the step itself from the moment where no graph can be had of it."""
 
-    def __init__(self, trainer: Recordable, *, insist: bool) -> None:
+    def __init__(
+        self, trainer: Recordable, *, insist: bool, capture: Capture | None = None
+    ) -> None:
         self.trainer, self.insist = trainer, insist
-        self.graphed: GraphedUpdate | None = GraphedUpdate(trainer)
+        self.graphed: GraphedUpdate | None = GraphedUpdate(trainer, capture)
 
     def __call__(self, batch: Batch) -> Scalars:
         if self.graphed:
             try:
                 return self.graphed(batch)
             except NotRecorded as why:
+                forget_idle_moments(self.trainer)
                 if self.insist:
                     raise UserError(
                         f"--cuda_graph on: a step can't be recorded ({why}). Leave the flag out."

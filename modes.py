@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from config import Config
 from errors import UserError
@@ -76,6 +77,29 @@ def sampling(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         network.train(was_training)
+
+
+class Average(AveragedModel):
+    """An average of a network's weights over the steps, w <- decay w + (1 - decay) theirs.
+
+    The first update copies them; buffers are always theirs. As torch's, which sends its counter to
+    the device at each update, for which a GPU waits.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        ours, theirs = list(self.parameters()), list(model.parameters())
+        if self.n_averaged:  # on the CPU
+            self.multi_avg_fn(ours, theirs, self.n_averaged)
+        else:
+            for mine, new in zip(ours, theirs, strict=True):
+                mine.copy_(new)
+        for mine, new in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(new)
+        self.n_averaged += 1
 
 
 class Paired(nn.Module):

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -36,7 +36,7 @@ from layers import memory_format
 from log_lines import GAN_VALUES, write_line
 from loop import alone, progress_bar, refuse_broken_weights, refuse_nan, stop_signals
 from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
-from modes import frozen, in_training_form, is_bounded, mixes_samples, sampling
+from modes import Average, frozen, in_training_form, is_bounded, mixes_samples, sampling
 from runlog import RunLog, open_log
 from seeding import generator
 from sources.data_spec import DataSpec
@@ -55,10 +55,13 @@ class Trainer:
     config_class: type[Config]
     networks: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
+    recordable = False  # whether it is graphs.Recordable: its steps can be a CUDA graph
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
         self.device = device
+        self.records = graphs.may_record(config, device, recordable=self.recordable)
+        self.graphed: Callable[[Batch], dict[str, Tensor]] | None = None
         self.step = 0  # steps done
         self.ranks = world()  # processes that share each batch
         self.trained_on = ""  # the fingerprint of the data that the weights have seen
@@ -100,6 +103,7 @@ class Trainer:
                     self.one_step(batches, log, bar, received)
         finally:
             log.close()
+            self.graphed = None  # its memory is wanted for the score
 
     def one_step(self, batches: Batches, log: RunLog, bar: tqdm, received: list[int]) -> None:
         """A step of the algorithm, then what is due after it: curves, samples, a checkpoint."""
@@ -139,8 +143,9 @@ class Trainer:
         sys.exit(128 + number)
 
     def record_steps(self) -> None:
-        """Before the first step: have steps replayed from a CUDA graph, where --cuda_graph may."""
-        graphs.wanted(self.config, self.device, recordable=False)
+        """Before the first step: have steps played from a recording, where --cuda_graph may."""
+        if self.records:
+            self.graphed = graphs.WithFallback(self, insist=self.config.cuda_graph == "on")
 
     def save_with(self, log: RunLog) -> None:
         log.flush()  # the curves reach the disk before the checkpoint that continues them
@@ -294,7 +299,6 @@ class GANTrainer(Trainer):
         )
         self.augment = Augment(config.augment, config.seed)
         self.tape = graphs.Tape()
-        self.play_update: Callable[[Batch], dict[str, Tensor]] = self.update
         self.watcher = Watcher(config.logging_steps)
         self.networks = {"G": self.G, "D": self.D}
         self.learning_rates = {
@@ -308,7 +312,7 @@ class GANTrainer(Trainer):
         }
         self.average = None  # of G's weights over the steps, with this decay
         if config.ema:
-            self.average = AveragedModel(self.G, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+            self.average = Average(self.G, config.ema)
             self.networks["G_average"] = self.average
 
     def batches(self) -> Batches:
@@ -319,7 +323,7 @@ class GANTrainer(Trainer):
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """A step's updates at the step's learning rates, and the average of G after them."""
         self.set_learning_rates()
-        scalars = self.play_update(batch)
+        scalars = (self.graphed or self.update)(batch)
         if self.average is not None:
             self.average.update_parameters(self.G)
         return scalars
@@ -341,11 +345,6 @@ class GANTrainer(Trainer):
         """What of a step is not the same for all of them: whether it has a penalty."""
         return self.is_penalized
 
-    def record_steps(self) -> None:
-        recordable = type(self).train_step is GANTrainer.train_step
-        if graphs.wanted(self.config, self.device, recordable=recordable):
-            self.play_update = graphs.WithFallback(self, insist=self.config.cuda_graph == "on")
-
     def d_updates(self, part: int) -> int:
         """Updates of D before this part of the step: the index of what it draws."""
         return self.step * self.config.d_steps + part
@@ -360,12 +359,12 @@ class GANTrainer(Trainer):
         """
         G, D = self.play_G, self.play_D
         self.optimizers["D"].zero_grad()
-        x = self.augmented(x, "real", lambda: self.d_updates(part))
+        x = self.augmented(x, "real", part)
         real_logits = D(x)
         real_loss = self.loss.real(real_logits)
         real_loss.backward()
         fake = G(z)
-        seen = self.augmented(fake.detach(), "fake", lambda: self.d_updates(part))
+        seen = self.augmented(fake.detach(), "fake", part)
         fake_logits = D(seen)
         fake_loss = self.loss.fake(fake_logits)
         fake_loss.backward()
@@ -377,12 +376,16 @@ class GANTrainer(Trainer):
             "D(G(z1))": mean_probability(fake_logits),
         }
 
-    def augmented(self, images: Tensor, purpose: str, index: Callable[[], int]) -> Tensor:
-        """As D sees them. index: of the draw, a function of the step."""
+    def augmented(self, images: Tensor, purpose: str, part: int | None = None) -> Tensor:
+        """As D sees them, in that part of the step's updates of D; None: in G's."""
         if self.augment.name == "none":
             return images
         shape = images.shape
-        draws = self.tape(lambda: self.augment.draws(shape, self.device, purpose, index()))
+        draws = self.tape(
+            lambda: self.augment.draws(
+                shape, self.device, purpose, self.step if part is None else self.d_updates(part)
+            )
+        )
         return diffaug(images, draws)
 
     def penalize(
@@ -421,7 +424,7 @@ class GANTrainer(Trainer):
         """Part 2: G ascends log D(G(z)), or what --loss has, as the D just updated judges it."""
         self.optimizers["G"].zero_grad()
         with frozen(self.D):
-            logits = self.play_D(self.augmented(fake, "for G", lambda: self.step))
+            logits = self.play_D(self.augmented(fake, "for G"))
             loss = self.loss.generator(logits)
             loss.backward()
         self.optimizers["G"].step()

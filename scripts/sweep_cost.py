@@ -68,6 +68,7 @@ def time_one(trainer: Trainer, extractor: InceptionV3) -> tuple[float, float, st
 def seconds_a_step(trainer: Trainer) -> float:
     """The median of a few training steps; what they learn is thrown away."""
     batches = trainer.batches()
+    trainer.record_steps()
     times: list[float] = []
     while len(times) < 3 or (len(times) <= MAX_STEPS and sum(times) < MAX_SECONDS):
         start = time.perf_counter()
@@ -75,6 +76,7 @@ def seconds_a_step(trainer: Trainer) -> float:
         [float(value) for value in scalars.values()]  # waits for the device
         trainer.step += 1
         times.append(time.perf_counter() - start)
+    trainer.graphed = None
     return statistics.median(times[1:])
 
 

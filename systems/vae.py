@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
 from decay import set_rates
 from distributed import rank, shard, world
 from layers import memory_format
-from modes import in_training_form, sampling
+from modes import Average, in_training_form, sampling
 from runlog import RunLog
 from seeding import generator, global_stream
 from sources.data_spec import NoTestSplit
@@ -74,12 +73,9 @@ class VAE(Trainer):
         betas = (config.beta1, config.beta2)
         self.optimizers = {"vae": Adam(weights, lr=config.learning_rate, betas=betas, fused=True)}
         self.nats = LIKELIHOODS[config.likelihood]
-        self.averages: dict[str, AveragedModel] = {}  # of the weights over the steps
+        self.averages: dict[str, Average] = {}  # of the weights over the steps
         if config.ema:
-            decay = get_ema_multi_avg_fn(config.ema)
-            self.averages = {
-                name: AveragedModel(net, multi_avg_fn=decay) for name, net in self.networks.items()
-            }
+            self.averages = {name: Average(net, config.ema) for name, net in self.networks.items()}
             self.networks |= {f"{name}_average": net for name, net in self.averages.items()}
 
     # A step

@@ -132,9 +132,9 @@ def test_d_sees_augmented_images_alone_and_g_learns_through_them(tiny_config):
     made, seen, asked = [], [], []
     do, judge, penalty = trainer.augmented, trainer.play_D, trainer.penalty
 
-    def note(images, purpose, index):
-        asked.append((purpose, index()))
-        made.append(do(images, purpose, index))
+    def note(images, purpose, part=None):
+        asked.append((purpose, trainer.step if part is None else trainer.d_updates(part)))
+        made.append(do(images, purpose, part))
         return made[-1]
 
     trainer.augmented = note
