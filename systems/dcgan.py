@@ -45,7 +45,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "penalty_every": 4,
         "d_norm": "none",
         "init": "scaled",
+        "batch_size": 128,
         "learning_rate": 1e-3,
+        "decay_from": 2500,
+        "decay_to": 5000,
         "beta2": 0.99,
         "ema": 0.998,
     },
@@ -159,6 +162,7 @@ class DCGANConfig(GANConfig, DataConfig):
 
 class DCGAN(GANTrainer):
     config_class = DCGANConfig
+    recordable = True
 
     def __init__(self, config: DCGANConfig, device: torch.device) -> None:
         channels = num_channels(config)
