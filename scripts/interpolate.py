@@ -29,9 +29,10 @@ from dataset import to_bytes
 from errors import UserError
 from flags import Parser, print_error
 from inception import load_inception
+from modes import sampling
 from scripts.saved_run import open_run
 from seeding import generator
-from trainer import Trainer, sampling
+from trainer import Trainer
 
 
 def linear(z1: Tensor, z2: Tensor, t: float) -> Tensor:

@@ -82,10 +82,10 @@ def test_settings_of_each_source():
 def test_the_best_preset_is_the_homeworks_widest_setting_within_its_steps():
     best = from_preset("best")
     config = best.config
-    assert (config.dataset, config.image_size, config.batch_size) == ("mnist", 32, 64)
+    assert (config.dataset, config.image_size, config.batch_size) == ("mnist", 32, 128)
     widths = (config.latent_dim, config.generator_hidden_dim, config.discriminator_hidden_dim)
     assert widths == (100, 100, 100)
-    assert config.num_training_steps <= 5000
+    assert config.decay_to == config.num_training_steps == 5000
     assert count_parameters(best.G) == 2_243_000
     assert count_parameters(best.D) == 1_609_200 - 1200 + 701  # biases instead of BatchNorm
 

@@ -20,9 +20,10 @@ from config import setting
 from dataset import ImageData
 from errors import UserError
 from gan_config import GANConfig
+from modes import frozen, sampling
 from seeding import global_stream
 from systems.dcgan import DCGAN
-from trainer import GANTrainer, frozen, sampling
+from trainer import GANTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
