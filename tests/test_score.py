@@ -343,7 +343,10 @@ def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
     assert kept.name.startswith(f"folder-{result['data']}-32px-smoke-")
     assert reference.find_reference(trainer, pixel_means).moments.n == 20  # read back
     config = dataclasses.replace(trainer.config, fid_protocol="10k")
-    for refuses in (score.refuse_early, lambda c: score.score(SYSTEMS["dcgan"](c, "cpu"))):
+    for refuses in (
+        score.refuse_early,
+        lambda c: score.score(SYSTEMS["dcgan"](c, torch.device("cpu"))),
+    ):
         with pytest.raises(UserError, match="no test images"):
             refuses(config)
     score.refuse_early(trainer.config)
@@ -366,7 +369,10 @@ def test_references_of_two_styles_and_two_folders_have_two_names(
     shutil.copytree(photos, other)
     names = {
         reference.file_name(
-            SYSTEMS["dcgan"](tiny_config(dataset="folder", folder=str(folder)), "cpu"), pixel_means
+            SYSTEMS["dcgan"](
+                tiny_config(dataset="folder", folder=str(folder)), torch.device("cpu")
+            ),
+            pixel_means,
         )
         for folder in (photos, other)
     }
