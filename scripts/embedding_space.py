@@ -124,7 +124,7 @@ def space_figure(
                 parse_math=False,
             )
         axis.set_title(title, fontsize=9)
-        axis.margins(0.12)
+        axis.margins(0.2)
         axis.tick_params(labelsize=7)
     figure.tight_layout()
     return figure
