@@ -109,7 +109,7 @@ def diagnose(curves: Curves, *, window: int = WINDOW, penalty: str = "none") -> 
     advice = ADVICE[verdict]
     if verdict == BLIND and penalty != "none":
         advice += " Or a smaller --penalty_weight: too heavy a penalty blinds D."
-    sentences = [reason, *described(windows), *notes, *caveats(steps, values, probable)]
+    sentences = [reason, *described(windows, probable), *notes, *caveats(steps, values, probable)]
     return Diagnosis(verdict, tuple(sentences), windows, advice)
 
 
@@ -152,11 +152,14 @@ def from_the_start(steps: np.ndarray) -> bool:
     return steps[0] <= 2 * np.median(np.diff(steps))
 
 
-def described(windows: tuple[Window, ...]) -> list[str]:
-    """The newest window in numbers, and what the ones before it were."""
+def described(windows: tuple[Window, ...], probable: bool) -> list[str]:
+    """The newest window in numbers, and what the ones before it were.
+
+    The equilibrium's are those of the cross-entropy, whose D is a probability.
+    """
     numbers = windows[-1].numbers
     lines = [f"Medians (5 to 95%): {'; '.join(f'{tag} {numbers[tag]}' for tag in numbers)}."]
-    if D_LOSS in numbers or G_LOSS in numbers:
+    if probable and (D_LOSS in numbers or G_LOSS in numbers):
         nash = f"{D_LOSS} {2 * math.log(2):.3f}, {G_LOSS} {math.log(2):.3f}"
         lines.append(f"At the Nash equilibrium: {REAL} = {FAKE} = 0.5, {nash}.")
     past = []

@@ -307,6 +307,8 @@ def test_losses_in_another_scale_are_noticed_and_scores_are_not_read_as_probabil
     diagnosis = diagnose(curves)
     assert diagnosis.verdict == NO_VERDICT
     assert any("not the BCE" in s for s in diagnosis.sentences)
+    assert not any("Nash" in s for s in diagnosis.sentences)  # whose numbers are the BCE's
+    assert any("discriminator_loss 1.386" in s for s in diagnose(made(1.0, 0.0)).sentences)
     swinging = made(wave(2, 200), lambda s: -1 - wave(2, 200)(s))
     swinging["generator_loss"] = [(s, -v) for s, v in swinging["generator_loss"]]
     assert diagnose(swinging).verdict == OSCILLATES
