@@ -15,13 +15,40 @@ from modes import Average, sampling
 from seeding import generator
 
 
-class FromNoise:
+class GeneratesFromNoise:
+    """A trainer's `generate` and each rank's share of it, by `images_of` batches of z."""
+
+    z_shape: tuple[int, ...]  # of one z
+
+    def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Batches of uint8 images, one a batch of z."""
+        raise NotImplementedError
+
+    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        """n images from noise that depends on the seed alone, in eval mode."""
+        return self.images_of(self.generated_noise(n, seed, batch_size))
+
+    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        noise = self.generated_noise(n, seed, batch_size)
+        return self.images_of(shard(z, i * batch_size) for i, z in enumerate(noise))
+
+    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
+        stream = generator("cpu", "generate", seed)
+        for start in range(0, n, batch_size):
+            yield torch.randn(min(batch_size, n - start), *self.z_shape, generator=stream)
+
+
+class FromNoise(GeneratesFromNoise):
     """GANTrainer's half that draws z and samples G, or G's average."""
 
     config: GANConfig
     device: torch.device
     G: nn.Module
     average: Average | None
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        return self.config.latent_dim, 1, 1
 
     def noise(self, n: int, purpose: str, index: int, *, device: str | None = None) -> Tensor:
         """z (n, latent_dim, 1, 1) ~ N(0, I), a function of (seed, purpose, index)."""
@@ -39,20 +66,6 @@ class FromNoise:
         G = self.sampled_generator()
         with sampling(G):
             return {"samples": make_grid(G(z), nrow=8, padding=2, pad_value=-1.0)}
-
-    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        """n images from noise that depends on the seed alone, G in eval mode."""
-        return self.images_of(self.generated_noise(n, seed, batch_size))
-
-    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        noise = self.generated_noise(n, seed, batch_size)
-        return self.images_of(shard(z, i * batch_size) for i, z in enumerate(noise))
-
-    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-        stream = generator("cpu", "generate", seed)
-        for start in range(0, n, batch_size):
-            size = (min(batch_size, n - start), self.config.latent_dim, 1, 1)
-            yield torch.randn(size, generator=stream)
 
     def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
         """Batches of uint8 images, one a batch of z."""

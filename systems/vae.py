@@ -17,6 +17,7 @@ from torch.optim import Adam
 from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
 from decay import set_rates
 from distributed import rank, shard, world
+from from_noise import GeneratesFromNoise
 from layers import memory_format
 from modes import Average, in_training_form, sampling
 from runlog import RunLog
@@ -43,7 +44,7 @@ SCORE_SIZES = {28: 32}  # image_size -> side of the images that FID compares, wh
 SHOWN = 36  # samples, and images beside their reconstructions
 
 
-class VAE(Trainer):
+class VAE(GeneratesFromNoise, Trainer):
     """Encoder x -> q(z | x) and decoder z -> p(x | z), trained together on the evidence bound."""
 
     config_class = VAEConfig
@@ -205,20 +206,12 @@ class VAE(Trainer):
             mean, _ = encoder(x).chunk(2, 1)
         return 2 * x - 1, self.means_of(mean)
 
-    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        """n images, the means of p(x | z) and no draws from it, of z ~ N(0, I) by the seed."""
-        return self.images_of(self.generated_noise(n, seed, batch_size))
-
-    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        noise = self.generated_noise(n, seed, batch_size)
-        return self.images_of(shard(z, i * batch_size) for i, z in enumerate(noise))
-
-    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-        stream = generator("cpu", "generate", seed)
-        for start in range(0, n, batch_size):
-            yield torch.randn(min(batch_size, n - start), self.config.latent_dim, generator=stream)
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        return (self.config.latent_dim,)
 
     def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The means of p(x | z), and no draws from it."""
         for z in noise:
             yield resize(to_bytes(self.means_of(z)), self.score_size)
 
