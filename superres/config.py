@@ -163,6 +163,13 @@ class SRGANConfig(GANConfig, DataConfig):
         role="free",
         choices=tuple(BACKBONES),
     )
+    self_ensemble: bool = setting(
+        False,
+        "enlarge each image in its 8 positions, turned and mirrored, and take their mean: scored"
+        " beside G as mse_x8 and so on, and what --upscale does (EDSR+)",
+        group="scoring",
+        role="free",
+    )
     upscale: str = setting(
         "",
         'pictures to enlarge 4 times by the trained run: a folder, a file, or "a/*.png", quoted',

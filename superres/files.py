@@ -12,18 +12,19 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config import Config
 from dataset import to_signed
 from errors import UserError
 from sources.image_files import FolderFiles, is_image
 from sources.pictures import is_transparent, reason, to_rgb
 from sources.user_files import check_out, in_words, save
+from superres.config import SRGANConfig
+from superres.ensemble import self_ensemble
 from superres.resampling import SCALE
 from superres.tiles import count_tiles, upscale_in_tiles
 
 
 class Upscaler(Protocol):
-    config: Config
+    config: SRGANConfig
     channels: int
 
     def sampled_generator(self) -> nn.Module: ...
@@ -98,11 +99,14 @@ def upscale_picture(system: Upscaler, G: nn.Module, picture: Tensor, name: str) 
     """
     tile = system.config.image_size // SCALE
     parts = list(picture.split(1)) if system.channels == 1 else [picture.expand(3, -1, -1)]
+
+    def enlarge(low: Tensor) -> Tensor:
+        return system.upscaled(low, G)
+
+    if system.config.self_ensemble:
+        enlarge = self_ensemble(enlarge)
     tiles = len(parts) * count_tiles(*picture.shape[1:], tile)
     with tqdm(total=tiles, desc=name, unit="tile", disable=None) as bar:
-        made = [
-            upscale_in_tiles(part, lambda x: system.upscaled(x, G), tile=tile, progress=bar.update)
-            for part in parts
-        ]
+        made = [upscale_in_tiles(part, enlarge, tile=tile, progress=bar.update) for part in parts]
     image = torch.cat(made)
     return image if len(picture) == 3 else image.mean(0, keepdim=True)

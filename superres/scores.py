@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config import Config
 from dataset import ImageData, to_bytes, to_signed
 from errors import UserError
 from perceptual import load_lpips
 from runlog import Result, mean_result
+from superres.config import SRGANConfig
+from superres.ensemble import self_ensemble
 from superres.resampling import UPSCALERS
 
 BATCH_SIZE = 50
+BY = {"": "G", "_x8": "G's mean over 8 positions"}  # a metric's ending -> who made the images
 ROUNDING = 1 / 12 / 255**2  # the mean squared error that rounding to bytes makes by itself
 
 
@@ -30,7 +32,7 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 class Upscaler(Protocol):
     """A trained G and the images that it has not seen."""
 
-    config: Config
+    config: SRGANConfig
     device: torch.device
 
     def held_out(self) -> tuple[ImageData, str]: ...
@@ -94,10 +96,15 @@ def measures(device: torch.device, lpips_net: str) -> dict[str, Measure]:
 
 @torch.no_grad()
 def restoration_scores(system: Upscaler) -> list[Result]:
-    """Every measure of G and of nearest, bilinear and bicubic enlargement of the same input."""
+    """Every measure of G and of nearest, bilinear and bicubic enlargement of the same input.
+
+    With --self_ensemble of its mean over eight positions too.
+    """
     data, split = system.held_out()
     G = system.sampled_generator()
     upscalers = {"": lambda low: system.upscaled(low, G)}
+    if system.config.self_ensemble:
+        upscalers["_x8"] = self_ensemble(upscalers[""])
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
     chosen = measures(system.device, system.config.lpips_net)
     values: dict[tuple[str, str], list[Tensor]] = {(m, u): [] for m in chosen for u in upscalers}
@@ -124,7 +131,8 @@ def in_a_result(name: str, mark: str, values: dict[tuple[str, str], Tensor], spl
     That ratio is left out of decibels, and where bilinear is without error, as on plain colours.
     """
     own = values[name, mark]
-    about = f"{len(own):,} {split} images by {mark.removeprefix('_') or 'G'}"
+    by = BY.get(mark) or mark.removeprefix("_")
+    about = f"{len(own):,} {split} images by {by}"
     result = mean_result(f"{name}{mark}", own, about) | {"measure": name}
     bilinear = values[name, "_bilinear"].double().mean().item()
     if name != "psnr" and bilinear:

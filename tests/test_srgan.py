@@ -26,7 +26,8 @@ from scripts import bench_srgan, evolution, tradeoff
 from scripts.interpolate import interpolate
 from sources.user_files import save
 from superres.config import PRESETS, SRGANConfig
-from superres.files import find_pictures, read_picture
+from superres.ensemble import self_ensemble
+from superres.files import find_pictures, read_picture, upscale_picture
 from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
 from superres.resampling import UPSCALERS, enlarge, shrink
@@ -356,6 +357,36 @@ def test_scores_are_over_all_test_images_beside_the_untrained(build, monkeypatch
     assert results["mse_bilinear"]["error"] == pytest.approx(error.item(), rel=1e-4)
 
 
+def test_the_ensemble_is_the_mean_over_the_squares_eight_positions():
+    """A ramp to the right is added to each image; the positions of the ramp cancel all but its
+    mean, and what the images are comes back to where it was."""
+    low, ramp = random_images(2, 3, 5, 5), torch.linspace(0, 1, 20).expand(20, 20)
+    seen = []
+
+    def tilted(x):
+        seen.append(x)
+        return enlarge(x) + ramp
+
+    assert torch.allclose(self_ensemble(tilted)(low), enlarge(low) + 0.5, atol=1e-6)
+    assert len(seen) == 8
+    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_the_ensemble_is_scored_beside_g_and_enlarges_pictures(build, monkeypatch):
+    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    trainer = build(self_ensemble=True)
+    ramp = torch.linspace(-0.2, 0.2, 32)
+    trainer.upscaled = lambda low, G=None: enlarge(low * 0.5) + ramp
+    results = {r["metric"]: r for r in restoration_scores(trainer)}
+    assert {f"{m}_x8" for m in ("mse", "psnr", "ssim")} < set(results)
+    assert results["mse"]["about"].startswith("140 test images by G, ")
+    assert results["mse_x8"]["about"].startswith("140 test images by G's mean over 8 positions, ")
+    assert results["mse_x8"]["value"] < results["mse"]["value"]
+    picture = random_images(1, 9, 20)
+    made = upscale_picture(trainer, trainer.G, picture, "x")
+    assert torch.allclose(made, enlarge(picture[None] * 0.5)[0], atol=1e-5)
+
+
 def test_on_plain_colours_which_bilinear_restores_there_is_no_ratio(build, tmp_path, monkeypatch):
     monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
     (tmp_path / "plain").mkdir()
@@ -554,8 +585,6 @@ def test_a_result_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, m
 
 
 def test_a_grey_model_enlarges_each_colour_by_itself(build):
-    from superres.files import upscale_picture
-
     trainer = build()  # of a grey dataset
     trainer.upscaled = lambda low, G=None: enlarge(low)
     picture = random_images(3, 9, 20)
@@ -564,8 +593,6 @@ def test_a_grey_model_enlarges_each_colour_by_itself(build):
 
 
 def test_a_grey_picture_stays_grey_in_a_model_of_colours(build):
-    from superres.files import upscale_picture
-
     trainer = build(dataset="emoji")
     tint = torch.tensor([0.1, 0.0, -0.1]).view(3, 1, 1)
     trainer.upscaled = lambda low, G=None: enlarge(low * 0.5) + tint
