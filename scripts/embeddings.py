@@ -57,7 +57,7 @@ from scripts.public_biggan import load_public, share
 from scripts.saved_run import open_run
 from scripts.truncation import parse_truncations, sweep, sweep_figure, sweep_table
 from sources.image_folder import image_batches, image_paths
-from sources.user_files import check_out
+from user_files import check_out
 
 CELL = 0.6  # inches of an image in a grid
 MOST_SEED = 2**32 - 1  # scikit-learn's

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from config import setting
+from data_config import DataConfig
 from dataset import DATASETS
 from errors import UserError
 from GAN import INITS, NORMS
 from gan_config import GANConfig
 from perceptual import BACKBONES, VGG_LAYERS
-from sources.data_config import DataConfig
-from sources.user_files import check_request
 from superres.losses import RECONSTRUCTIONS
 from superres.networks import GENERATORS
 from superres.resampling import DOWNSAMPLINGS
+from user_files import check_request
 
 PRESETS: dict[str, dict[str, Any]] = {
     # CIS 680 2019, assignment 4, part 3 (spec row 13): its networks, 1:1, BCE, batch 32, Adam at

@@ -19,13 +19,13 @@ from class_conditional.networks import (
 from class_conditional.scores import SCORES
 from class_conditional.trainer import ClassConditionalTrainer
 from config import setting
+from data_config import DataConfig
 from dataset import class_names, num_channels
 from distributed import in_turn
 from errors import UserError
 from gan_config import GANConfig
 from losses import LOSSES
 from seeding import global_stream
-from sources.data_config import DataConfig
 
 NORMALIZED = {"both": ("G", "D"), "d": ("D",), "g": ("G",), "none": ()}  # --spectral_norm -> whom
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from config import setting
+from data_config import DataConfig
 from dataset import num_channels
 from digits import load_digits
 from errors import UserError
@@ -24,7 +25,6 @@ from GAN import (
 from gan_config import GANConfig
 from runlog import RunLog
 from seeding import global_stream
-from sources.data_config import DataConfig
 from trainer import GANTrainer
 
 WATCHED = 500  # images a look of --collapse_every: a share of 10 % is known to within 3 %

@@ -24,7 +24,6 @@ from main import main
 from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
 from scripts.interpolate import interpolate
-from sources.user_files import save
 from superres.config import PRESETS, SRGANConfig
 from superres.ensemble import self_ensemble
 from superres.files import find_pictures, read_picture, upscale_picture
@@ -35,6 +34,7 @@ from superres.scores import mse, psnr, restoration_scores, ssim
 from superres.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
 from systems.srgan import SRGAN
 from trainer import GANTrainer
+from user_files import save
 
 ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
 DECODER = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16)]  # in: the skip joined

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from config import setting
 from decay import check_decay
 from errors import UserError
-from sources.user_files import check_request
 from translation.networks import DISCRIMINATORS, GENERATORS, NORMS, STEMS, UPSAMPLINGS
 from translation.unpaired import UnpairedConfig
+from user_files import check_request
 
 PRESETS: dict[str, dict[str, Any]] = {
     # CSC413 2020, assignment 4, part 2 (spec row 9): least squares, both D's before both G's, the

@@ -14,7 +14,7 @@ from dataset import to_signed
 from errors import UserError
 from sources.image_files import FolderFiles
 from sources.pictures import decode, reason
-from sources.user_files import check_out, in_words, save
+from user_files import check_out, in_words, save
 
 BATCH_SIZE = 16
 LUMA = np.array([0.299, 0.587, 0.114])  # of a colour, for a model of grey images (ITU-R BT.601)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from config import setting
+from data_config import DataConfig
 from decay import check_decay
 from errors import UserError
-from sources.data_config import DataConfig
 from variational.bound import LIKELIHOODS
 from variational.networks import ARCHITECTURES, IMAGE_SIZES
 from variational.pixels import PIXELS
