@@ -1,7 +1,7 @@
 """The mean of what an upscaler makes of an image in each of the square's eight positions.
 
 Geometric self-ensemble: Timofte et al. 2016, "Seven ways to improve example-based single image
-super resolution", sec. 3.4; EDSR+ of Lim et al. 2017, sec. 3.4.
+super resolution"; EDSR+ of Lim et al. 2017, sec. 4.3.
 """
 
 from collections.abc import Callable
