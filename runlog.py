@@ -222,20 +222,27 @@ def point_of(result: dict[str, Any]) -> tuple[str, float]:
     """Tag and value in TensorBoard, which keeps float32.
 
     Tags: "fid" for the homework protocol in fp32, else "fid_10k", "fid_bf16" and so on; "kid" for
-    the protocol all, which alone has it; "fid_truncation_0.5" of images of a truncated z.
+    the protocol all, which alone has it; "fid_truncation_0.5" of images of a truncated z,
+    "fid_z_mixture" of a z drawn from a fitted density.
     """
     usual = "all" if result["metric"] == "kid" else "homework"
     words = (result.get("protocol", usual), result.get("precision", "fp32"))
     marks = [word for word in words if word not in (usual, "fp32")]
-    if truncation := truncation_of(result):
-        marks.append(f"truncation_{truncation:g}")
+    if drawn := drawing_of(result):
+        marks.append(drawn)
     value = struct.unpack("f", struct.pack("f", result["value"]))[0]
     return "_".join([result["metric"], *marks]), value
 
 
-def truncation_of(result: dict[str, Any]) -> float:
-    """That of z in the images scored; 0 is none, as in results that do not tell it."""
-    return result.get("truncation", 0.0)
+def drawing_of(settings: dict[str, Any]) -> str:
+    """How z was drawn for a result, or will be by a config's settings; "" is from N(0, I).
+
+    So it is where they do not tell it.
+    """
+    if truncation := settings.get("truncation", 0.0):
+        return f"truncation_{truncation:g}"
+    density = settings.get("latent_density", "prior")
+    return "" if density == "prior" else f"z_{density}"
 
 
 def mean_result(metric: str, values: Tensor, about: str) -> Result:

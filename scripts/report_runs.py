@@ -16,12 +16,12 @@ from PIL import Image
 
 from config import Config
 from GAN import count_parameters
-from runlog import read_results, read_scalars, truncation_of
+from runlog import drawing_of, read_results, read_scalars
 from scripts.saved_run import open_run
 from trainer import Trainer
 
-# name, precision, sha256 of the Inception weights, truncation of z (0: none)
-Protocol = tuple[str, str, str, float]
+# name, precision, sha256 of the Inception weights, how z was drawn ("": from N(0, I))
+Protocol = tuple[str, str, str, str]
 HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
 
 
@@ -44,15 +44,15 @@ class Run:
     def own(self) -> dict[str, dict[str, Any]]:
         """Newest result by metric of those that only this run's system has, at its last step.
 
-        Of the images that `fid` is of, as far as truncation goes.
+        Of images from a z drawn as that of `fid`.
         """
-        truncation = truncation_of(self.fid or {})
+        drawn = drawing_of(self.fid or {})
         return {
             r["metric"]: r
             for r in self.results
             if r.get("step") == self.trainer.step
             and r.get("value") is not None
-            and truncation_of(r) == truncation
+            and drawing_of(r) == drawn
             and r.get("metric") not in (None, "fid", "kid")
         }
 
@@ -97,7 +97,8 @@ def is_whole(path: Path) -> bool:
 def choose_protocol(runs: list[Run], metric: str = "fid") -> Protocol | None:
     """The one that most runs were scored by at their last step; the default one among equals.
 
-    Among those images of a truncated z come last, and last of all `smoke`, which is no result.
+    Among those images of a z that is not of N(0, I) come last, and last of all `smoke`, which is
+    no result.
     """
     counts = Counter(p for run in runs for p in {protocol_of(r) for r in scores(run, metric)})
     if not counts:
@@ -126,7 +127,7 @@ def scores(run: Run, metric: str) -> list[dict[str, Any]]:
 
 def protocol_of(result: dict[str, Any]) -> Protocol:
     weights = result.get("weights_sha256", "")
-    return result["protocol"], result["precision"], weights, truncation_of(result)
+    return result["protocol"], result["precision"], weights, drawing_of(result)
 
 
 def score_runs(runs: list[Run], protocol: Protocol | None) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from runlog import truncation_of
 from scripts.report_plots import fid_plot
 from scripts.report_runs import Group, Protocol, label, varying
 
@@ -25,7 +24,7 @@ def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None
         floor = newest.get("floor")
         notes.append(
             f"Protocol {protocol[0]}, {protocol[1]}: {newest['n_real']:,} real images of the"
-            f" {newest['split']} split against {newest['n_fake']:,} generated{cut_off(newest)}."
+            f" {newest['split']} split against {newest['n_fake']:,} generated{drawn(newest)}."
             " ± is the standard error from the draw of the generated images, not the luck of the"
             " training seed, which sd shows."
         )
@@ -44,10 +43,12 @@ def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None
     return {"rows": rows, "plot": plot, "note": " ".join(notes), "kid": kid}
 
 
-def cut_off(result: dict[str, Any]) -> str:
-    """Of what z the generated images are, where it is truncated."""
-    truncation = truncation_of(result)
-    return f" from z truncated at {truncation:g}" if truncation else ""
+def drawn(result: dict[str, Any]) -> str:
+    """Of what z the generated images are, where it is not drawn from N(0, I)."""
+    if truncation := result.get("truncation"):
+        return f" from z truncated at {truncation:g}"
+    density = result.get("latent_density", "prior")
+    return "" if density == "prior" else f" from z of a {density} fitted to the encoder's"
 
 
 def own_section(groups: list[Group]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def kid_note(groups: list[Group]) -> str:
     newest = results[0]
     return (
         f"Protocol {newest['protocol']}, {newest['precision']}: {newest['n_real']:,} real images of"
-        f" the {newest['split']} split against {newest['n_fake']:,} generated{cut_off(newest)}."
+        f" the {newest['split']} split against {newest['n_fake']:,} generated{drawn(newest)}."
         " KID is the unbiased squared MMD (not times 1000): about 0, within its error, where the"
         " two sets are alike, however few images there are. ± is the standard error from the draw"
         " of both sets."

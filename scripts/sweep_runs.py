@@ -30,7 +30,7 @@ from errors import UserError
 from inception import WEIGHTS_DIGEST
 from inception.weights import digest, find_weights
 from loop import lock
-from runlog import read_results, truncation_of
+from runlog import drawing_of, read_results
 from scripts.sweep_cost import Cost
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
@@ -66,15 +66,15 @@ def log_path(config: Config) -> Path:
 def find_result(config: Config) -> dict[str, Any] | None:
     """The newest FID of this run at its last step, by its protocol, precision and weights.
 
-    And of z cut off alike, where the model knows --truncation.
+    And of z drawn alike, where the model knows --truncation or --latent_density.
     """
     if is_another(config):
         return None
     wanted = ["fid", config.num_training_steps, config.fid_protocol, config.fid_precision]
-    wanted.append(getattr(config, "truncation", 0.0))
+    wanted.append(drawing_of(vars(config)))
     for result in reversed(read_results(config.run_dir)):
         found = [result.get(key) for key in ("metric", "step", "protocol", "precision")]
-        found.append(truncation_of(result))
+        found.append(drawing_of(result))
         if found == wanted and result.get("value") is not None and same_weights(config, result):
             return result
     return None

@@ -27,6 +27,7 @@ from sources.pictures import resize
 from trainer import Trainer
 from variational.bound import LIKELIHOODS, bernoulli_nats, kl_to_prior, reparametrised
 from variational.config import VAEConfig
+from variational.density import COMPONENTS, Density, fit_to_encoder, mixture_class
 from variational.networks import ARCHITECTURES, SignedMeans
 from variational.pictures import manifold_points, paired_grids, square_grid
 from variational.pixels import statically_binarised
@@ -74,6 +75,9 @@ class VAE(GeneratesFromNoise, Trainer):
         betas = (config.beta1, config.beta2)
         self.optimizers = {"vae": Adam(weights, lr=config.learning_rate, betas=betas, fused=True)}
         self.nats = LIKELIHOODS[config.likelihood]
+        self.fitted: tuple[int, Density] | None = None  # --latent_density's, and its step
+        if config.latent_density != "prior":
+            mixture_class()  # if it is missing, then before the first step
         self.averages: dict[str, Average] = {}  # of the weights over the steps
         if config.ema:
             self.averages = {name: Average(net, config.ema) for name, net in self.networks.items()}
@@ -177,6 +181,9 @@ class VAE(GeneratesFromNoise, Trainer):
         n, seed = self.config.latent_dim, self.config.seed
         z = torch.randn(SHOWN, n, generator=generator("cpu", "fixed noise", seed))
         grids = {"samples": square_grid(self.means_of(z))}
+        if self.config.latent_density != "prior":
+            z = self.density().draw(SHOWN, generator("cpu", "fixed noise", seed))
+            grids[f"samples_{self.config.latent_density}"] = square_grid(self.means_of(z))
         grids["reconstructions"] = paired_grids(*self.reconstructed())
         if n == 2:
             grids["manifold"] = square_grid(self.means_of(manifold_points()))
@@ -193,11 +200,14 @@ class VAE(GeneratesFromNoise, Trainer):
         """36 test images (or training images) in [0, 1]; as bits where the model learns bits."""
         images = self.test_images
         if images is None:
-            images = self.load_data("train").images
-            if self.config.pixels != "grey":
-                images = statically_binarised(images, "train")
+            images = self.training_images()
         chosen = order(len(images), self.config.seed, 0)[:SHOWN]
         return to_unit(images[chosen.to(images.device)].to(self.device))
+
+    def training_images(self) -> Tensor:
+        """uint8, grey or, where the model learns bits, as static ones."""
+        images = self.load_data("train").images
+        return images if self.config.pixels == "grey" else statically_binarised(images, "train")
 
     def reconstructed(self) -> tuple[Tensor, Tensor]:
         """36 images that never change, and the means of p(x | z) at z = the mean of q(z | x)."""
@@ -209,6 +219,28 @@ class VAE(GeneratesFromNoise, Trainer):
     @property
     def z_shape(self) -> tuple[int, ...]:
         return (self.config.latent_dim,)
+
+    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
+        if self.config.latent_density == "prior":
+            yield from super().generated_noise(n, seed, batch_size)
+            return
+        density, stream = self.density(), generator("cpu", "generate", seed)
+        for start in range(0, n, batch_size):
+            yield density.draw(min(batch_size, n - start), stream)
+
+    def density(self) -> Density:
+        """That of --latent_density, fitted to the encoder's z once a step."""
+        if self.fitted is None or self.fitted[0] != self.step:
+            encoder, components = self.sampled("encoder"), COMPONENTS[self.config.latent_density]
+            where = {"seed": self.config.seed, "device": self.device}
+            with sampling(encoder):
+                density = fit_to_encoder(encoder, self.training_images(), components, **where)
+            self.fitted = self.step, density
+        return self.fitted[1]
+
+    def resume(self) -> bool:
+        self.fitted = None
+        return super().resume()
 
     def images_of(self, noise: Iterable[Tensor]) -> Iterator[Tensor]:
         """The means of p(x | z), and no draws from it."""
@@ -225,8 +257,13 @@ class VAE(GeneratesFromNoise, Trainer):
         return replace(data, images=resize(data.images, self.score_size))
 
     def sampling_mode(self) -> dict[str, str | bool]:
-        """Of every result: images are means of p(x | z), not draws from it."""
-        return {"ema": bool(self.averages), "batchnorm": "none", "images": "means of p(x | z)"}
+        """Of every result: images are means of p(x | z), not draws from it; and whence z comes."""
+        return {
+            "ema": bool(self.averages),
+            "batchnorm": "none",
+            "images": "means of p(x | z)",
+            "latent_density": self.config.latent_density,
+        }
 
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """The bound on all test images, and the log-likelihood of binarised ones. docs/vae.md."""

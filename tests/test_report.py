@@ -183,6 +183,21 @@ def test_a_curve_is_of_one_truncation():
     assert runlog.point_of(result(30.0) | {"truncation": 0.5})[0] == "fid_truncation_0.5"
 
 
+def test_a_score_of_a_fitted_density_is_another_score_than_the_priors(trained):
+    folder, density = trained(50.0), {"latent_density": "mixture"}
+    append_result(folder, result(30.0) | density)
+    (run,) = runs = read([folder])
+    assert run.fid["value"] == 50.0
+    assert "fitted" not in fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
+    other = trained(seed=43)
+    append_result(other, result(30.0) | density)
+    runs = read([other])
+    note = fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
+    assert "3,000 generated from z of a mixture fitted to the encoder's." in note
+    assert runlog.point_of(result(30.0) | density)[0] == "fid_z_mixture"
+    assert runlog.point_of(result(30.0) | {"latent_density": "prior"})[0] == "fid"
+
+
 def test_seeds_that_agree_are_a_spread_of_0_and_not_an_unknown_one(trained):
     folders = [trained(50.0), trained(50.0, seed=43), trained(50.0, latent_dim=7)]
     section = effects_section(group_runs(read(folders)))

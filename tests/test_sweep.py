@@ -30,6 +30,7 @@ from scripts.sweep_table import as_json, as_markdown, notes, summarize, table
 from systems import SYSTEMS
 from systems.biggan import BigGANConfig
 from systems.dcgan import DCGANConfig
+from variational.config import VAEConfig
 
 CHILD = """
 import json, os, pathlib, signal, sys, time
@@ -233,6 +234,18 @@ def test_a_score_of_another_truncation_is_another_score(tmp_path):
     assert sweep_runs.find_result(base)["value"] == 50.0
     assert sweep_runs.find_result(dataclasses.replace(base, truncation=0.5))["value"] == 30.0
     assert sweep_runs.find_result(dataclasses.replace(base, truncation=0.4)) is None
+
+
+def test_a_score_of_a_fitted_density_is_another_score(tmp_path):
+    base = VAEConfig(model="vae", runs_dir=str(tmp_path / "runs"), num_training_steps=6)
+    keep(base, value=50.0)  # as results are that do not tell it
+    keep(base, value=30.0, latent_density="mixture")
+    found = {
+        density: sweep_runs.find_result(dataclasses.replace(base, latent_density=density))
+        for density in ("prior", "gaussian", "mixture")
+    }
+    assert found["gaussian"] is None
+    assert (found["prior"]["value"], found["mixture"]["value"]) == (50.0, 30.0)
 
 
 def test_a_run_past_the_last_step_is_refused(base, argv, capsys):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from variational.bound import (
     log_normal,
     reparametrised,
 )
+from variational.density import Density, fit
 from variational.networks import ConvDecoder, ConvEncoder, SignedMeans
 from variational.pictures import manifold_points, paired_grids
 from variational.pixels import CHUNK, statically_binarised
@@ -356,6 +358,85 @@ def test_generated_images_are_means_by_the_seed_alone(build):
     assert torch.equal(a, b)
     assert not torch.equal(a, other)
     assert len(a.unique()) > 2
+
+
+# z from a density that is fitted to the encoder's
+
+
+def test_draws_have_the_mixtures_mean_and_covariance():
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    means = torch.tensor([[2.0, 0.0], [-2.0, 4.0]])
+    factors = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [1.0, 0.5]]])
+    z = Density(weights, means, factors).draw(200_000, torch.Generator().manual_seed(0))
+    mean = torch.tensor([-1.0, 3.0])
+    within = 0.25 * torch.eye(2) + 0.75 * torch.tensor([[4.0, 2.0], [2.0, 1.25]])
+    between = 0.25 * torch.tensor([[9.0, -9.0], [-9.0, 9.0]]) + 0.75 * torch.tensor(
+        [[1.0, -1.0], [-1.0, 1.0]]
+    )
+    assert torch.allclose(z.mean(0), mean, atol=0.03)
+    assert torch.allclose(z.T.cov(), within + between, atol=0.08)
+
+
+def test_one_gaussian_is_the_sample_mean_and_covariance():
+    pytest.importorskip("sklearn", reason="scikit-learn is optional")
+    z = torch.randn(500, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1, 2, 3])
+    density = fit(z, 1, 0)
+    assert torch.allclose(density.means[0], z.mean(0), atol=1e-5)
+    covariance = density.factors[0] @ density.factors[0].T
+    assert torch.allclose(covariance, z.T.cov(correction=0), atol=1e-4)
+
+
+def test_a_mixture_finds_two_clusters():
+    pytest.importorskip("sklearn", reason="scikit-learn is optional")
+    z = torch.randn(900, 2, generator=torch.Generator().manual_seed(1))
+    z[:300] += 20
+    density = fit(z, 2, 0)
+    assert sorted(density.weights.tolist()) == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
+    assert sorted(density.means[:, 0].tolist()) == pytest.approx([0, 20], abs=0.2)
+    assert len(fit(z[:3], 10, 0).weights) == 3
+    with pytest.raises(UserError, match="two training images or more to fit a density to, found 1"):
+        fit(z[:1], 1, 0)
+
+
+@pytest.mark.parametrize("pixels", ["grey", "stochastic"])
+def test_a_fitted_density_is_of_the_weights_and_the_seed(pixels, build):
+    pytest.importorskip("sklearn", reason="scikit-learn is optional")
+    prior, vae = (build(latent_density=d, pixels=pixels) for d in ("prior", "gaussian"))
+    a, b, c, other = (
+        torch.cat(list(model.generate(9, seed, 4)))
+        for model, seed in ((vae, 0), (vae, 0), (prior, 0), (vae, 1))
+    )
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert not torch.equal(a, other)
+    first = vae.density()
+    assert vae.density() is first
+    vae.step += 1  # other weights
+    assert vae.density() is not first
+    assert vae.sampling_mode()["latent_density"] == "gaussian"
+    assert {"samples", "samples_gaussian"} <= set(vae.sample_images())
+    assert set(prior.sample_images()) == {"samples", "reconstructions"}
+
+
+def test_a_fitted_density_is_nearer_to_an_encoder_off_the_prior(build):
+    """An encoder that says N(3, 0.01) of every image: so do the z that are decoded."""
+    pytest.importorskip("sklearn", reason="scikit-learn is optional")
+    vae = build(latent_density="gaussian")
+    with torch.no_grad():
+        for parameter in vae.networks["encoder"].parameters():
+            parameter.zero_()
+        last = list(vae.networks["encoder"].modules())[-1]
+        last.bias.copy_(torch.tensor([3.0, 2 * math.log(0.1)]).repeat_interleave(5))
+    z = torch.cat(list(vae.generated_noise(1000, 0, 100)))
+    assert torch.allclose(z.mean(0), torch.full((5,), 3.0), atol=0.05)
+    assert torch.allclose(z.std(0), torch.full((5,), 0.1), atol=0.02)
+
+
+def test_without_scikit_learn_a_fitted_density_is_refused_at_the_start(build, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    build()
+    with pytest.raises(UserError, match="pip install scikit-learn"):
+        build(latent_density="mixture")
 
 
 @pytest.mark.parametrize(("size", "scored"), [(28, 32), (32, 32), (64, 64)])

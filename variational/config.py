@@ -8,6 +8,7 @@ from data_config import DataConfig
 from decay import check_decay
 from errors import UserError
 from variational.bound import LIKELIHOODS
+from variational.density import COMPONENTS
 from variational.networks import ARCHITECTURES, IMAGE_SIZES
 from variational.pixels import PIXELS
 
@@ -17,6 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "arch": "conv",
         "hidden_dim": 256,
         "width": 16,
+        "learning_rate": 1e-3,
         "decay_from": 4690,
         "decay_to": 9380,
         "ema": 0.998,
@@ -70,7 +72,7 @@ class VAEConfig(DataConfig):
         role="free",
         at_least=1,
     )
-    learning_rate: float = setting(1e-3, "of Adam", group="training", above=0)
+    learning_rate: float = setting(2e-3, "of Adam", group="training", above=0)
     beta1: float = setting(
         0.9, "of Adam: memory of the gradient", group="training", at_least=0, below=1
     )
@@ -96,6 +98,14 @@ class VAEConfig(DataConfig):
         group="logging",
         role="free",
         at_least=0,
+    )
+    latent_density: str = setting(
+        "prior",
+        "what z is drawn from when images are generated to be scored: N(0, I), or one Gaussian or a"
+        " mixture of ten fitted to the encoder's z of the training images",
+        group="scoring",
+        role="free",
+        choices=tuple(COMPONENTS),
     )
     importance_samples: int = setting(
         100,
