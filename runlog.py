@@ -245,6 +245,14 @@ def drawing_of(settings: dict[str, Any]) -> str:
     return "" if density == "prior" else f"z_{density}"
 
 
+def drawing_in_words(result: dict[str, Any]) -> str:
+    """Of what z the generated images are, where it is not drawn from N(0, I)."""
+    if truncation := result.get("truncation"):
+        return f" from z truncated at {truncation:g}"
+    density = result.get("latent_density", "prior")
+    return "" if density == "prior" else f" from z of a {density} fitted to the encoder's"
+
+
 def mean_result(metric: str, values: Tensor, about: str) -> Result:
     """Mean of values (n,), one an image, with its standard error: NaN, unknown, of one value."""
     values = values.double()

@@ -22,7 +22,7 @@ from inception import load_inception
 from kid import BLOCKS, MOST, Keeping, kid_with_error
 from moments import features_to_groups
 from reference import find_reference
-from runlog import RunLog, keep, record
+from runlog import RunLog, drawing_in_words, keep, record
 from trainer import Trainer
 
 
@@ -203,7 +203,8 @@ def in_words(result: dict[str, Any]) -> str:
     return (
         f"{result['metric'].upper()} {value} ± {error} at step {result['step']}"
         f" ({result['protocol']}: {result['n_real']:,} real images of the {result['split']} split"
-        f" against {result['n_fake']:,} generated; {result['floor_of']} {floor})"
+        f" against {result['n_fake']:,} generated{drawing_in_words(result)};"
+        f" {result['floor_of']} {floor})"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from runlog import drawing_in_words
 from scripts.report_plots import fid_plot
 from scripts.report_runs import Group, Protocol, label, varying
 
@@ -24,7 +25,8 @@ def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None
         floor = newest.get("floor")
         notes.append(
             f"Protocol {protocol[0]}, {protocol[1]}: {newest['n_real']:,} real images of the"
-            f" {newest['split']} split against {newest['n_fake']:,} generated{drawn(newest)}."
+            f" {newest['split']} split against {newest['n_fake']:,}"
+            f" generated{drawing_in_words(newest)}."
             " ± is the standard error from the draw of the generated images, not the luck of the"
             " training seed, which sd shows."
         )
@@ -41,14 +43,6 @@ def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None
     plot = fid_plot(groups, names, floor, mark) if scored else None
     kid = {"rows": kid_rows(groups), "note": kid_note(groups)}
     return {"rows": rows, "plot": plot, "note": " ".join(notes), "kid": kid}
-
-
-def drawn(result: dict[str, Any]) -> str:
-    """Of what z the generated images are, where it is not drawn from N(0, I)."""
-    if truncation := result.get("truncation"):
-        return f" from z truncated at {truncation:g}"
-    density = result.get("latent_density", "prior")
-    return "" if density == "prior" else f" from z of a {density} fitted to the encoder's"
 
 
 def own_section(groups: list[Group]) -> dict[str, Any]:
@@ -90,7 +84,8 @@ def kid_note(groups: list[Group]) -> str:
     newest = results[0]
     return (
         f"Protocol {newest['protocol']}, {newest['precision']}: {newest['n_real']:,} real images of"
-        f" the {newest['split']} split against {newest['n_fake']:,} generated{drawn(newest)}."
+        f" the {newest['split']} split against {newest['n_fake']:,}"
+        f" generated{drawing_in_words(newest)}."
         " KID is the unbiased squared MMD (not times 1000): about 0, within its error, where the"
         " two sets are alike, however few images there are. ± is the standard error from the draw"
         " of both sets."
