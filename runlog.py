@@ -29,6 +29,7 @@ from errors import UserError
 
 Result = dict[str, Any]  # a score: "metric", "value", mostly "error", "n", "about"
 
+ENCODERS = "encoder"  # latent_density of a score whose z is q(z | x)'s, and of no generated image
 FRAME = 16  # bytes around a record: its length, that length's checksum, the payload's checksum
 
 
@@ -54,13 +55,7 @@ class RunLog:
     def images(self, grids: dict[str, Tensor], step: int) -> None:
         """Grids (C, H, W) in [-1, 1] to TensorBoard and to samples/<tag>-0001000.png."""
         for tag, grid in grids.items():
-            picture = (grid.float().cpu() + 1) / 2
-            self.writer.add_image(tag, picture, step)
-            path = self.run_dir / "samples" / f"{tag.replace('/', '-')}-{step:07d}.png"
-            path.parent.mkdir(exist_ok=True)
-            part = path.with_suffix(".part")
-            save_image(picture, part, format="png")
-            part.replace(path)  # never half a picture, whatever happens
+            write_grid(self.writer, self.run_dir, tag, grid, step)
 
     def settings(self, values: dict[str, Any]) -> None:
         """The settings as a table in TensorBoard's Text tab."""
@@ -74,6 +69,16 @@ class RunLog:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def write_grid(writer: SummaryWriter, run_dir: Path, tag: str, grid: Tensor, step: int) -> None:
+    picture = (grid.float().cpu() + 1) / 2
+    writer.add_image(tag, picture, step)
+    path = run_dir / "samples" / f"{tag.replace('/', '-')}-{step:07d}.png"
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    save_image(picture, part, format="png")
+    part.replace(path)  # never half a picture, whatever happens
 
 
 class NoLog(RunLog):
@@ -204,6 +209,14 @@ def record(config: Config, results: list[dict[str, Any]]) -> None:
         append_result(run_dir, result)
 
 
+def record_grid(config: Config, tag: str, grid: Tensor, step: int) -> None:
+    """A grid of a run that is scored, as RunLog.images writes those of its training; once."""
+    if not has_event(config.run_dir, tag, step):
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        with SummaryWriter(config.run_dir) as writer:
+            write_grid(writer, config.run_dir, tag, grid, step)
+
+
 def keep(log: RunLog, result: dict[str, Any]) -> None:
     """A result to a log that is open, and to results.jsonl; neither where it stands already.
 
@@ -237,20 +250,20 @@ def point_of(result: dict[str, Any]) -> tuple[str, float]:
 def drawing_of(settings: dict[str, Any]) -> str:
     """How z was drawn for a result, or will be by a config's settings; "" is from N(0, I).
 
-    So it is where they do not tell it.
+    So it is where they do not tell it, and in scores of no generated images.
     """
     if truncation := settings.get("truncation", 0.0):
         return f"truncation_{truncation:g}"
     density = settings.get("latent_density", "prior")
-    return "" if density == "prior" else f"z_{density}"
+    return "" if density in ("prior", ENCODERS) else f"z_{density}"
 
 
 def drawing_in_words(result: dict[str, Any]) -> str:
     """Of what z the generated images are, where it is not drawn from N(0, I)."""
     if truncation := result.get("truncation"):
         return f" from z truncated at {truncation:g}"
-    density = result.get("latent_density", "prior")
-    return "" if density == "prior" else f" from z of a {density} fitted to the encoder's"
+    drawn = drawing_of(result)
+    return f" from z of a {drawn.removeprefix('z_')} fitted to the encoder's" if drawn else ""
 
 
 def mean_result(metric: str, values: Tensor, about: str) -> Result:

@@ -32,7 +32,7 @@ def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, An
     measured = scorer.measure()
     keep_all(trainer, measured)  # before the rest, which may fail, as where LPIPS finds no weights
     print("\n".join(in_words(result) for result in measured))
-    own = [result | circumstances(trainer) for result in trainer.evaluate(scorer.extractor)]
+    own = [r | circumstances(trainer) | r for r in trainer.evaluate(scorer.extractor)]
     keep_all(trainer, own)
     for result in own:
         print(own_in_words(result))

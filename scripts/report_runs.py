@@ -16,7 +16,7 @@ from PIL import Image
 
 from config import Config
 from GAN import count_parameters
-from runlog import drawing_of, read_results, read_scalars
+from runlog import ENCODERS, drawing_of, read_results, read_scalars
 from scripts.saved_run import open_run
 from trainer import Trainer
 
@@ -44,7 +44,7 @@ class Run:
     def own(self) -> dict[str, dict[str, Any]]:
         """Newest result by metric of those that only this run's system has, at its last step.
 
-        Of images from a z drawn as that of `fid`.
+        Of images from a z drawn as that of `fid`, or of none that are generated.
         """
         drawn = drawing_of(self.fid or {})
         return {
@@ -52,7 +52,7 @@ class Run:
             for r in self.results
             if r.get("step") == self.trainer.step
             and r.get("value") is not None
-            and drawing_of(r) == drawn
+            and (drawing_of(r) == drawn or r.get("latent_density") == ENCODERS)
             and r.get("metric") not in (None, "fid", "kid")
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from runlog import drawing_of
 from scripts.sweep_grid import grid_point
 from scripts.sweep_runs import Outcome
 
@@ -40,8 +41,14 @@ def numbers(group: list[Outcome]) -> dict[str, Any]:
         "max": max(fids, default=None),
         "errors": [result.get("error") for result in results],
         "floors": sorted({r["floor"] for r in results if r.get("floor") is not None}),
-        "protocols": sorted({f"{r['protocol']}, {r['precision']}" for r in results}),
+        "protocols": sorted(set(map(protocol_in_words, results))),
     }
+
+
+def protocol_in_words(result: dict[str, Any]) -> str:
+    """And how z was drawn, where not from N(0, I)."""
+    words = (result["protocol"], result["precision"], drawing_of(result))
+    return ", ".join(filter(None, words))
 
 
 def table(outcomes: list[Outcome], names: list[str]) -> str:

@@ -1,6 +1,6 @@
 """Super-resolution by a factor of 4: what systems/srgan.py needs and no other system does.
 
 config, networks (two generators and the discriminator), resampling (what an image loses, and the
-upscalers that learn nothing), ensemble (the mean over eight positions), scores, tiles (pictures of
-any size), files (a user's own).
+upscalers that learn nothing), positions (the square's eight: trained on, and the mean over them),
+scores, tiles (pictures of any size), files (a user's own).
 """

@@ -12,6 +12,7 @@ from gan_config import GANConfig
 from perceptual import BACKBONES, VGG_LAYERS
 from superres.losses import RECONSTRUCTIONS
 from superres.networks import GENERATORS
+from superres.positions import POSITIONS
 from superres.resampling import DOWNSAMPLINGS
 from user_files import check_request
 
@@ -36,6 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # al. 2018), its maps matched (Wang et al. 2018), an average of G's weights. The weights make
     # the gradients at G's image 1 : 0.6 : 0.1 : 0.7 in size, as measured on the course's nets.
     "best": {
+        "positions": 8,
         "arch": "residual",
         "generator_hidden_dim": 64,
         "residual_blocks": 8,
@@ -78,6 +80,13 @@ class SRGANConfig(GANConfig, DataConfig):
         "kernel that shrinks an image, antialiased; it is enlarged bilinearly for the unet",
         group="data",
         choices=DOWNSAMPLINGS,
+    )
+    positions: int = setting(
+        1,
+        "in how many of the square's positions an image is trained on, at random: as it is; 2: and"
+        " mirrored; 8: and turned by quarters",
+        group="data",
+        choices=tuple(POSITIONS),
     )
     batch_size: int = setting(
         32, "images a step, of all processes together", group="training", tag="b{}", at_least=2

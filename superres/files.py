@@ -17,7 +17,7 @@ from errors import UserError
 from sources.image_files import FolderFiles, is_image
 from sources.pictures import is_transparent, reason, to_rgb
 from superres.config import SRGANConfig
-from superres.ensemble import self_ensemble
+from superres.positions import self_ensemble
 from superres.resampling import SCALE
 from superres.tiles import count_tiles, upscale_in_tiles
 from user_files import check_out, in_words, save

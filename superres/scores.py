@@ -18,7 +18,7 @@ from errors import UserError
 from perceptual import load_lpips
 from runlog import Result, mean_result
 from superres.config import SRGANConfig
-from superres.ensemble import self_ensemble
+from superres.positions import self_ensemble
 from superres.resampling import UPSCALERS
 
 BATCH_SIZE = 50

@@ -26,6 +26,7 @@ from superres.config import SRGANConfig
 from superres.files import upscale_files
 from superres.losses import RECONSTRUCTIONS, difference
 from superres.networks import GENERATORS, Discriminator
+from superres.positions import InRandomPositions
 from superres.resampling import enlarge, shrink
 from superres.scores import restoration_scores
 from trainer import GANTrainer
@@ -63,6 +64,7 @@ class SRGAN(GANTrainer):
         super().__init__(config, device, G=G, D=D)
         self.play_features = in_training_form(self.D.features, config, device)
         self.reconstruction = RECONSTRUCTIONS[config.reconstruction]
+        self.in_positions = InRandomPositions(config.positions, config.seed)
         if not config.adversarial_weight:
             del self.networks["D"], self.optimizers["D"]
             self.bar_tags, self.line_form = ("reconstruction_loss",), ""
@@ -100,7 +102,8 @@ class SRGAN(GANTrainer):
         """--d_steps updates of D, then one of G on the images that D saw last."""
         self.set_learning_rates()
         scalars, d_steps = {}, self.config.d_steps
-        for k, x in enumerate(batch.x.chunk(d_steps)):
+        whole = self.in_positions(batch.x, self.step)
+        for k, x in enumerate(whole.chunk(d_steps)):
             low = self.shrunk(x)
             if self.config.adversarial_weight:
                 fake, scalars = self.update_discriminator(x, low, part=k)

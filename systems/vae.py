@@ -13,21 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
+from tqdm import tqdm
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
 from decay import set_rates
-from distributed import rank, shard, world
+from distributed import gather, on_main, rank, shard, world
 from from_noise import GeneratesFromNoise
 from layers import memory_format
 from modes import Average, in_training_form, sampling
-from runlog import RunLog
+from runlog import ENCODERS, RunLog, record_grid
 from seeding import generator, global_stream
 from sources.data_spec import NoTestSplit
 from sources.pictures import resize
 from trainer import Trainer
 from variational.bound import LIKELIHOODS, bernoulli_nats, kl_to_prior, reparametrised
 from variational.config import VAEConfig
-from variational.density import COMPONENTS, Density, fit_to_encoder, mixture_class
+from variational.density import COMPONENTS, Density, check_density, encoded, fit
 from variational.networks import ARCHITECTURES, SignedMeans
 from variational.pictures import manifold_points, paired_grids, square_grid
 from variational.pixels import statically_binarised
@@ -76,8 +77,6 @@ class VAE(GeneratesFromNoise, Trainer):
         self.optimizers = {"vae": Adam(weights, lr=config.learning_rate, betas=betas, fused=True)}
         self.nats = LIKELIHOODS[config.likelihood]
         self.fitted: tuple[int, Density] | None = None  # --latent_density's, and its step
-        if config.latent_density != "prior":
-            mixture_class()  # if it is missing, then before the first step
         self.averages: dict[str, Average] = {}  # of the weights over the steps
         if config.ema:
             self.averages = {name: Average(net, config.ema) for name, net in self.networks.items()}
@@ -89,6 +88,8 @@ class VAE(GeneratesFromNoise, Trainer):
         config = self.config
         data = self.load_data("train")
         _ = self.test_images  # if they are damaged, then before the first step
+        if config.latent_density != "prior":
+            check_density(config.latent_density, len(data), config.latent_dim)
         if config.pixels == "static":
             data = ImageData(statically_binarised(data.images, "train"), data.labels)
         return Batches(data, batch_size=config.batch_size, seed=config.seed)
@@ -181,9 +182,6 @@ class VAE(GeneratesFromNoise, Trainer):
         n, seed = self.config.latent_dim, self.config.seed
         z = torch.randn(SHOWN, n, generator=generator("cpu", "fixed noise", seed))
         grids = {"samples": square_grid(self.means_of(z))}
-        if self.config.latent_density != "prior":
-            z = self.density().draw(SHOWN, generator("cpu", "fixed noise", seed))
-            grids[f"samples_{self.config.latent_density}"] = square_grid(self.means_of(z))
         grids["reconstructions"] = paired_grids(*self.reconstructed())
         if n == 2:
             grids["manifold"] = square_grid(self.means_of(manifold_points()))
@@ -229,14 +227,20 @@ class VAE(GeneratesFromNoise, Trainer):
             yield density.draw(min(batch_size, n - start), stream)
 
     def density(self) -> Density:
-        """That of --latent_density, fitted to the encoder's z once a step."""
+        """That of --latent_density, fitted to the encoder's z once a step, on rank 0 for all."""
         if self.fitted is None or self.fitted[0] != self.step:
-            encoder, components = self.sampled("encoder"), COMPONENTS[self.config.latent_density]
-            where = {"seed": self.config.seed, "device": self.device}
-            with sampling(encoder):
-                density = fit_to_encoder(encoder, self.training_images(), components, **where)
-            self.fitted = self.step, density
+            self.fitted = self.step, gather(on_main(self.fitted_density))[0]
         return self.fitted[1]
+
+    def fitted_density(self) -> Density:
+        config, encoder = self.config, self.sampled("encoder")
+        images = self.training_images()
+        check_density(config.latent_density, len(images), config.latent_dim)
+        components = COMPONENTS[config.latent_density]
+        tqdm.write(f"fitting a {config.latent_density} to the encoder's z", file=sys.stderr)
+        with sampling(encoder):
+            z = encoded(encoder, images, config.seed, self.device)
+        return fit(z, components, config.seed)
 
     def resume(self) -> bool:
         self.fitted = None
@@ -268,6 +272,7 @@ class VAE(GeneratesFromNoise, Trainer):
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """The bound on all test images, and the log-likelihood of binarised ones. docs/vae.md."""
         images, config = self.test_images, self.config
+        self.show_generated()
         if images is None:
             print("no bound, no log-likelihood: there are no test images", file=sys.stderr)
         if images is None or rank():  # rank 0 speaks for all
@@ -278,7 +283,15 @@ class VAE(GeneratesFromNoise, Trainer):
         if config.likelihood == "bce" and config.importance_samples:
             bits = statically_binarised(images, "test") if kind == "grey" else images
             results += likelihood_results(self.log_weights_of(bits, encoder, decoder))
-        return results
+        return [result | {"latent_density": ENCODERS} for result in results]
+
+    def show_generated(self) -> None:
+        """36 images of z from --latent_density, where the samples of the training are not those."""
+        name, seed = self.config.latent_density, self.config.seed
+        if name == "prior" or rank():
+            return
+        z = self.density().draw(SHOWN, generator("cpu", "fixed noise", seed))
+        record_grid(self.config, f"samples_{name}", square_grid(self.means_of(z)), self.step)
 
     def log_weights_of(self, bits: Tensor, encoder: nn.Module, decoder: nn.Module) -> Tensor:
         """(N, importance_samples), of binarised images."""

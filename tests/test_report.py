@@ -15,7 +15,7 @@ from conftest import TINY, PixelMeans
 import runlog
 from errors import UserError
 from runlog import append_result
-from score import own_in_words
+from score import in_words, own_in_words
 from scripts import doctor, report
 from scripts.report_page import effects_section, evenly
 from scripts.report_plots import curve, smooth
@@ -194,6 +194,15 @@ def test_a_score_of_a_fitted_density_is_another_score_than_the_priors(trained):
     runs = read([other])
     note = fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
     assert "3,000 generated from z of a mixture fitted to the encoder's." in note
+    append_result(
+        other, {"metric": "elbo_loss", "value": 9.0, "step": 2, "latent_density": "encoder"}
+    )
+    append_result(other, {"metric": "accuracy", "value": 0.1, "step": 2, "latent_density": "prior"})
+    (run,) = read([other])
+    assert list(run.own) == ["elbo_loss"]
+    assert "generated from z of a mixture" in in_words(
+        result(30.0) | density | {"floor_of": "floor"}
+    )
     assert runlog.point_of(result(30.0) | density)[0] == "fid_z_mixture"
     assert runlog.point_of(result(30.0) | {"latent_density": "prior"})[0] == "fid"
 

@@ -25,10 +25,10 @@ from perceptual import LPIPS, VGGMaps, untrained_lpips
 from scripts import bench_srgan, evolution, tradeoff
 from scripts.interpolate import interpolate
 from superres.config import PRESETS, SRGANConfig
-from superres.ensemble import self_ensemble
 from superres.files import find_pictures, read_picture, upscale_picture
 from superres.losses import euclidean, squared
 from superres.networks import Discriminator, Residual, UNet
+from superres.positions import POSITIONS, InRandomPositions, brought_back, brought_to, self_ensemble
 from superres.resampling import UPSCALERS, enlarge, shrink
 from superres.scores import mse, psnr, restoration_scores, ssim
 from superres.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
@@ -355,6 +355,44 @@ def test_scores_are_over_all_test_images_beside_the_untrained(build, monkeypatch
     assert results["mse_bilinear"]["value"] == pytest.approx(values.mean().item(), rel=1e-5)
     error = values.std() / 140**0.5
     assert results["mse_bilinear"]["error"] == pytest.approx(error.item(), rel=1e-4)
+
+
+def test_the_squares_positions_are_eight_and_each_is_brought_back():
+    x = random_images(2, 3, 4, 4)
+    seen = [brought_to(x, k) for k in range(8)]
+    assert torch.equal(seen[0], x)
+    assert torch.equal(seen[4], x.flip(3))
+    assert torch.equal(seen[1][0, 0, 0], x[0, 0, :, -1])  # a quarter: the right edge comes up
+    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+    assert all(torch.equal(brought_back(a, k), x) for k, a in enumerate(seen))
+
+
+@pytest.mark.parametrize("positions", sorted(POSITIONS))
+def test_images_are_trained_on_in_positions_that_seed_and_step_alone_decide(positions):
+    x, place = random_images(400, 1, 4, 4), InRandomPositions(positions, 0)
+    made = place(x, 7)
+    assert torch.equal(made, place(x, 7))
+    found = [
+        [k for k in range(8) if torch.equal(brought_to(a, k), b)]
+        for a, b in zip(x, made, strict=True)
+    ]
+    counts = {k: sum(f == [k] for f in found) for k in range(8)}
+    assert {k for k, n in counts.items() if n} == set(POSITIONS[positions])
+    n = 400 / positions
+    assert all(abs(counts[k] - n) < 5 * n**0.5 for k in POSITIONS[positions])
+    if positions > 1:
+        assert not torch.equal(made, place(x, 8))
+        assert not torch.equal(made, InRandomPositions(positions, 1)(x, 7))
+
+
+def test_a_step_trains_on_the_images_in_their_positions(build):
+    trainer = build(positions=8, adversarial_weight=0.0)
+    x = trainer.batches()(0).x
+    seen = []
+    trainer.shrunk = lambda x: seen.append(x) or shrink(x, "bilinear")
+    trainer.train_step(trainer.batches()(0))
+    assert torch.equal(seen[0], InRandomPositions(8, trainer.config.seed)(x, 0))
+    assert not torch.equal(seen[0], x)
 
 
 def test_the_ensemble_is_the_mean_over_the_squares_eight_positions():

@@ -26,7 +26,7 @@ from runlog import append_result
 from scripts import sweep, sweep_cost, sweep_runs
 from scripts.sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
 from scripts.sweep_runs import Outcome, find_result, main_command, run_all
-from scripts.sweep_table import as_json, as_markdown, notes, summarize, table
+from scripts.sweep_table import as_json, as_markdown, notes, protocol_in_words, summarize, table
 from systems import SYSTEMS
 from systems.biggan import BigGANConfig
 from systems.dcgan import DCGANConfig
@@ -245,6 +245,7 @@ def test_a_score_of_a_fitted_density_is_another_score(tmp_path):
         for density in ("prior", "gaussian", "mixture")
     }
     assert found["gaussian"] is None
+    assert protocol_in_words(found["mixture"]).endswith(", fp32, z_mixture")
     assert (found["prior"]["value"], found["mixture"]["value"]) == (50.0, 30.0)
 
 

@@ -3,7 +3,7 @@
 Everything goes in batches that bound the memory. The noise is a function of (seed, batch).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,27 +40,6 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
-class Encoded(NamedTuple):
-    """A batch: x (B, C, S, S) in [0, 1], and mu, log sigma^2 and one z of q(z | x), (B, Z) each."""
-
-    x: Tensor
-    mean: Tensor
-    log_variance: Tensor
-    z: Tensor
-
-
-def encoded(
-    encoder: Network, images: Tensor, purpose: str, *, seed: int, device: torch.device
-) -> Iterator[Encoded]:
-    """images (N, C, S, S) uint8, batch by batch; the noise is a function of (purpose, seed)."""
-    for i, some in enumerate(images.split(BATCH_SIZE)):
-        x = to_unit(some.to(device))
-        mean, log_variance = encoder(x).chunk(2, 1)
-        stream = generator(device, purpose, seed, i)
-        noise = torch.randn(mean.shape, generator=stream, device=device)
-        yield Encoded(x, mean, log_variance, reparametrised(mean, log_variance, noise))
-
-
 @torch.no_grad()
 def test_terms(
     encoder: Network,
@@ -73,10 +52,13 @@ def test_terms(
 ) -> Terms:
     """images (N, C, S, S) uint8; one z an image, as in training."""
     parts = []
-    for x, mean, log_variance, z in encoded(
-        encoder, images, "test noise", seed=seed, device=device
-    ):
-        parts.append((nats(decoder(z), x), kl_to_prior(mean, log_variance), mean))
+    for i, some in enumerate(images.split(BATCH_SIZE)):
+        x = to_unit(some.to(device))
+        mean, log_variance = encoder(x).chunk(2, 1)
+        stream = generator(device, "test noise", seed, i)
+        noise = torch.randn(mean.shape, generator=stream, device=device)
+        logits = decoder(reparametrised(mean, log_variance, noise))
+        parts.append((nats(logits, x), kl_to_prior(mean, log_variance), mean))
     return Terms(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
 
 
