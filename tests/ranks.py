@@ -28,6 +28,7 @@ from config import Config
 from moments import features_to_groups
 from systems.biggan import BigGAN
 from systems.dcgan import DCGAN
+from systems.vae import VAE
 
 TESTS = Path(__file__).parent
 
@@ -72,7 +73,7 @@ class Watched(DCGAN):
 def run_main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     score.load_inception = lambda *_: PixelMeans()
-    main.SYSTEMS = {"dcgan": Watched}
+    main.SYSTEMS = {"dcgan": Watched, "vae": VAE}
     return main.main(argv)
 
 

@@ -250,3 +250,21 @@ def test_two_ranks_score_fid_and_kid_as_one_does(data_dir, tmp_path):
         assert (a["n_real"], a["n_fake"], b["n_real"], b["n_fake"]) == (150,) * 4
         for key in ("value", "error", "floor"):
             assert b[key] == pytest.approx(a[key], rel=1e-6)
+
+
+def test_two_ranks_draw_z_from_one_density(data_dir, tmp_path):
+    pytest.importorskip("sklearn", reason="scikit-learn is optional")
+    tiny = {"dataset": "fashion", "latent_dim": 5, "hidden_dim": 8, "importance_samples": 0}
+    tiny |= {"run": "fresh", "fid_protocol": "smoke", "data_dir": data_dir}
+    found = []
+    for number in (1, 2):
+        argv = flags(**tiny, runs_dir=tmp_path / f"of{number}", latent_density="gaussian")
+        ended = run_ranks(number, run_main, ["--model", "vae", *argv], folder=tmp_path)
+        assert [one.status for one in ended] == [0] * number, ended
+        assert [one.stderr.count("fitting a gaussian") for one in ended] == [1, 0][:number]
+        found.append(results(tmp_path / f"of{number}" / "fresh"))
+    one, two = ({line["metric"]: line for line in lines} for lines in found)
+    assert two["fid"]["latent_density"] == "gaussian"
+    assert two["elbo_loss"]["latent_density"] == "encoder"
+    for metric in ("fid", "elbo_loss"):
+        assert two[metric]["value"] == pytest.approx(one[metric]["value"], rel=1e-6)

@@ -102,7 +102,7 @@ class VAEConfig(DataConfig):
     latent_density: str = setting(
         "prior",
         "what z is drawn from when images are generated to be scored: N(0, I), or one Gaussian or a"
-        " mixture of ten fitted to the encoder's z of the training images",
+        " mixture of ten fitted to the encoder's z of the training images (by scikit-learn)",
         group="scoring",
         role="free",
         choices=tuple(COMPONENTS),
