@@ -1,7 +1,7 @@
 """The square's eight positions: trained on at random, and an upscaler's mean over all of them.
 
 Turned by quarters, and mirrored and turned. Training on them: Timofte et al. 2016, "Seven ways to
-improve example-based single image super resolution", and EDSR, Lim et al. 2017, sec. 4.1. The mean,
+improve example-based single image super resolution", and EDSR, Lim et al. 2017, sec. 4.2. The mean,
 geometric self-ensemble: the same, and EDSR+ of sec. 4.3.
 """
 
