@@ -8,6 +8,7 @@ group in --help, bounds, and its role:
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -228,7 +229,10 @@ def check(field: dataclasses.Field, value: Any) -> None:
 
 
 def name_of(config: Config) -> str:
-    """dcgan-mnist-32px-z16-g16-d16-b64-s42, then each untagged setting that is not the default."""
+    """dcgan-mnist-32px-z16-g16-d16-b64-s42, then each untagged setting that is not the default.
+
+    A name too long for a folder ends in a digest of the whole instead.
+    """
     fields = [f for f in dataclasses.fields(config) if f.metadata["role"] == "defines"]
     tagged = sorted(
         (f for f in fields if f.metadata["tag"]), key=lambda f: LAST_TAGS.get(f.name, 0)
@@ -238,7 +242,11 @@ def name_of(config: Config) -> str:
         value = getattr(config, field.name)
         if not field.metadata["tag"] and value != field.default:
             parts.append(f"{field.name}={in_a_name(value)}")
-    return "-".join(parts)
+    name = "-".join(parts).encode()
+    if len(name) > LONGEST_NAME:
+        digest = hashlib.blake2b(name, digest_size=4).hexdigest().encode()
+        name = name[: LONGEST_NAME - len(digest) - 1] + b"-" + digest
+    return name.decode(errors="ignore")
 
 
 def in_a_name(value: Any) -> str:
@@ -248,6 +256,7 @@ def in_a_name(value: Any) -> str:
     return re.sub(r"[^\w.,+-]", "_", Path(value).resolve().name if "/" in value else value)
 
 
+LONGEST_NAME = 240  # bytes; file systems take 255
 LAST_TAGS = {"batch_size": 1, "seed": 2}  # a name reads from the system to the seed
 
 

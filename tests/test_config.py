@@ -10,6 +10,8 @@ from config import differences, load_saved, name_of, save_config
 from errors import UserError
 from fid import PROTOCOLS
 from flags import make_parser, parse
+from superres.config import PRESETS as SRGAN_PRESETS
+from superres.config import SRGANConfig
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 
@@ -65,6 +67,16 @@ def test_the_name_says_what_defines_the_run_and_nothing_else():
     assert name_of(DCGANConfig(num_training_steps=9, logging_steps=3)) == name_of(DCGANConfig())
     assert name_of(DCGANConfig(beta1=0.9)).endswith("-s42-beta1=0.9")
     assert name_of(DCGANConfig(seed=1)) != name_of(DCGANConfig())
+
+
+def test_a_name_too_long_for_a_folder_ends_in_a_digest_of_the_whole(tmp_path):
+    changes = SRGAN_PRESETS["best"] | {"dataset": "folder", "folder": "ü" * 60}
+    a, again, other = (SRGANConfig(**changes, beta2=beta2) for beta2 in (0.9, 0.9, 0.99))
+    assert name_of(a).startswith("srgan-folder-64px-g64-d32-b16-s42-folder=")
+    assert 230 < len(name_of(a).encode()) <= 240
+    assert name_of(a) == name_of(again) != name_of(other)
+    (tmp_path / name_of(a)).mkdir()
+    assert name_of(SRGANConfig(dataset="folder", folder="x")).endswith("-folder=x")
 
 
 def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
