@@ -2,5 +2,5 @@
 
 config, networks (two generators and the discriminator), resampling (what an image loses, and the
 upscalers that learn nothing), positions (the square's eight: trained on, and the mean over them),
-scores, tiles (pictures of any size), files (a user's own).
+beginning (with the G of another run), scores, tiles (pictures of any size), files (a user's own).
 """

@@ -99,6 +99,12 @@ class SRGANConfig(GANConfig, DataConfig):
         role="free",
         at_least=1,
     )
+    start_from: str = setting(
+        "",
+        "name of a trained run in --runs_dir whose G (its average, where it has one) this"
+        " run begins with, as Ledig et al. begin the game with the G of the lowest MSE",
+        group="training",
+    )
     arch: str = setting(
         "unet",
         "G: the course's encoder-decoder with skips, or residual blocks on the small image",

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from modes import Forward, frozen, in_training_form, mixes_samples, sampling
 from perceptual import load_vgg_maps
 from seeding import global_stream, key_seed
 from sources.data_spec import NoTestSplit
+from superres.beginning import begin_with
 from superres.config import SRGANConfig
 from superres.files import upscale_files
 from superres.losses import RECONSTRUCTIONS, difference
@@ -87,6 +89,14 @@ class SRGAN(GANTrainer):
             return self.load_data("test"), "test"
         except NoTestSplit:
             return self.load_data("train"), "training"
+
+    def resume(self) -> bool:
+        """Where there is nothing to resume, --start_from's G is the one to begin with."""
+        if super().resume():
+            return True
+        if other := self.config.start_from:
+            begin_with(self.G, Path(self.config.runs_dir) / other)
+        return False
 
     def batches(self) -> Batches:
         self.held_out()  # if the test images are damaged, then before the first step

@@ -395,6 +395,48 @@ def test_a_step_trains_on_the_images_in_their_positions(build):
     assert not torch.equal(seen[0], x)
 
 
+RESIDUAL = {"arch": "residual", "residual_blocks": 1, "adversarial_weight": 0.0}
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("settings", [RESIDUAL | {"ema": 0.9}, RESIDUAL, {"ema": 0.9}])
+def test_a_run_begins_with_the_g_that_another_run_samples(settings, build):
+    first = build(run="first", num_training_steps=2, **settings)
+    first.train()
+    wanted = first.G if first.average is None or "arch" not in settings else first.average.module
+    settings = settings | {"run": "second", "start_from": "first", "ema": 0.5}
+    second = build(num_training_steps=2, **settings)
+    assert not torch.equal(weights(second.G), weights(wanted))
+    assert not second.resume()  # there is nothing
+    assert torch.equal(weights(second.G), weights(wanted))
+    low = random_images(2, 1, 8, 8)
+    second.G.eval(), wanted.eval()
+    assert torch.equal(second.G(low), wanted(low))  # BatchNorm's statistics too
+    second.train()
+    average = weights(second.average.module)
+    (first.config.run_dir / "checkpoints").rename(first.config.run_dir / "gone")
+    again = build(num_training_steps=4, **settings)
+    assert again.resume()  # by itself
+    assert torch.equal(weights(again.average.module), average)
+
+
+def test_what_no_run_can_begin_with_is_refused_in_a_sentence(build):
+    build(run="first", num_training_steps=1, **RESIDUAL).train()
+    for settings, words in (
+        ({"start_from": "nothing"}, "--start_from nothing: .* holds no checkpoint"),
+        ({"start_from": "first", "residual_blocks": 2}, "its G is another network"),
+        ({"start_from": "first", "arch": "unet", "residual_blocks": 8}, "its G is another network"),
+    ):
+        trainer = build(run="second", **RESIDUAL | settings)
+        with pytest.raises(UserError, match=words) as error:
+            trainer.train()
+        assert "\n" not in str(error.value)
+        assert not trainer.checkpoint_dir.exists()
+
+
 def test_the_ensemble_is_the_mean_over_the_squares_eight_positions():
     """A ramp to the right is added to each image; the positions of the ramp cancel all but its
     mean, and what the images are comes back to where it was."""
