@@ -256,7 +256,7 @@ def in_a_name(value: Any) -> str:
     return re.sub(r"[^\w.,+-]", "_", Path(value).resolve().name if "/" in value else value)
 
 
-LONGEST_NAME = 240  # bytes; file systems take 255
+LONGEST_NAME = 255  # bytes, as file systems have it
 LAST_TAGS = {"batch_size": 1, "seed": 2}  # a name reads from the system to the seed
 
 
