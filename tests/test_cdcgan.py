@@ -348,8 +348,8 @@ def test_an_evaluator_trained_on_renders_knows_others_and_a_deaf_generator_score
     monkeypatch.setattr(script, "augment", lambda x, stream: script.shift(x, stream, up_to=1))
     monkeypatch.setattr("clevr.evaluator.SIZE", 32)
     fresh = renders(100, "fresh")
-    judge = script.train(renders(120, "train"), seed=0, steps=90)
-    assert accuracy(predict(judge, fresh.images), fresh.labels) >= 0.9  # 0.97 to 1; 0.25 is chance
+    judge = script.train(renders(120, "train"), seed=0, steps=130)
+    assert accuracy(predict(judge, fresh.images), fresh.labels) >= 0.98
     trainer, y = build(), torch.eye(len(LABELS))
     trainer.evaluator = judge
     mean, sd = report(trainer.label_scores(Gallery(fresh.images), y, "test", 60), y).value
