@@ -41,8 +41,14 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
-    """FashionMNIST's four files with 150 / 140 made-up images: bright squares on noise; emoji."""
-    folder = tmp_path_factory.mktemp("data")
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+def make_data(folder: Path) -> Path:
+    """Write FashionMNIST's four files with 150 / 140 made-up images, emoji and i-CLEVR.
+
+    tests/golden has runs that were trained on them: they may not change.
+    """
     rng = np.random.default_rng(0)
     for prefix, n in (("train", 150), ("t10k", 140)):
         images = rng.integers(0, 60, (n, 28, 28))
