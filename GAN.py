@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from layers import DoublingConvTranspose2d, HalvingConv2d
+from training.layers import DoublingConvTranspose2d, HalvingConv2d
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 

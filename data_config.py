@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from config import Config, setting
 from dataset import DATASETS
-from errors import UserError
-from sources.data_spec import EMOJI_STYLES, SMALL_IMAGES
+from lib.config import Config, setting
+from lib.errors import UserError
+from sources.spec import EMOJI_STYLES, SMALL_IMAGES
 
 BELONGS_TO = {"folder": "folder", "small_images": "folder", "emoji_style": "emoji"}  # -> dataset
 

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import Config
-from distributed import shard
-from seeding import generator
-from sources import cifar10, emoji_data, folder_data, iclevr, mnist, stl10
-from sources.data_spec import DataSpec
+from lib.config import Config
+from lib.distributed import shard
+from lib.seeding import generator
+from sources import cifar10, iclevr, mnist, stl10
+from sources import emoji as emoji_data
+from sources import folder as folder_data
 from sources.pictures import resize
+from sources.spec import DataSpec
 
 
 class Batch(NamedTuple):

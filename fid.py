@@ -25,10 +25,10 @@ import torch
 from scipy.linalg.lapack import dpstrf, dsygst
 from torch import Tensor
 
-from errors import UserError
-from kid import MOST, Keeping, kid_with_error
-from moments import Moments, as_float64, features_to_groups
-from seeding import generator
+from inception.moments import Moments, as_float64, features_to_groups
+from lib.errors import UserError
+from lib.seeding import generator
+from metrics.kid import MOST, Keeping, kid_with_error
 from sources.image_folder import image_batches, image_paths
 
 GROUPS = 10  # of the jackknife

@@ -9,10 +9,10 @@ from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 
 import dataset
-from distributed import shard, world
-from gan_config import GANConfig
-from modes import Average, sampling
-from seeding import generator
+from lib.distributed import shard, world
+from lib.seeding import generator
+from training.config import GANConfig
+from training.modes import Average, sampling
 
 
 class GeneratesFromNoise:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from config import Config
 from dataset import Batch
-from distributed import world
-from errors import UserError
+from lib.config import Config
+from lib.distributed import world
+from lib.errors import UserError
 
 Scalars = dict[str, Tensor]
 Make = Callable[[], Any]  # of a Tensor, or of a tuple of Tensors

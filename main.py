@@ -16,12 +16,12 @@ import warnings
 
 import torch
 
-import distributed
-from config import Config, describe
-from errors import UserError, is_out_of_memory
-from flags import parse, print_error
 from GAN import count_parameters
-from score import Scorer, refuse_early, score
+from lib import distributed
+from lib.config import Config, describe
+from lib.errors import UserError, is_out_of_memory
+from lib.flags import parse, print_error
+from metrics.score import Scorer, refuse_early, score
 from systems import SYSTEMS
 from trainer import Trainer
 

@@ -17,27 +17,26 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from tqdm import tqdm
 
-import checkpoint
 import dataset
-import distributed
 import graphs
-from augment import Augment, diffaug
-from config import Config, differences
 from dataset import Batch, Batches, ImageData
-from decay import set_rates
-from distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
-from doctor import Watcher
-from errors import UserError
 from from_noise import FromNoise
-from gan_config import GANConfig
-from layers import memory_format
-from log_lines import GAN_VALUES, write_line
-from loop import alone, progress_bar, refuse_broken_weights, refuse_nan, stop_signals
-from losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
-from modes import Average, frozen, in_training_form, is_bounded, mixes_samples
-from runlog import RunLog, open_log
-from seeding import generator
-from sources.data_spec import DataSpec
+from lib import checkpoint, distributed
+from lib.config import Config, differences
+from lib.distributed import agreed_signal, in_turn, mean_scalars, on_main, shard, together, world
+from lib.errors import UserError
+from lib.guards import alone, progress_bar, refuse_broken_weights, refuse_nan, stop_signals
+from lib.log_lines import GAN_VALUES, write_line
+from lib.runlog import RunLog, open_log
+from lib.seeding import generator
+from metrics.curves import Watcher
+from sources.spec import DataSpec
+from training.augment import Augment, diffaug
+from training.config import GANConfig
+from training.decay import set_rates
+from training.layers import memory_format
+from training.losses import LOSSES, PENALTIES, AdversarialLoss, Penalty, mean_probability
+from training.modes import Average, frozen, in_training_form, is_bounded, mixes_samples
 
 # score(log, stopping): a FID during training, given up as soon as stopping() is true
 Score = Callable[[RunLog, Callable[[], bool]], None]

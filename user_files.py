@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dataset import to_bytes
-from errors import UserError
+from lib.errors import UserError
 
 NAMED = 5  # unreadable files named; the rest is counted
 

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from download import npm_pack
-from errors import UserError
-from flags import print_error
-from sources.emoji_data import check_end
+from lib.download import npm_pack
+from lib.errors import UserError
+from lib.flags import print_error
+from sources.emoji import check_end
 from sources.pictures import decode
 
 SIZE = 32

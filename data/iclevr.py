@@ -5,7 +5,7 @@
     python data/iclevr.py render --n 300 --out /tmp/few/iclevr
 
 Cubes, spheres and cylinders in CLEVR's eight colours on a grey ground, as in Johnson et al. 2017,
-but drawn by rays in PyTorch instead of Blender (clevr/). It goes on where it was stopped.
+but drawn by rays in PyTorch instead of Blender (sources/clevr/). It goes on where it was stopped.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from clevr.folder import (
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from sources.clevr.folder import (
     Settings,
     check_labels,
     claim,
@@ -26,8 +28,6 @@ from clevr.folder import (
     render_missing,
     write_json,
 )
-from errors import UserError
-from flags import Parser, print_error
 from sources.iclevr import LABELS
 
 N = 18_009  # pictures in the course's train.json

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from download import check_digest, fetch, first_that_answers, pip_download
-from errors import UserError
 from inception.network import trained_shapes
+from lib.download import check_digest, fetch, first_that_answers, pip_download
+from lib.errors import UserError
 
 FOLDER = Path(__file__).parent
 CONVERTED = "inception-v3-2015.pth"

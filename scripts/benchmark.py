@@ -28,15 +28,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from errors import UserError
 from fid import frechet_distance
-from flags import print_error
 from GAN import IMAGE_SIZES
 from inception import load_inception
-from scripts import bench_timing as timing
-from scripts.bench_cyclegan import bench_cyclegan
-from scripts.bench_end2end import bench_end2end
-from scripts.bench_limits import (
+from lib.errors import UserError
+from lib.flags import print_error
+from scripts._benchmark import timing
+from scripts._benchmark.cyclegan import bench_cyclegan
+from scripts._benchmark.end2end import bench_end2end
+from scripts._benchmark.limits import (
     EMULATED,
     bf16_is_native,
     finisher,
@@ -47,7 +47,7 @@ from scripts.bench_limits import (
     peak_name,
     timed_limits,
 )
-from scripts.bench_peers import (
+from scripts._benchmark.peers import (
     CENTRED_AT_128,
     NOT_INSTALLED,
     Features,
@@ -55,10 +55,10 @@ from scripts.bench_peers import (
     torchmetrics_distance,
     write_weights,
 )
-from scripts.bench_ranks import bench_ranks
-from scripts.bench_srgan import bench_srgan
-from scripts.bench_timing import Contest, Rival
-from scripts.bench_training import bench_scaling, bench_train
+from scripts._benchmark.ranks import bench_ranks
+from scripts._benchmark.srgan import bench_srgan
+from scripts._benchmark.timing import Contest, Rival
+from scripts._benchmark.training import bench_scaling, bench_train
 from scripts.compare_inception import image_sets
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder and its collapse.py
 
 import dataset
-from collapse import (
+from dataset import ImageData
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from metrics.collapse import (
     diversity_statistics,
     judge,
     label_statistics,
@@ -27,13 +30,10 @@ from collapse import (
     nearest,
     p_in_words,
 )
-from dataset import ImageData
-from digits import SIZE, as_input, load_digits, predict
-from digits.figures import counts_figure, neighbours_figure, save
-from errors import UserError
-from flags import Parser, print_error
-from score import circumstances
-from scripts.saved_run import open_run
+from metrics.digits import SIZE, as_input, load_digits, predict
+from metrics.digits.figures import counts_figure, neighbours_figure, save
+from metrics.score import circumstances
+from scripts._saved_run import open_run
 from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from errors import UserError
 from inception import WEIGHTS_DIGEST, InceptionV3, load_inception
 from inception.weights import State, find_weights
+from lib.errors import UserError
 
 LIMIT = 1e-4
 

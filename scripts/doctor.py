@@ -7,12 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import load_saved
-from doctor import WINDOW, Diagnosis, diagnose
-from errors import UserError
-from flags import Parser, print_error
-from runlog import read_scalars
-from scripts.saved_run import named_runs
+from lib.config import load_saved
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from lib.runlog import read_scalars
+from metrics.curves import WINDOW, Diagnosis, diagnose
+from scripts._saved_run import named_runs
 
 
 def show(run_dir: Path, diagnosis: Diagnosis) -> None:

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from checkpoint import write_beside_and_rename
 from dataset import order
-from errors import UserError
-from flags import Parser, print_error
 from inception import load_inception
-from prdc import MOST, K, features, real_features
-from scripts.embedding_paths import (
+from lib.checkpoint import write_beside_and_rename
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from metrics.prdc import MOST, K, features, real_features
+from scripts._embeddings.paths import (
     ClassModel,
     between_classes,
     blends,
@@ -41,7 +41,8 @@ from scripts.embedding_paths import (
     suggested_pairs,
     within_class,
 )
-from scripts.embedding_space import (
+from scripts._embeddings.public_biggan import load_public, share
+from scripts._embeddings.space import (
     MANY,
     extremes_table,
     neighbours_table,
@@ -52,10 +53,9 @@ from scripts.embedding_space import (
     space_figure,
     tsne,
 )
+from scripts._embeddings.truncation import parse_truncations, sweep, sweep_figure, sweep_table
+from scripts._saved_run import open_run
 from scripts.interpolate import PATHS, grid_figure, pixel_change
-from scripts.public_biggan import load_public, share
-from scripts.saved_run import open_run
-from scripts.truncation import parse_truncations, sweep, sweep_figure, sweep_table
 from sources.image_folder import image_batches, image_paths
 from user_files import check_out
 

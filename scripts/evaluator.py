@@ -23,14 +23,21 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
-from clevr.accuracy import (
+from dataset import Batches, ImageData, to_signed
+from lib.config import Config
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from lib.seeding import generator
+from main import pick_device
+from sources.spec import NoTestSplit
+from systems.cdcgan.accuracy import (
     accuracy,
     by_part,
     calibration_error,
     confusion,
     worst,
 )
-from clevr.evaluator import (
+from systems.cdcgan.evaluator import (
     SIZE,
     Evaluator,
     load_evaluator,
@@ -39,13 +46,6 @@ from clevr.evaluator import (
     save_evaluator,
     weights_path,
 )
-from config import Config
-from dataset import Batches, ImageData, to_signed
-from errors import UserError
-from flags import Parser, print_error
-from main import pick_device
-from seeding import generator
-from sources.data_spec import NoTestSplit
 
 BATCH_SIZE = 64
 STEPS = 2600

@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from errors import UserError
-from flags import Parser, print_error
-from scripts.saved_run import contents
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from scripts._saved_run import contents
 
 FPS = 4.0
 LAST = 2.0  # seconds that the last frame stays, at least

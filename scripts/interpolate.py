@@ -23,16 +23,16 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from class_conditional.trainer import ClassConditionalTrainer
-from conditional.trainer import ConditionalGANTrainer
 from dataset import to_bytes
-from errors import UserError
-from flags import Parser, print_error
 from inception import load_inception
-from modes import sampling
-from scripts.saved_run import open_run
-from seeding import generator
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from lib.seeding import generator
+from scripts._saved_run import open_run
+from systems.biggan.trainer import ClassConditionalTrainer
+from systems.cdcgan.trainer import ConditionalGANTrainer
 from trainer import Trainer
+from training.modes import sampling
 
 
 def linear(z1: Tensor, z2: Tensor, t: float) -> Tensor:

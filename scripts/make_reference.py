@@ -14,11 +14,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from errors import UserError
 from fid import frechet_distance
-from flags import parse, print_error
 from inception import load_inception
-from reference import SHIPPED, compute_reference, file_name, load_reference, save_reference
+from lib.errors import UserError
+from lib.flags import parse, print_error
+from metrics.reference import SHIPPED, compute_reference, file_name, load_reference, save_reference
 from systems.dcgan import DCGAN, DCGANConfig
 
 TOLERANCE = 1e-3  # FID between the remade moments and the shipped ones, which are float32

@@ -21,17 +21,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from checkpoint import write_beside_and_rename
-from errors import UserError
-from flags import Parser, print_error
 from inception import load_inception
+from lib.checkpoint import write_beside_and_rename
+from lib.errors import UserError
+from lib.flags import Parser, print_error
 from scripts import collapse, interpolate, sweep
-from scripts.report_page import content
-from scripts.report_plots import Picture
-from scripts.report_runs import Run, best_run, choose_protocol, read_run, score_runs
-from scripts.saved_run import named_runs
+from scripts._report.page import content
+from scripts._report.plots import Picture
+from scripts._report.runs import Run, best_run, choose_protocol, read_run, score_runs
+from scripts._saved_run import named_runs
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "_report" / "templates"
 
 # flags of the sweep: the four runs of the homework, and the MLP at their smallest
 GRID = ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]

@@ -18,13 +18,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from config import Config
-from errors import UserError
-from flags import Parser, make_parser, parse, print_error
+from lib.config import Config
+from lib.errors import UserError
+from lib.flags import Parser, make_parser, parse, print_error
 from main import pick_device
-from scripts.sweep_cost import Cost, in_words, measure
-from scripts.sweep_grid import fields_of, parse_grid, parse_seeds, plan_runs
-from scripts.sweep_runs import (
+from scripts._sweep.cost import Cost, in_words, measure
+from scripts._sweep.grid import fields_of, parse_grid, parse_seeds, plan_runs
+from scripts._sweep.runs import (
     Outcome,
     find_result,
     main_command,
@@ -32,7 +32,7 @@ from scripts.sweep_runs import (
     step_reached,
     steps_to_do,
 )
-from scripts.sweep_table import notes, problems, table, write
+from scripts._sweep.table import notes, problems, table, write
 from systems import SYSTEMS
 
 __all__ = ["Outcome", "find_result", "main", "plan_runs", "run_all", "table"]

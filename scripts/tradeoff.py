@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from errors import UserError
-from flags import Parser, print_error
-from runlog import read_results
-from scripts.saved_run import named_runs, saved_settings
-from superres.resampling import UPSCALERS
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from lib.runlog import read_results
+from scripts._saved_run import named_runs, saved_settings
+from systems.srgan.resampling import UPSCALERS
 
 METRICS = ("mse", "psnr", "ssim", "lpips")
 TASK = ("dataset", "image_size", "downsample")  # in which runs that compare agree

@@ -1,6 +1,6 @@
 """Train the MNIST classifier that scripts/collapse.py labels digits with, and measure it.
 
-    python scripts/train_digits.py             digits/digits.pt anew
+    python scripts/train_digits.py             metrics/digits/digits.pt anew
     python scripts/train_digits.py --check     measure the shipped file, write nothing
 
 The test split is looked at once, after the last step: it chooses nothing.
@@ -23,12 +23,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
-from collapse import SURE, nearest
 from dataset import Batches, ImageData
-from digits import SIZE, WEIGHTS, DigitClassifier, load_digits, predict, save_digits
-from errors import UserError
-from flags import Parser, print_error
-from seeding import generator, global_stream
+from lib.errors import UserError
+from lib.flags import Parser, print_error
+from lib.seeding import generator, global_stream
+from metrics.collapse import SURE, nearest
+from metrics.digits import SIZE, WEIGHTS, DigitClassifier, load_digits, predict, save_digits
 
 BATCH_SIZE = 128
 LEARNING_RATE = 0.1  # the peak of the cycle

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from download import check_digest, fetch, first_that_answers
-from errors import UserError
+from lib.download import check_digest, fetch, first_that_answers
+from lib.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 
 from sources import archive
-from sources.data_spec import DataSpec
+from sources.spec import DataSpec
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FILES = {"train": CIFAR10.train_list, "test": CIFAR10.test_list}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from errors import UserError
+from lib.errors import UserError
 from sources import image_cache
 from sources.image_files import Files
 from sources.image_folder import EXTENSIONS

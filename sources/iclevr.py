@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import UserError
+from lib.errors import UserError
 from sources import image_cache
-from sources.data_spec import DataSpec, NoTestSplit
 from sources.decoding import Decoding
 from sources.image_files import FolderFiles, digest
+from sources.spec import DataSpec, NoTestSplit
 
 COLOURS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
 SHAPES = ("cube", "sphere", "cylinder")

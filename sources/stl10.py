@@ -13,11 +13,11 @@ import torch
 from torchvision.datasets import STL10
 from tqdm import tqdm
 
-from errors import UserError
+from lib.errors import UserError
 from sources import archive, image_cache
-from sources.data_spec import DataSpec
 from sources.image_files import digest
 from sources.pictures import resize
+from sources.spec import DataSpec
 
 SHAPE = (3, 96, 96)
 IMAGE = 3 * 96 * 96  # bytes

@@ -1,11 +1,11 @@
 """The systems by the name that --model takes; one file each."""
 
-from systems.biggan import BigGAN
-from systems.cdcgan import CDCGAN
-from systems.cyclegan import CycleGAN
+from systems.biggan.config import BigGAN
+from systems.cdcgan.system import CDCGAN
+from systems.cyclegan.trainer import CycleGAN
 from systems.dcgan import DCGAN
-from systems.srgan import SRGAN
-from systems.vae import VAE
+from systems.srgan.trainer import SRGAN
+from systems.vae.trainer import VAE
 from trainer import Trainer
 
 SYSTEMS: dict[str, type[Trainer]] = {

@@ -8,11 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from config import setting
 from data_config import DataConfig
 from dataset import num_channels
-from digits import load_digits
-from errors import UserError
 from GAN import (
     ARCHITECTURES,
     IMAGE_SIZES,
@@ -22,10 +19,13 @@ from GAN import (
     get_discriminator,
     get_generator,
 )
-from gan_config import GANConfig
-from runlog import RunLog
-from seeding import global_stream
+from lib.config import setting
+from lib.errors import UserError
+from lib.runlog import RunLog
+from lib.seeding import global_stream
+from metrics.digits import load_digits
 from trainer import GANTrainer
+from training.config import GANConfig
 
 WATCHED = 500  # images a look of --collapse_every: a share of 10 % is known to within 3 %
 
@@ -195,7 +195,7 @@ class DCGAN(GANTrainer):
         super().watch(log, scalars)
         every = self.config.collapse_every
         if every and self.step % every == 0:
-            from digits.watch import digit_panel  # here: matplotlib would slow every start
+            from metrics.digits.panel import digit_panel  # here: matplotlib would slow every start
 
             images = torch.cat(list(self.generate(WATCHED, self.config.seed)))
             values, panel = digit_panel(images, self.classifier, f"step {self.step:,}")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from config import Config
+from lib.config import Config
 from sources.iclevr import LABELS
 from systems import SYSTEMS
 
@@ -118,5 +118,5 @@ class PixelMeans(nn.Module):
 def pixel_means(monkeypatch) -> PixelMeans:
     """Scoring with PixelMeans in place of Inception."""
     extractor = PixelMeans()
-    monkeypatch.setattr("score.load_inception", lambda *_: extractor)
+    monkeypatch.setattr("metrics.score.load_inception", lambda *_: extractor)
     return extractor

@@ -21,14 +21,14 @@ import torch
 from conftest import PixelMeans
 from torch import nn
 
-import distributed
 import main
-import score
-from config import Config
-from moments import features_to_groups
-from systems.biggan import BigGAN
+from inception.moments import features_to_groups
+from lib import distributed
+from lib.config import Config
+from metrics import score
+from systems.biggan.config import BigGAN
 from systems.dcgan import DCGAN
-from systems.vae import VAE
+from systems.vae.trainer import VAE
 
 TESTS = Path(__file__).parent
 

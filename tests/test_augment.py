@@ -3,10 +3,20 @@
 import pytest
 import torch
 
-import augment
-from augment import Augment, Draws, brighten, cut_out, diffaug, draw, saturate, stretch, translate
-from seeding import generator
+from lib.seeding import generator
 from systems.dcgan import DCGAN
+from training import augment
+from training.augment import (
+    Augment,
+    Draws,
+    brighten,
+    cut_out,
+    diffaug,
+    draw,
+    saturate,
+    stretch,
+    translate,
+)
 
 
 def images(n=5, channels=3, size=8):
@@ -114,9 +124,9 @@ def test_the_same_key_gives_the_same_images_and_another_others():
 def test_two_ranks_draw_together_what_one_draws_alone(monkeypatch):
     x = images(6, size=16)
     alone = Augment("diffaug", 42)(x, "real", 3)
-    monkeypatch.setattr("augment.world", lambda: 2)
+    monkeypatch.setattr("training.augment.world", lambda: 2)
     for rank in range(2):
-        monkeypatch.setattr("augment.shard", lambda rows, rank=rank: rows[rank::2])
+        monkeypatch.setattr("training.augment.shard", lambda rows, rank=rank: rows[rank::2])
         assert torch.equal(Augment("diffaug", 42)(x[rank::2], "real", 3), alone[rank::2])
 
 

@@ -13,24 +13,22 @@ from conftest import PixelMeans
 from test_cli import ROOT, random_weights  # noqa: F401
 
 import fid
-import layers
 from dataset import Batch
-from errors import UserError
-from flags import parse
 from GAN import count_parameters
 from inception import load_inception
 from inception.network import trained_shapes
-from scripts import (
-    bench_conditional,
-    bench_end2end,
-    bench_limits,
-    bench_peers,
-    bench_timing,
-    benchmark,
-)
-from scripts.bench_timing import Contest, Rival
-from systems.cdcgan import CDCGAN, CDCGANConfig
+from lib.errors import UserError
+from lib.flags import parse
+from scripts import benchmark
+from scripts._benchmark import conditional as bench_conditional
+from scripts._benchmark import end2end as bench_end2end
+from scripts._benchmark import limits as bench_limits
+from scripts._benchmark import peers as bench_peers
+from scripts._benchmark import timing as bench_timing
+from scripts._benchmark.timing import Contest, Rival
+from systems.cdcgan.system import CDCGAN, CDCGANConfig
 from systems.dcgan import DCGAN, DCGANConfig
+from training import layers
 
 CPU = torch.device("cpu")
 PIXELS = {  # of the output maps of Inception's convolutions, by the start of their names

@@ -12,23 +12,23 @@ from PIL import Image
 from ranks import print_weights, run_ranks, without_batchnorm
 from torch import nn
 
-from class_conditional.blocks import (
+from GAN import count_parameters
+from lib.errors import UserError
+from lib.flags import parse
+from lib.seeding import generator
+from systems.biggan.blocks import (
     ConditionalBatchNorm2d,
     DiscriminatorBlock,
     GeneratorBlock,
     PooledConv2d,
     SelfAttention,
 )
-from class_conditional.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
-from class_conditional.sampling import balanced, draw
-from class_conditional.scores import class_fids, inception_scores
-from class_conditional.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
-from errors import UserError
-from flags import parse
-from GAN import count_parameters
-from modes import sampling
-from seeding import generator
-from systems.biggan import BigGAN, BigGANConfig
+from systems.biggan.config import BigGAN, BigGANConfig
+from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
+from systems.biggan.sampling import balanced, draw
+from systems.biggan.scores import class_fids, inception_scores
+from systems.biggan.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
+from training.modes import sampling
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def pair(size: int, *, width: int, classes: int, channels: int, latent: int, **m
 @pytest.fixture
 def meta(monkeypatch):
     """Networks of shapes alone; what would fill their weights is left out."""
-    monkeypatch.setattr("class_conditional.networks.init_orthogonal", lambda module: None)
+    monkeypatch.setattr("systems.biggan.config.networks.init_orthogonal", lambda module: None)
     with torch.device("meta"):
         yield {"spectral_norm": False}
 
@@ -431,7 +431,7 @@ def test_a_rare_class_has_no_fid_and_leaves_the_others_theirs(build, pixel_means
 
 
 def test_many_classes_have_precision_and_recall_alone(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("class_conditional.scores.MOST_CLASSES", 2)
+    monkeypatch.setattr("systems.biggan.config.scores.MOST_CLASSES", 2)
     found = inception_scores(build(fid_protocol="smoke"), pixel_means)
     assert [r["metric"] for r in found] == ["precision", "recall", "density", "coverage"]
 
@@ -447,7 +447,7 @@ def test_images_of_the_class_itself_score_far_better_than_another_classs():
 
 
 def test_digits_are_judged_by_their_class_too(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("class_scores.no_classifier", lambda dataset: "")
+    monkeypatch.setattr("systems.biggan.class_scores.no_classifier", lambda dataset: "")
     found = build(fid_protocol="smoke").evaluate(pixel_means)
     assert [r["metric"] for r in found][:2] == ["class_accuracy", "class_score"]
     assert sum(map(sum, found[0]["confusion"])) == 3000

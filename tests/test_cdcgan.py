@@ -7,32 +7,32 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_iclevr
-from test_doctor import made, then
+from test_curves import made, then
 from torch import nn
 
-import checkpoint
-from clevr.accuracy import accuracy
-from clevr.evaluator import Evaluator, predict
-from clevr.geometry import join
-from clevr.scenes import draw_scene
-from clevr.shading import render
-from conditional.config import PRESETS, CDCGANConfig
-from conditional.hold_out import chosen_combinations, without
-from conditional.label_scores import chance, in_a_table, report
-from conditional.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
 from dataset import Batches, ImageData, to_signed
-from doctor import ILL, diagnose
-from errors import UserError
-from flags import parse
-from game import SATURATES
 from GAN import count_parameters
+from lib import checkpoint
+from lib.errors import UserError
+from lib.flags import parse
+from lib.runlog import NoLog
 from main import serve
-from modes import Paired
-from runlog import NoLog
+from metrics.curve_rules import SATURATES
+from metrics.curves import ILL, diagnose
 from scripts import evaluator as script
+from sources.clevr.geometry import join
+from sources.clevr.scenes import draw_scene
+from sources.clevr.shading import render
 from sources.iclevr import LABELS, multi_hot
-from systems.cdcgan import CDCGAN, prompt_file
+from systems.cdcgan.accuracy import accuracy
+from systems.cdcgan.config import PRESETS, CDCGANConfig
+from systems.cdcgan.evaluator import Evaluator, predict
+from systems.cdcgan.hold_out import chosen_combinations, without
+from systems.cdcgan.label_scores import chance, in_a_table, report
+from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
+from systems.cdcgan.system import CDCGAN, prompt_file
 from systems.dcgan import DCGANConfig
+from training.modes import Paired
 
 CPU = torch.device("cpu")
 CLASSES = {"dcgan": DCGANConfig, "cdcgan": CDCGANConfig}
@@ -346,7 +346,7 @@ def test_an_evaluator_trained_on_renders_knows_others_and_a_deaf_generator_score
     monkeypatch.setattr(script, "BATCH_SIZE", 16)
     monkeypatch.setattr(script, "LEARNING_RATE", 3e-3)
     monkeypatch.setattr(script, "augment", lambda x, stream: script.shift(x, stream, up_to=1))
-    monkeypatch.setattr("clevr.evaluator.SIZE", 32)
+    monkeypatch.setattr("systems.cdcgan.system.evaluator.SIZE", 32)
     fresh = renders(100, "fresh")
     judge = script.train(renders(120, "train"), seed=0, steps=130)
     assert accuracy(predict(judge, fresh.images), fresh.labels) >= 0.98
@@ -367,7 +367,7 @@ def validated(build, monkeypatch):
     def make(values: dict[int, float], **changes) -> CDCGAN:
         trainer = build(validate_every=1, num_training_steps=6, **changes)
         trainer.evaluator = Painted()
-        monkeypatch.setattr("systems.cdcgan.accuracy", lambda *_: values[trainer.step])
+        monkeypatch.setattr("systems.cdcgan.system.accuracy", lambda *_: values[trainer.step])
         return trainer
 
     return make
@@ -539,13 +539,13 @@ def test_a_prompt_that_cannot_be_drawn_is_told(prompt, told, tiny_config):
 def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):
     build(num_training_steps=1).train()
     others = (LABELS[1], LABELS[0], *LABELS[2:])
-    monkeypatch.setattr("systems.cdcgan.LABELS", others)
+    monkeypatch.setattr("systems.cdcgan.system.LABELS", others)
     with pytest.raises(UserError, match="its number 0 is 'gray cube', here it is 'red cube'"):
         build().resume()
-    monkeypatch.setattr("systems.cdcgan.LABELS", LABELS[:20])
+    monkeypatch.setattr("systems.cdcgan.system.LABELS", LABELS[:20])
     with pytest.raises(UserError, match="another set of labels: it knows 24, here there are 20"):
         build().resume()
-    monkeypatch.setattr("systems.cdcgan.LABELS", (*LABELS, "red cone"))
+    monkeypatch.setattr("systems.cdcgan.system.LABELS", (*LABELS, "red cone"))
     with pytest.raises(UserError, match="another set of labels: it knows 24, here there are 25"):
         build().resume()
 

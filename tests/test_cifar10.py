@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import dataset
-from errors import UserError
+from lib.errors import UserError
 from sources import cifar10
 
 N = 3  # images a file

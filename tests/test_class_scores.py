@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from class_scores import class_report, digit_scores, inception_score, no_classifier
-from digits import DigitClassifier
-from errors import UserError
+from lib.errors import UserError
+from metrics.digits import DigitClassifier
+from systems.biggan.class_scores import class_report, digit_scores, inception_score, no_classifier
 
 NAMES = ("cat", "dog", "fox")
 
@@ -95,7 +95,7 @@ class Brightness(DigitClassifier):
 def brightness(monkeypatch):
     classifier = Brightness().eval()
     classifier.measured = {"accuracy": 0.995}
-    monkeypatch.setattr("class_scores.load_digits", lambda *_: classifier)
+    monkeypatch.setattr("systems.biggan.class_scores.load_digits", lambda *_: classifier)
 
 
 def test_digits_asked_for_and_seen(brightness):

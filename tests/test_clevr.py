@@ -12,10 +12,18 @@ import torch
 from PIL import Image
 
 import dataset
-from clevr import folder, geometry, scenes, shading
-from clevr.geometry import Objects, camera_rays, cast, hidden_share, intersect, join, visible_pixels
-from clevr.scenes import draw_scene
-from clevr.shading import render
+from sources.clevr import folder, geometry, scenes, shading
+from sources.clevr.geometry import (
+    Objects,
+    camera_rays,
+    cast,
+    hidden_share,
+    intersect,
+    join,
+    visible_pixels,
+)
+from sources.clevr.scenes import draw_scene
+from sources.clevr.shading import render
 from sources.iclevr import COLOURS, LABELS, load_conditions
 
 SCRIPT = Path(__file__).parent.parent / "data" / "iclevr.py"

@@ -17,9 +17,9 @@ from conftest import TINY, TINY_OF
 from PIL import Image
 from test_trainer import assert_same, curves
 
-import checkpoint
 import main
 from inception.network import trained_shapes
+from lib import checkpoint
 
 ROOT = Path(__file__).parent.parent
 OFFLINE = {  # nothing answers: proxies that refuse, clients without an index

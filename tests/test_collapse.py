@@ -12,12 +12,12 @@ from PIL import Image
 from test_digits import MNIST, needs_mnist
 from test_trainer import assert_same, curves
 
-import collapse
 import dataset
-from collapse import judge, label_statistics
-from digits import load_digits, predict
-from digits.figures import as_tensor, counts_figure
-from errors import UserError
+from lib.errors import UserError
+from metrics import collapse
+from metrics.collapse import judge, label_statistics
+from metrics.digits import load_digits, predict
+from metrics.digits.figures import as_tensor, counts_figure
 from scripts import collapse as script
 from systems.dcgan import DCGAN
 

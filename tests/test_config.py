@@ -6,14 +6,14 @@ import re
 
 import pytest
 
-from config import differences, load_saved, name_of, save_config
-from errors import UserError
 from fid import PROTOCOLS
-from flags import make_parser, parse
-from superres.config import PRESETS as SRGAN_PRESETS
-from superres.config import SRGANConfig
+from lib.config import differences, load_saved, name_of, save_config
+from lib.errors import UserError
+from lib.flags import make_parser, parse
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
+from systems.srgan.config import PRESETS as SRGAN_PRESETS
+from systems.srgan.config import SRGANConfig
 
 CLASSES = {name: system.config_class for name, system in SYSTEMS.items()}
 

@@ -12,18 +12,18 @@ from PIL import Image
 from torch import nn
 
 import main
-import perceptual
-from errors import UserError
-from flags import parse
 from GAN import count_parameters
-from scripts import bench_cyclegan
+from lib.errors import UserError
+from lib.flags import parse
+from metrics import lpips as perceptual
+from scripts._benchmark import cyclegan as bench_cyclegan
 from systems import SYSTEMS
-from systems.cyclegan import CycleGAN, CycleGANConfig
-from translation.image_pool import ImagePool
-from translation.jitter import Jitter, cut, enlarged
-from translation.networks import BlendingGenerator, PatchDiscriminator, TranslationGenerator
-from translation.scores import mean_l1, reconstruction_scores
-from translation.unpaired import UnpairedBatches, counterparts, load_domain
+from systems.cyclegan.domains import UnpairedBatches, counterparts, load_domain
+from systems.cyclegan.image_pool import ImagePool
+from systems.cyclegan.jitter import Jitter, cut, enlarged
+from systems.cyclegan.networks import BlendingGenerator, PatchDiscriminator, TranslationGenerator
+from systems.cyclegan.scores import mean_l1, reconstruction_scores
+from systems.cyclegan.trainer import CycleGAN, CycleGANConfig
 
 CPU = torch.device("cpu")
 
@@ -419,7 +419,7 @@ class Distance(nn.Module):
 
 
 def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("translation.scores.load_lpips", lambda device: Distance())
+    monkeypatch.setattr("systems.cyclegan.trainer.scores.load_lpips", lambda device: Distance())
     trainer = build()
     results = {r["metric"]: r for r in trainer.evaluate(pixel_means)}
     for kind in ("fid", "kid", "paired_l1", "paired_lpips"):
@@ -438,7 +438,7 @@ def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, mon
 
 
 def test_a_translator_that_does_nothing_scores_as_doing_nothing(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("translation.scores.load_lpips", lambda device: Distance())
+    monkeypatch.setattr("systems.cyclegan.trainer.scores.load_lpips", lambda device: Distance())
     trainer = build()
     trainer.translated = lambda images, direction: images
     results = {r["metric"]: r["value"] for r in trainer.evaluate(pixel_means)}
@@ -455,7 +455,7 @@ def test_lpips_that_is_not_to_be_had_leaves_the_other_scores(
     def missing(device):
         raise UserError("LPIPS needs the package lpips")
 
-    monkeypatch.setattr("translation.scores.load_lpips", missing)
+    monkeypatch.setattr("systems.cyclegan.trainer.scores.load_lpips", missing)
     metrics = {r["metric"] for r in build().evaluate(pixel_means)}
     assert "no LPIPS: LPIPS needs the package lpips" in capsys.readouterr().err
     assert "paired_l1_a2b" in metrics

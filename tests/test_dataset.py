@@ -14,7 +14,7 @@ from PIL import Image
 
 import dataset
 from dataset import Batches, ImageData
-from errors import UserError
+from lib.errors import UserError
 from sources import mnist
 
 

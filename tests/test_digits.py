@@ -10,8 +10,8 @@ from torch import Tensor
 
 import dataset
 from dataset import ImageData
-from digits import WEIGHTS, DigitClassifier, as_input, load_digits, predict, save_digits
-from errors import UserError
+from lib.errors import UserError
+from metrics.digits import WEIGHTS, DigitClassifier, as_input, load_digits, predict, save_digits
 from scripts import train_digits
 
 MNIST = Path(__file__).parent.parent / "data"

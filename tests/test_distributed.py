@@ -20,11 +20,10 @@ from ranks import free_port, print_moments, run_main, run_ranks
 from test_cli import ROOT, flags
 from test_trainer import assert_same, curves
 
-import checkpoint
-import distributed
-import moments
-from errors import UserError
-from moments import members
+from inception import moments
+from inception.moments import members
+from lib import checkpoint, distributed
+from lib.errors import UserError
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
 

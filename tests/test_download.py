@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-import download
-from download import fetch, file_digest, first_that_answers, npm_pack
-from errors import UserError
+from lib import download
+from lib.download import fetch, file_digest, first_that_answers, npm_pack
+from lib.errors import UserError
 
 BODY = bytes(range(256)) * 1000
 MD5 = hashlib.md5(BODY).hexdigest()

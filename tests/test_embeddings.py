@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dataset import ImageData
-from errors import UserError
-from prdc import features
+from lib.errors import UserError
+from metrics.prdc import features
 from scripts import embeddings as script
-from scripts.embedding_paths import (
+from scripts._embeddings.paths import (
     between_classes,
     blends,
     class_index,
@@ -26,7 +26,8 @@ from scripts.embedding_paths import (
     suggested_pairs,
     within_class,
 )
-from scripts.embedding_space import (
+from scripts._embeddings.public_biggan import load_public
+from scripts._embeddings.space import (
     cosines,
     extremes_table,
     neighbours_table,
@@ -36,8 +37,7 @@ from scripts.embedding_space import (
     perplexity_of,
     tsne,
 )
-from scripts.public_biggan import load_public
-from scripts.truncation import generated, parse_truncations, sweep, sweep_table
+from scripts._embeddings.truncation import generated, parse_truncations, sweep, sweep_table
 
 NAMES = ["cat", "dog", "T-shirt/top", "great white shark", "tiger shark", "pug"]
 

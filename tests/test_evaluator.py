@@ -8,7 +8,11 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from clevr.accuracy import (
+from dataset import ImageData, to_signed
+from lib.errors import UserError
+from scripts import evaluator as script
+from sources.iclevr import LABELS, multi_hot
+from systems.cdcgan.accuracy import (
     accuracy,
     by_part,
     calibration_error,
@@ -16,11 +20,7 @@ from clevr.accuracy import (
     top_k_hits,
     worst,
 )
-from clevr.evaluator import Evaluator, load_evaluator, predict, save_evaluator
-from dataset import ImageData, to_signed
-from errors import UserError
-from scripts import evaluator as script
-from sources.iclevr import LABELS, multi_hot
+from systems.cdcgan.evaluator import Evaluator, load_evaluator, predict, save_evaluator
 
 
 def scores_for(*guesses: list[str]) -> torch.Tensor:

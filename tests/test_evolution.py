@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from errors import UserError
+from lib.errors import UserError
 from scripts import evolution
 
 

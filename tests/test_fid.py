@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import fid
-from errors import UserError
 from fid import PROTOCOLS, congruent, covariance_factor, fid_with_error, frechet_distance
-from kid import kid_with_error
-from moments import Moments
+from inception.moments import Moments
+from lib.errors import UserError
+from metrics.kid import kid_with_error
 from sources.image_folder import image_batches, image_paths
 
 approx = pytest.approx

@@ -12,7 +12,7 @@ from GAN import (
     get_discriminator,
     get_generator,
 )
-from modes import mixes_samples
+from training.modes import mixes_samples
 
 
 def test_parameter_counts_of_the_homework():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import main
-from flags import parse
+from lib.flags import parse
 from systems import SYSTEMS
 
 GOLDEN = Path(__file__).resolve().parent / "golden"

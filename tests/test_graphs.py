@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import graphs
-from errors import UserError
 from graphs import GraphedUpdate, NotRecorded, WithFallback
+from lib.errors import UserError
 from systems import SYSTEMS
 from systems.dcgan import DCGAN
 from trainer import GANTrainer

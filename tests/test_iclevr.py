@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 import dataset
-from errors import UserError
+from lib.errors import UserError
 from sources import iclevr
-from sources.data_spec import DataSpec, NoTestSplit
 from sources.iclevr import LABELS, load_conditions, multi_hot, parse_prompt
+from sources.spec import DataSpec, NoTestSplit
 
 ROWS = {
     "b_0.png": ["cyan cube"],

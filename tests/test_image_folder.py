@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import UserError
+from lib.errors import UserError
 from sources import image_folder
 from sources.image_folder import image_batches, image_paths
 

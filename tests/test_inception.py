@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import inception as tv
 
-from download import file_digest
-from errors import UserError
 from inception import load_inception, weights
 from inception.network import (
     TRAINED_PARTS,
@@ -27,6 +25,8 @@ from inception.network import (
     prepare,
     trained_shapes,
 )
+from lib.download import file_digest
+from lib.errors import UserError
 
 
 def mean_inside(x):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import PixelMeans
 
-from errors import UserError
-from kid import Keeping, block_sums, kernel, kid_with_error
+from lib.errors import UserError
+from metrics.kid import Keeping, block_sums, kernel, kid_with_error
 
 
 def normal(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import layers
-from layers import (
+from training import layers
+from training.layers import (
     Conv,
     DoublingConvTranspose2d,
     HalvingConv2d,

@@ -16,9 +16,9 @@ from test_trainer import (
     kill,
 )
 
-import log_lines
 from dataset import Batches, ImageData
-from log_lines import GAN_VALUES, log_line
+from lib import log_lines
+from lib.log_lines import GAN_VALUES, log_line
 
 VALUES = {
     "discriminator_loss": 0.95779,

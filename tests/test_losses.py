@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from losses import BCE, HINGE, LOSSES, LSGAN, PENALTIES, WGAN
+from training.losses import BCE, HINGE, LOSSES, LSGAN, PENALTIES, WGAN
 
 
 def test_an_undecided_discriminator_pays_2_log_2():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from errors import UserError
-from moments import Moments, features_to_groups
+from inception.moments import Moments, features_to_groups
+from lib.errors import UserError
 
 
 def normal(n, d, seed=0):

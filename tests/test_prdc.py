@@ -8,10 +8,10 @@ import torch
 from conftest import PixelMeans
 from torch import Tensor
 
-import prdc as module
 from dataset import ImageData
-from errors import UserError
-from prdc import distances, manifold_scores, prdc, reach
+from lib.errors import UserError
+from metrics import prdc as module
+from metrics.prdc import distances, manifold_scores, prdc, reach
 
 
 def points(*values: float) -> Tensor:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from errors import UserError
-from flags import parse
 from GAN import count_parameters
+from lib.errors import UserError
+from lib.flags import parse
 from systems.dcgan import DCGAN, PRESETS, DCGANConfig
 
 # layers of G, then of D: channels in and out, kernel, stride, padding

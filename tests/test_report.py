@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import TINY, PixelMeans
 
-import runlog
-from errors import UserError
-from runlog import append_result
-from score import in_words, own_in_words
+from lib import runlog
+from lib.errors import UserError
+from lib.runlog import append_result
+from metrics.score import in_words, own_in_words
 from scripts import doctor, report
-from scripts.report_page import effects_section, evenly
-from scripts.report_plots import curve, smooth
-from scripts.report_runs import (
+from scripts._report.page import effects_section, evenly
+from scripts._report.plots import curve, smooth
+from scripts._report.runs import (
     choose_protocol,
     effects,
     group_runs,
@@ -29,7 +29,7 @@ from scripts.report_runs import (
     seed_spread,
     varying,
 )
-from scripts.report_scores import fid_section, own_section
+from scripts._report.scores import fid_section, own_section
 from systems.dcgan import DCGAN, DCGANConfig
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -225,7 +225,7 @@ def test_a_single_run_is_named_by_the_homeworks_settings(trained):
 
 def test_the_pass_mark_is_the_homeworks_alone(trained, monkeypatch):
     marks = []
-    monkeypatch.setattr("scripts.report_scores.fid_plot", lambda *words: marks.append(words[-1]))
+    monkeypatch.setattr("scripts._report.scores.fid_plot", lambda *words: marks.append(words[-1]))
     groups = group_runs(read([trained(50.0)]))
     for protocol in ("homework", "smoke"):
         fid_section(groups, [], (protocol, "fp32", ""))
@@ -466,7 +466,7 @@ def test_a_full_disk_leaves_the_report_before(trained, without_extras, monkeypat
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("checkpoint.os.fsync", full)
+    monkeypatch.setattr("lib.checkpoint.os.fsync", full)
     capsys.readouterr()
     assert report.main([str(run), "--out", str(out)]) == 1
     assert capsys.readouterr().err == "error: the report can't be used: No space left on device.\n"

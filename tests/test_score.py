@@ -12,14 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-import reference
-import score
 from dataset import order
-from errors import UserError
 from fid import PROTOCOLS, Protocol, frechet_distance
 from inception import WEIGHTS_DIGEST, load_inception
-from kid import kid_with_error
-from runlog import read_scalars
+from lib.errors import UserError
+from lib.runlog import read_scalars
+from metrics import reference, score
+from metrics.kid import kid_with_error
 from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 
@@ -83,7 +82,7 @@ def test_a_torn_line_of_results_costs_nothing_else(trainer):
     path = trainer.config.run_dir / "results.jsonl"
     path.write_text(path.read_text() + '{"metric": "fid", "val')
     score.score(trainer)
-    from runlog import read_results
+    from lib.runlog import read_results
 
     assert len(read_results(trainer.config.run_dir)) == 2
 

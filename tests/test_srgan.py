@@ -13,26 +13,33 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-import perceptual
-import superres.scores
-from config import save_config
+import systems.srgan.scores
 from dataset import to_bytes
-from errors import UserError
-from flags import parse
 from GAN import count_parameters
+from lib.config import save_config
+from lib.errors import UserError
+from lib.flags import parse
 from main import main
-from perceptual import LPIPS, VGGMaps, untrained_lpips
-from scripts import bench_srgan, evolution, tradeoff
+from metrics import lpips as perceptual
+from metrics.lpips import LPIPS, VGGMaps, untrained_lpips
+from scripts import evolution, tradeoff
+from scripts._benchmark import srgan as bench_srgan
 from scripts.interpolate import interpolate
-from superres.config import PRESETS, SRGANConfig
-from superres.files import find_pictures, read_picture, upscale_picture
-from superres.losses import euclidean, squared
-from superres.networks import Discriminator, Residual, UNet
-from superres.positions import POSITIONS, InRandomPositions, brought_back, brought_to, self_ensemble
-from superres.resampling import UPSCALERS, enlarge, shrink
-from superres.scores import mse, psnr, restoration_scores, ssim
-from superres.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
-from systems.srgan import SRGAN
+from systems.srgan.config import PRESETS, SRGANConfig
+from systems.srgan.files import find_pictures, read_picture, upscale_picture
+from systems.srgan.flips import (
+    POSITIONS,
+    InRandomPositions,
+    brought_back,
+    brought_to,
+    self_ensemble,
+)
+from systems.srgan.losses import euclidean, squared
+from systems.srgan.networks import Discriminator, Residual, UNet
+from systems.srgan.resampling import UPSCALERS, enlarge, shrink
+from systems.srgan.scores import mse, psnr, restoration_scores, ssim
+from systems.srgan.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
+from systems.srgan.trainer import SRGAN
 from trainer import GANTrainer
 from user_files import save
 
@@ -214,7 +221,7 @@ def test_a_penalty_is_of_the_mean_over_the_patches_that_the_losses_take(build, s
 
 def test_the_perceptual_loss_teaches_g_and_leaves_vgg_alone(build, monkeypatch):
     maps = VGGMaps("relu2_2")
-    monkeypatch.setattr("systems.srgan.load_vgg_maps", lambda *_: maps)
+    monkeypatch.setattr("systems.srgan.trainer.load_vgg_maps", lambda *_: maps)
     trainer = build(adversarial_weight=0.0, reconstruction_weight=0.0, perceptual_weight=1.0)
     before = [p.clone() for p in maps.parameters()]
     first = next(trainer.G.parameters()).clone()
@@ -335,7 +342,7 @@ def test_ssim_agrees_with_scikit_image():
 
 
 def test_scores_are_over_all_test_images_beside_the_untrained(build, monkeypatch):
-    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    monkeypatch.setattr(systems.srgan.scores, "load_lpips", refuse_weights)
     trainer = build()
     trainer.upscaled = lambda low, G=None: enlarge(low, "bicubic")
     results = {r["metric"]: r for r in restoration_scores(trainer)}
@@ -453,7 +460,7 @@ def test_the_ensemble_is_the_mean_over_the_squares_eight_positions():
 
 
 def test_the_ensemble_is_scored_beside_g_and_enlarges_pictures(build, monkeypatch):
-    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    monkeypatch.setattr(systems.srgan.scores, "load_lpips", refuse_weights)
     trainer = build(self_ensemble=True)
     ramp = torch.linspace(-0.2, 0.2, 32)
     trainer.upscaled = lambda low, G=None: enlarge(low * 0.5) + ramp
@@ -468,7 +475,7 @@ def test_the_ensemble_is_scored_beside_g_and_enlarges_pictures(build, monkeypatc
 
 
 def test_on_plain_colours_which_bilinear_restores_there_is_no_ratio(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    monkeypatch.setattr(systems.srgan.scores, "load_lpips", refuse_weights)
     (tmp_path / "plain").mkdir()
     for i, colour in enumerate([(200, 10, 30), (0, 0, 0), (7, 250, 90)]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / "plain" / f"{i}.png")
@@ -481,9 +488,9 @@ def test_on_plain_colours_which_bilinear_restores_there_is_no_ratio(build, tmp_p
 
 
 def test_one_process_scores_for_all(build, monkeypatch):
-    monkeypatch.setattr("systems.srgan.restoration_scores", lambda system: ["scores"])
+    monkeypatch.setattr("systems.srgan.trainer.restoration_scores", lambda system: ["scores"])
     assert build().evaluate(None) == ["scores"]
-    monkeypatch.setattr("systems.srgan.rank", lambda: 1)
+    monkeypatch.setattr("systems.srgan.trainer.rank", lambda: 1)
     assert build().evaluate(None) == []
 
 
@@ -715,7 +722,7 @@ def test_a_bad_test_split_is_told_before_the_first_step(build, tmp_path, monkeyp
 
 
 def test_a_folder_without_test_images_is_scored_on_what_it_has(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(superres.scores, "load_lpips", refuse_weights)
+    monkeypatch.setattr(systems.srgan.scores, "load_lpips", refuse_weights)
     save_images(tmp_path / "set", [(32, 32)] * 3, mode="L")
     trainer = build(dataset="folder", folder=str(tmp_path / "set"), data_dir=str(tmp_path))
     assert trainer.channels == 1

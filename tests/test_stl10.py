@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import dataset
-from errors import UserError
+from lib.errors import UserError
 from sources import stl10
 
 COUNTS = {"train": 6, "unlabeled": 9, "test": 4}

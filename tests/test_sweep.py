@@ -18,19 +18,21 @@ import torch
 from conftest import TINY, PixelMeans
 from test_cli import OFFLINE, ROOT, flags
 
-from config import save_config
-from errors import UserError
-from flags import parse
 from inception import WEIGHTS_DIGEST
-from runlog import append_result
-from scripts import sweep, sweep_cost, sweep_runs
-from scripts.sweep_grid import grid_point, parse_grid, parse_seeds, plan_runs
-from scripts.sweep_runs import Outcome, find_result, main_command, run_all
-from scripts.sweep_table import as_json, as_markdown, notes, protocol_in_words, summarize, table
+from lib.config import save_config
+from lib.errors import UserError
+from lib.flags import parse
+from lib.runlog import append_result
+from scripts import sweep
+from scripts._sweep import cost as sweep_cost
+from scripts._sweep import runs as sweep_runs
+from scripts._sweep.grid import grid_point, parse_grid, parse_seeds, plan_runs
+from scripts._sweep.runs import Outcome, find_result, main_command, run_all
+from scripts._sweep.table import as_json, as_markdown, notes, protocol_in_words, summarize, table
 from systems import SYSTEMS
-from systems.biggan import BigGANConfig
+from systems.biggan.config import BigGANConfig
 from systems.dcgan import DCGANConfig
-from variational.config import VAEConfig
+from systems.vae.config import VAEConfig
 
 CHILD = """
 import json, os, pathlib, signal, sys, time

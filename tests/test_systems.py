@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from errors import UserError
-from loop import are_finite
+from lib.errors import UserError
+from lib.guards import are_finite
 from systems import SYSTEMS
 
 SINGLE_CHANNEL_TAGS = {

@@ -13,17 +13,16 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
-import checkpoint
-import loop
-import runlog
-from config import setting
 from dataset import ImageData
-from errors import UserError
-from gan_config import GANConfig
-from modes import frozen, sampling
-from seeding import global_stream
+from lib import checkpoint, runlog
+from lib import guards as loop
+from lib.config import setting
+from lib.errors import UserError
+from lib.seeding import global_stream
 from systems.dcgan import DCGAN
 from trainer import GANTrainer
+from training.config import GANConfig
+from training.modes import frozen, sampling
 
 
 @dataclass(frozen=True, kw_only=True)

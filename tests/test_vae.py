@@ -11,15 +11,16 @@ import torch
 from PIL import Image
 
 from dataset import to_bytes
-from errors import UserError
 from GAN import count_parameters
-from runlog import point_of, read_scalars
+from lib.errors import UserError
+from lib.runlog import point_of, read_scalars
 from scripts.interpolate import interpolate
 from systems import SYSTEMS
-from systems.cyclegan import CycleGAN
-from systems.vae import VAE, VAEConfig
-from variational import density, scores
-from variational.bound import (
+from systems.cyclegan.trainer import CycleGAN
+from systems.vae import density, scores
+from systems.vae.binarise import CHUNK, statically_binarised
+from systems.vae.density import Density, fit
+from systems.vae.elbo import (
     bernoulli_nats,
     gaussian_nats,
     importance_weighted,
@@ -27,10 +28,9 @@ from variational.bound import (
     log_normal,
     reparametrised,
 )
-from variational.density import Density, fit
-from variational.networks import ConvDecoder, ConvEncoder, SignedMeans
-from variational.pictures import manifold_points, paired_grids
-from variational.pixels import CHUNK, statically_binarised
+from systems.vae.grids import manifold_points, paired_grids
+from systems.vae.networks import ConvDecoder, ConvEncoder, SignedMeans
+from systems.vae.trainer import VAE, VAEConfig
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,1 @@
+"""Plumbing: settings, files, processes, logs. Skip it at a first reading."""

@@ -1,0 +1,278 @@
+"""Several processes that train one model: each holds all of it and takes its share of every batch.
+
+    torchrun --nproc_per_node=2 main.py --do_train
+
+torchrun tells each process its rank and their number in the environment. With one process every
+function here returns at once what it was given.
+
+Gradients are averaged by one all-reduce before an optimizer's step, not by wrapping the networks
+in DistributedDataParallel: a GAN's step calls `D.logits`, accumulates several backward passes
+before it steps, and passes gradients through a frozen D. DDP hooks on `forward` and on the first
+backward pass, so each of these would need words of its own; here the step stays the paper's.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import chain
+from typing import Any, TextIO, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from lib.errors import UserError
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=1)  # the longest that ranks wait: a machine's first one may be fetching
+
+
+def world() -> int:
+    """The number of processes that work together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; rank 0 writes and speaks for all."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def local_rank() -> int:
+    """Which of the processes on this machine this one is: the CUDA device that it takes."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
+
+
+def launched() -> bool:
+    """Whether torchrun (or what sets the same variables) started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR"} <= set(os.environ)
+
+
+# Beginning and end
+
+
+def one_voice() -> None:
+    """Ranks above 0 print nothing from here on, but for errors that nobody expected."""
+    if launched() and int(os.environ["RANK"]):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
+
+
+def own_voice() -> TextIO:
+    """stderr for what befalls one rank alone; what all raise together, rank 0 says for them."""
+    silent = launched() and int(os.environ["RANK"])
+    return sys.__stderr__ if silent else sys.stderr
+
+
+@contextmanager
+def session(device: torch.device) -> Iterator[None]:
+    """Inside, the processes know each other. CPU tensors travel by gloo, CUDA's by nccl."""
+    if not launched():
+        yield
+        return
+    if device.type == "mps":
+        raise UserError("several processes train on the CPU or on CUDA: add --device cpu.")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    except (UserError, SystemExit):  # which all ranks raise together, see `together`
+        leave()
+        raise
+    leave()
+
+
+def leave() -> None:
+    """Part from the other processes.
+
+    gloo's threads let go of the last collective a moment after it has returned, and want Python's
+    lock for it; torch 2.6 waits for them with the lock in its hand, for ever.
+    """
+    time.sleep(0.2)
+    dist.destroy_process_group()
+
+
+def check(device: torch.device, *, batch_size: int, sync_bn: bool) -> None:
+    """UserError where the batch can't be shared evenly, or --sync_bn has nowhere to run."""
+    if batch_size % world() or (world() > 1 and batch_size < 2 * world()):
+        raise UserError(
+            f"--batch_size {batch_size} is shared by {world()} processes: wanted a multiple of"
+            f" {world()}, and two images or more for each."
+        )
+    if sync_bn and device.type != "cuda":
+        raise UserError(
+            f"--sync_bn: torch's SyncBatchNorm runs on CUDA alone, and this is {device.type}."
+            " Leave it out: each process then normalises by its own share of the batch."
+        )
+
+
+def refuse_other_number(ranks: int) -> None:
+    """UserError where a checkpoint of so many ranks is to be trained by another number.
+
+    They would add up in another order, and BatchNorm would see batches of another size.
+    """
+    if ranks != world():
+        raise UserError(
+            f"the checkpoint was trained by {ranks} processes and here are {world()}, which gives"
+            f" another run. Start as many (torchrun --nproc_per_node), or give another --run."
+        )
+
+
+def prepare(
+    networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], *, step: int, sync_bn: bool
+) -> None:
+    """Gradients are averaged before every optimizer's step from here on, and weights are compared.
+
+    UserError where the ranks do not begin from the same step with the same weights.
+    """
+    if world() == 1:
+        return
+    weights = (p for network in networks.values() for p in network.parameters())
+    mine = (step, sum(p.detach().double().sum().item() for p in weights))
+    if len(set(gather(mine))) > 1:
+        raise UserError(
+            f"the {world()} processes begin at different steps or weights: wanted one folder of"
+            " runs, shared by all machines (--runs_dir)."
+        )
+    for network in networks.values():
+        if sync_bn and not isinstance(network, AveragedModel):  # that one never sees a batch
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for optimizer in optimizers.values():
+        optimizer.register_step_pre_hook(average_gradients)
+
+
+# Shares and averages
+
+
+def shard(x: Tensor, start: int = 0) -> Tensor:
+    """This rank's share of the rows of x, every world()-th; x begins at row `start` of a whole.
+
+    Row i goes to rank i % world(). A batch of several parts is shared part by part, if the length
+    of each divides by world().
+    """
+    return x if world() == 1 else x[(rank() - start) % world() :: world()]
+
+
+def of_all_ranks(x: Tensor) -> Tensor:
+    """The rows of every rank's share in the order of the whole: undoes `shard`."""
+    if world() == 1:
+        return x
+    whole = x.new_zeros(len(x) * world(), *x.shape[1:])
+    shard(whole).copy_(x)
+    return total(whole)
+
+
+def share_size(n: int) -> int:
+    """How many of n rows this rank has."""
+    return len(range(rank(), n, world()))
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of x over the ranks, bit-identical on each."""
+    if world() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Each tensor becomes its mean over the ranks, in place, by one all-reduce for all of them."""
+    if not tensors or world() == 1:
+        return
+    flat = total(torch.cat([t.reshape(-1) for t in tensors])).div_(world())
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view(tensor.shape))
+
+
+def average_gradients(optimizer: Optimizer, *_: Any) -> None:
+    """Before its step: shares are equally large, so the mean of means is that of the batch."""
+    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    average([p.grad for p in parameters if p.grad is not None])
+
+
+def average_batchnorm(networks: Iterable[nn.Module]) -> None:
+    """Running statistics become their mean over the ranks: all ranks are equal after every step.
+
+    They only serve sampling. Averaged at each step rather than before sampling, a run that was
+    stopped anywhere and resumed ends bit-identical to one that was not.
+    """
+    if world() == 1:
+        return
+    layers = (m for net in networks for m in net.modules() if isinstance(m, _BatchNorm))
+    average([b for m in layers for b in (m.running_mean, m.running_var) if b is not None])
+
+
+def mean_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
+    """Means over the ranks, read back from the device; a NaN of one rank is a NaN of all."""
+    if not scalars:
+        return {}
+    tensors = [torch.as_tensor(value).detach().float() for value in scalars.values()]
+    values = torch.stack([tensor.to(tensors[0].device) for tensor in tensors])
+    return dict(zip(scalars, total(values).div_(world()).tolist(), strict=True))
+
+
+# Agreement
+
+
+def gather(value: T) -> list[T]:
+    """The value of every rank, by rank."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def agreed_signal(received: list[int]) -> int:
+    """The number of a signal that some rank has received, the same on all of them; or 0.
+
+    An integer on the CPU: a CUDA device is not waited for.
+    """
+    number = received[0] if received else 0
+    if world() == 1:
+        return number
+    highest = torch.tensor([number])
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return int(highest)
+
+
+def together(action: Callable[[], T]) -> T:
+    """action() on every rank; if it fails on one in a way the user can mend, all raise UserError.
+
+    So no rank waits for one that has given up, and rank 0 can tell why. Nobody returns before all
+    are done.
+    """
+    if world() == 1:
+        return action()
+    result, complaint = None, ""
+    try:
+        result = action()
+    except UserError as error:
+        complaint = str(error)
+    except OSError as error:
+        complaint = f"{error.filename or 'a file of this run'} can't be used: {error.strerror}."
+    for other in gather(complaint):
+        if other:
+            raise UserError(other)
+    return result
+
+
+def on_main(action: Callable[[], T]) -> T | None:
+    """action() on rank 0 alone; the others wait for it."""
+    return together(action if rank() == 0 else lambda: None)
+
+
+def in_turn(action: Callable[[], T]) -> T:
+    """action() on each machine's first rank, then on the others: what it fetches, they find."""
+    if world() == 1:
+        return action()
+    first = local_rank() == 0
+    result = together(action if first else lambda: None)
+    late = together(lambda: None if first else action())
+    return result if first else late

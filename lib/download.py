@@ -1,0 +1,174 @@
+"""Fetching with checks: over HTTP with resume, or through the npm and pip clients.
+
+What goes wrong here is the network's, the disk's or a server's doing, so every function raises
+UserError with one sentence, and `first_that_answers` goes on to the next source.
+"""
+
+import hashlib
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from lib.errors import UserError
+
+TIMEOUT = 15  # seconds to connect, and seconds without a byte before a connection counts as dead
+CLIENT_TIMEOUT = 1800  # seconds for a whole npm or pip download
+CHUNK = 1 << 16  # bytes
+
+T = TypeVar("T")
+
+
+def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = None) -> Path:
+    """Download url to path, checked, and return path, which is replaced only by a good file.
+
+    The bytes gather in PATH.part, which a later call goes on with. Raises UserError when the server
+    does not answer, the connection breaks off, the disk refuses, or a checksum (hex) is wrong; in
+    the last case the part is removed.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, part)
+        check_digest(part, md5=md5, sha256=sha256)
+        os.replace(part, path)
+    except UserError:
+        part.unlink(missing_ok=True)
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(_one_line(error)) from error
+    return path
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Hex digest of a file's bytes. (hashlib.file_digest came with Python 3.11.)"""
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_digest(path: Path, *, md5: str | None = None, sha256: str | None = None) -> None:
+    """Raise UserError, naming both values, unless the file has the digests (hex) that are given."""
+    for algorithm, wanted in (("md5", md5), ("sha256", sha256)):
+        if wanted and (found := file_digest(path, algorithm)) != wanted:
+            size = f"{path.stat().st_size:,} bytes"
+            raise UserError(f"{path.name} ({size}) has {algorithm} {found}, not {wanted}")
+
+
+def npm_pack(spec: str, folder: Path) -> Path:
+    """`npm pack NAME@VERSION` into folder; the path of the .tgz."""
+    if not (npm := shutil.which("npm")):
+        raise UserError("npm is not installed")
+    return _fetched_by([npm, "pack", "--fetch-retries=1", spec], Path(folder))
+
+
+def pip_download(spec: str, folder: Path) -> Path:
+    """`pip download --no-deps NAME==VERSION` into folder; the path of the wheel or sdist."""
+    return _fetched_by([sys.executable, "-m", "pip", "download", "--no-deps", spec], Path(folder))
+
+
+def first_that_answers(what: str, sources: dict[str, Callable[[], T]], advice: str) -> T:
+    """The result of the first source, by name and in order, that does not raise UserError.
+
+    Each failure is told on stderr before the next source is tried. If all fail, one UserError says
+    what was wanted, why each source failed, and the advice.
+    """
+    reasons = []
+    for name, source in sources.items():
+        try:
+            return source()
+        except UserError as error:
+            reasons.append(f"{name}: {error}")
+            print(f"no {what} from {reasons[-1]}", file=sys.stderr)
+    raise UserError(f"found no {what} ({'; '.join(reasons)}). {advice}")
+
+
+def _download(url: str, part: Path) -> None:
+    """Append to part what it lacks of url; start over where the server cannot resume."""
+    done = part.stat().st_size if part.exists() else 0
+    response = _open(url, done)
+    if response is None:
+        return
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            done = 0
+        length = response.headers["Content-Length"]
+        total = done + int(length) if length else None
+        with open(part, "ab" if done else "wb") as file, _bar(part.stem, done, total) as bar:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and (size := part.stat().st_size) != total:
+        raise ConnectionError(f"broke off after {size:,} of {total:,} bytes, run again to resume")
+
+
+def _open(url: str, done: int) -> http.client.HTTPResponse | None:
+    """The response from byte `done` on, or None when the server has no more than that."""
+    headers = {"User-Agent": "gan-lab"} | ({"Range": f"bytes={done}-"} if done else {})
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        # "Content-Range: bytes */TOTAL": equal means the part is whole, else it is another file's
+        total = (error.headers["Content-Range"] or "").rpartition("/")[2]
+        return None if total == str(done) else _open(url, 0)
+
+
+def _bar(name: str, done: int, total: int | None) -> tqdm:
+    return tqdm(desc=name, initial=done, total=total, unit="B", unit_scale=True, unit_divisor=1024)
+
+
+def _fetched_by(command: list[str], folder: Path) -> Path:
+    """Run a client that leaves one file in its working directory; move that file into folder."""
+    print(f"fetching {command[-1]} with {' '.join(command[:-1])}", file=sys.stderr)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            _run(command, scratch)
+            made = list(Path(scratch).iterdir())
+            if len(made) != 1:
+                raise UserError(f"left {len(made)} files where one was expected")
+            return made[0].replace(folder / made[0].name)
+    except OSError as error:
+        raise UserError(_one_line(error)) from error
+
+
+def _run(command: list[str], folder: str) -> None:
+    """Run a command, or raise UserError with what it gave as the error."""
+    try:
+        subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=CLIENT_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"no end after {CLIENT_TIMEOUT} s") from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        told = [line for line in lines if line.lower().startswith(("error", "npm err"))]
+        raise UserError(_one_line((told or lines[-1:])[0])) from None
+
+
+def _one_line(reason: object) -> str:
+    """A reason as one short line; an exception without words gives its name."""
+    if type(reason) is urllib.error.URLError:  # only a wrapper, unlike its subclass HTTPError
+        reason = reason.reason
+    line = " ".join(str(reason).split()) or type(reason).__name__
+    return line if len(line) <= 160 else line[:157] + "..."

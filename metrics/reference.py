@@ -1,0 +1,192 @@
+"""Reference moments: what generated images are compared with, and the floor of that comparison.
+
+A reference belongs to a dataset (which folder, which style), an image size, a protocol, and to the
+weights and the precision of the extractor; its file name says all of it. The one of the default
+protocol on MNIST is shipped in inception/reference/ (`python scripts/make_reference.py` makes it
+again); others are computed once and kept in <data_dir>/reference/.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial, reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset import ImageData, identity, order
+from fid import PROTOCOLS, fid_with_error
+from inception import InceptionV3
+from inception.moments import Moments, features_to_groups
+from lib.distributed import gather, in_turn, local_rank, shard, together
+from lib.errors import UserError
+from metrics.kid import MOST, Keeping, kid_with_error
+from sources.spec import NoTestSplit
+from trainer import Trainer
+
+SHIPPED = Path(__file__).parents[1] / "inception" / "reference"
+REFERENCE_SEED = 0  # of the choice of real images: the same for every run
+BATCH_SIZE = 50
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Moments of the real images; FID and standard error of other real images against them.
+
+    sample: features (4, d) of the first four real images, by which one sees that a reference, an
+    extractor and a dataset belong together without computing it all again. features: those of as
+    many images as KID takes, where the protocol has KID; their halves belong to the split's.
+    """
+
+    moments: Moments
+    floor: float
+    floor_error: float
+    sample: Tensor
+    features: Tensor | None = None
+
+    @cached_property
+    def kid_floor(self) -> tuple[float, float]:
+        """KID of the two halves, and its error: about 0, and as often below it."""
+        half = len(self.features) // 2
+        return kid_with_error(self.features[:half], self.features[half:])
+
+
+def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
+    config = trainer.config
+    which = identity(config)
+    return (
+        f"{config.dataset}{which and '-' + which}-{trainer.score_size}px-{config.fid_protocol}"
+        f"-{extractor.precision}-{extractor.digest[:12]}.npz"
+    )
+
+
+def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
+    """Shipped, cached, or computed now from the dataset and then cached."""
+    name = file_name(trainer, extractor)
+    cache = Path(trainer.config.data_dir) / "reference"
+    for path in (SHIPPED / name, cache / name):
+        if all(gather(path.is_file())):
+            return together(partial(load_reference, path))
+    reference = compute_reference(trainer, extractor)
+    return in_turn(lambda: cached(reference, cache / name))
+
+
+def cached(reference: Reference, path: Path) -> Reference:
+    """The reference as the file, written now, will give it back the next time."""
+    try:
+        if local_rank() == 0:
+            save_reference(reference, path)
+    except OSError as error:
+        print(f"could not keep the reference moments: {path}: {error.strerror}")
+    return load_reference(path) if path.is_file() else reference
+
+
+def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
+    """Moments of the protocol's real images, and its floor from other real ones."""
+    protocol = PROTOCOLS[trainer.config.fid_protocol]
+    data = trainer.real_images(protocol.split)
+    if protocol.n_floor is None:
+        return reference_of_halves(data, extractor)
+    n_real = min(protocol.n_real or len(data), len(data))
+    (moments,) = real_moments(data, 0, n_real, extractor, "real images", groups=1)
+    floor = compute_floor(trainer, extractor, data, moments)
+    return Reference(moments, *floor, first_features(data, extractor))
+
+
+def compute_floor(
+    trainer: Trainer, extractor: InceptionV3, data: ImageData, moments: Moments
+) -> tuple[float, float]:
+    """FID and error of real images that are not among the moments'; NaN where there are none."""
+    protocol = PROTOCOLS[trainer.config.fid_protocol]
+    others, start = data, moments.n
+    if protocol.floor_split != protocol.split:
+        try:
+            others, start = trainer.real_images(protocol.floor_split), 0
+        except NoTestSplit:
+            return math.nan, math.nan
+    n_floor = min(protocol.n_floor, len(others) - start)
+    if n_floor < 2:
+        return math.nan, math.nan
+    groups = real_moments(others, start, n_floor, extractor, "floor: other real images", groups=10)
+    return fid_with_error(moments, groups)
+
+
+def reference_of_halves(data: ImageData, extractor: InceptionV3) -> Reference:
+    """Moments of all images; the floor is one half of them, at random, against the other."""
+    n = len(data)
+    if n < 4:
+        raise UserError(f"FID of two halves of {n} training images: wanted 4 images or more")
+    first, second = Keeping(extractor, MOST // 2), Keeping(extractor, MOST // 2)
+    (half,) = real_moments(data, 0, n // 2, first, "real images, first half", groups=1)
+    rest = real_moments(data, n // 2, n - n // 2, second, "and the second", groups=10)
+    floor, error = fid_with_error(half, rest)
+    features = torch.cat([first.features(), second.features()])
+    whole = reduce(add, (part for part in rest if part.n), half)
+    return Reference(whole, floor, error, first_features(data, extractor), features.cpu())
+
+
+def first_features(data: ImageData, extractor: InceptionV3) -> Tensor:
+    (sample,) = images(data, order(len(data), REFERENCE_SEED, 0)[:4])
+    return extractor(sample).cpu()
+
+
+def real_moments(
+    data: ImageData,
+    start: int,
+    n: int,
+    extractor: InceptionV3 | Keeping,
+    label: str,
+    *,
+    groups: int,
+) -> list[Moments]:
+    """Moments of the images start .. start + n of the split's seeded order."""
+    chosen = shard(order(len(data), REFERENCE_SEED, 0)[start : start + n])
+    return features_to_groups(images(data, chosen), extractor, n, groups=groups, label=label)
+
+
+def images(data: ImageData, chosen: Tensor) -> Iterator[Tensor]:
+    for indices in chosen.to(data.images.device).split(BATCH_SIZE):
+        yield data.images[indices]
+
+
+def save_reference(reference: Reference, path: Path) -> None:
+    """A .npz, written beside and renamed. The covariance is kept as the upper triangle in float32,
+
+    half the size of float64: on MNIST that moves a FID by 1e-8.
+    """
+    moments = reference.moments
+    upper = torch.triu_indices(moments.dims, moments.dims)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    kept = {} if reference.features is None else {"features": reference.features.numpy()}
+    with open(part, "wb") as file:
+        np.savez_compressed(
+            file,
+            mu=moments.mean.cpu().numpy(),
+            upper=moments.cov.cpu()[upper[0], upper[1]].float().numpy(),
+            n=np.int64(moments.n),
+            sample=reference.sample.numpy(),
+            floor=np.array([reference.floor, reference.floor_error]),
+            **kept,
+        )
+    part.replace(path)
+
+
+def load_reference(path: Path) -> Reference:
+    """Raises UserError if the file is damaged."""
+    try:
+        with np.load(path) as file:
+            mu, upper = torch.from_numpy(file["mu"]), torch.from_numpy(file["upper"]).double()
+            n, floor, sample = int(file["n"]), file["floor"].tolist(), file["sample"]
+            kept = torch.from_numpy(file["features"]) if "features" in file else None
+    except Exception as error:  # a damaged zip raises nearly anything
+        raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
+    cov = torch.zeros(len(mu), len(mu), dtype=torch.float64)
+    rows, columns = torch.triu_indices(len(mu), len(mu))
+    cov[rows, columns] = upper
+    cov[columns, rows] = upper
+    return Reference(Moments(n, mu.double(), cov), *floor, torch.from_numpy(sample), kept)

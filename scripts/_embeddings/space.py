@@ -1,0 +1,174 @@
+"""Where classes lie in the space of their embeddings: distances, neighbours, two projections."""
+
+import csv
+import io
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.errors import UserError
+
+NEIGHBOURS = 3  # of each class, in the table
+EXTREMES = 5  # pairs, nearest and farthest, in the table
+MOST_ROWS = 10_000  # pairs from each end of the CSV's order
+LEAST_FOR_TSNE = 4  # classes; with fewer there are no neighbourhoods to keep
+MANY = 40  # classes, above which names in pictures are small and only asked-for ones in the table
+
+
+class Pair(NamedTuple):
+    """Two classes with the cosine of their embeddings' angle and their Euclidean distance."""
+
+    a: int
+    b: int
+    cosine: float
+    euclidean: float
+
+
+def cosines(r: Tensor) -> Tensor:
+    """(K, K) of embeddings r (K, E): 1 for equal directions, -1 for opposite ones."""
+    directions = F.normalize(r.double(), dim=1)
+    return directions @ directions.T
+
+
+def euclideans(r: Tensor) -> Tensor:
+    """(K, K) of embeddings r (K, E)."""
+    return torch.cdist(r.double(), r.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def pairs_of(r: Tensor) -> list[Pair]:
+    """All K (K - 1) / 2 pairs, the nearest by Euclidean distance first."""
+    a, b = torch.triu_indices(len(r), len(r), offset=1)
+    columns = (a, b, cosines(r)[a, b], euclideans(r)[a, b])
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return sorted((Pair(*row) for row in rows), key=lambda pair: pair.euclidean)
+
+
+def neighbours(nearness: Tensor, n: int) -> Tensor:
+    """(K, n): of each class the n others with the largest (K, K) nearness, that one first."""
+    others = nearness.clone().fill_diagonal_(-torch.inf)
+    return others.topk(min(n, len(others) - 1), dim=1).indices
+
+
+def pca(r: Tensor) -> tuple[Tensor, list[float]]:
+    """(K, 2), the embeddings along their two axes of largest variance, and its shares there.
+
+    Turned so that the largest coordinate of each axis is positive.
+    """
+    x = r.double() - r.double().mean(0)
+    U, S, _ = torch.linalg.svd(x, full_matrices=False)
+    points = torch.zeros(len(r), 2, dtype=torch.float64)
+    axes = min(2, len(S))
+    points[:, :axes] = (U * S)[:, :axes]
+    largest = points.gather(0, points.abs().argmax(0, keepdim=True))
+    variances = S.square() / S.square().sum().clamp(min=1e-300)
+    return points * torch.where(largest < 0, -1.0, 1.0), variances[:2].tolist()
+
+
+def perplexity_of(k: int) -> float:
+    """30, the usual one, or less where there are few classes: it must be below their number."""
+    return min(30.0, (k - 1) / 3)
+
+
+def tsne(r: Tensor, *, seed: int = 0) -> tuple[Tensor, float]:
+    """(K, 2) by t-SNE (van der Maaten & Hinton 2008) from the PCA, and its divergence.
+
+    UserError: fewer than four classes, or no scikit-learn.
+    """
+    if len(r) < LEAST_FOR_TSNE:
+        raise UserError(f"no t-SNE of {len(r)} classes: it wants {LEAST_FOR_TSNE} or more.")
+    try:
+        from sklearn.manifold import TSNE  # optional: all else here does without it
+    except ImportError:
+        raise UserError(
+            "no t-SNE: it needs scikit-learn, which is not installed (pip install scikit-learn)."
+        ) from None
+    method = TSNE(
+        perplexity=perplexity_of(len(r)),
+        init="pca" if min(r.shape) > 1 else "random",
+        random_state=seed,
+        method="exact" if len(r) < 100 else "barnes_hut",
+    )
+    points = torch.from_numpy(method.fit_transform(r.float().numpy()))
+    return points, float(method.kl_divergence_)
+
+
+def space_figure(
+    panels: dict[str, Tensor], names: list[str], marked: list[tuple[int, int]]
+) -> plt.Figure:
+    """A panel a projection (K, 2), by title; each class by name, lines between the marked pairs."""
+    many = len(names) > MANY
+    side = 16 if many else 5.2
+    figure, axes = plt.subplots(1, len(panels), figsize=(side * len(panels), side), squeeze=False)
+    for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
+        x, y = points.T.tolist()
+        for a, b in marked:
+            axis.plot([x[a], x[b]], [y[a], y[b]], color="tab:orange", linewidth=1, zorder=1)
+        axis.scatter(x, y, s=4 if many else 18, color="tab:blue", zorder=2)
+        for name, px, py in zip(names, x, y, strict=True):
+            axis.annotate(
+                name,
+                (px, py),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize=4 if many else 9,
+                parse_math=False,
+            )
+        axis.set_title(title, fontsize=9)
+        axis.margins(0.2)
+        axis.tick_params(labelsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def pairs_csv(pairs: list[Pair], names: list[str]) -> str:
+    """All pairs, or of very many the nearest and the farthest."""
+    if len(pairs) > 2 * MOST_ROWS:
+        pairs = pairs[:MOST_ROWS] + pairs[-MOST_ROWS:]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["a", "b", "cosine", "euclidean"])
+    writer.writerows(
+        [names[p.a], names[p.b], f"{p.cosine:.6f}", f"{p.euclidean:.6f}"] for p in pairs
+    )
+    return text.getvalue()
+
+
+def extremes_table(pairs: list[Pair], names: list[str]) -> str:
+    """Markdown: the nearest and the farthest pairs, by both measures."""
+    by = {
+        "Euclidean": sorted(pairs, key=lambda p: p.euclidean),
+        "cosine": sorted(pairs, key=lambda p: -p.cosine),
+    }
+    lines = ["| by | pair | cosine | Euclidean |", "| --- | --- | --- | --- |"]
+    for measure, ordered in by.items():
+        n = min(EXTREMES, len(ordered) // 2) or 1
+        for word, some in (("nearest", ordered[:n]), ("farthest", ordered[::-1][:n])):
+            for p in some:
+                pair = f"{cell(names[p.a])} - {cell(names[p.b])}"
+                lines.append(f"| {measure}, {word} | {pair} | {p.cosine:.3f} | {p.euclidean:.3f} |")
+    return "\n".join(lines)
+
+
+def neighbours_table(r: Tensor, names: list[str], shown: list[int]) -> str:
+    """Markdown: the classes shown, each with its nearest ones by both measures."""
+    measures = [(cosines(r), 1), (euclideans(r), -1)]  # and whether large is near
+    found = [(values, neighbours(sign * values, NEIGHBOURS)) for values, sign in measures]
+    lines = ["| class | nearest by cosine | nearest by distance |", "| --- | --- | --- |"]
+    for i in shown:
+        cells = [
+            ", ".join(f"{cell(names[j])} ({values[i, j]:.3f})" for j in nearest[i].tolist())
+            for values, nearest in found
+        ]
+        lines.append(f"| {cell(names[i])} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def cell(name: str) -> str:
+    """A name that can't break a row of a table."""
+    return name.replace("|", "\\|")

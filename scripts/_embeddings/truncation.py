@@ -1,0 +1,102 @@
+"""What truncation trades: FID, precision and recall of images whose z is cut off ever nearer to 0.
+
+Brock et al. 2018, sec. 3.1: smaller values of z give better images of fewer kinds. 0 means none.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor, nn
+
+from dataset import to_bytes
+from fid import GROUPS, fid_with_error
+from inception.moments import Moments
+from lib.errors import UserError
+from metrics.prdc import K, features, prdc
+from scripts._embeddings.paths import ClassModel
+
+AT_ONCE = 50  # images
+MEASURES = ("fid", "precision", "recall", "density", "coverage")
+
+Row = dict[str, Any]  # truncation, and value and error of each of MEASURES
+
+
+def parse_truncations(text: str) -> list[float]:
+    """ "0.5, 1, 0" -> numbers. UserError: one below 0, none, or no number."""
+    try:
+        values = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        values = []
+    if not values or not all(0 <= value < float("inf") for value in values):
+        raise UserError(f"--truncations {text!r}: wanted numbers of at least 0, as in 0.5,1,2,0.")
+    return list(dict.fromkeys(values))
+
+
+def generated(model: ClassModel, n: int, truncation: float, seed: int) -> Iterator[Tensor]:
+    """n images of all classes alike, class after class, in uint8 batches.
+
+    So sorted every class spreads evenly over the groups of the jackknife, image i in group i % 10.
+    """
+    embeddings = model.embeddings()
+    z = model.draw_z(n, seed, truncation=truncation)
+    r = embeddings[torch.arange(n) * len(embeddings) // n]
+    for a, b in zip(z.split(AT_ONCE), r.split(AT_ONCE), strict=True):
+        yield to_bytes(model.images_of(a, b, truncated=truncation))
+
+
+def sweep(
+    model: ClassModel, truncations: list[float], real: Tensor, extractor: nn.Module, *, seed: int
+) -> list[Row]:
+    """A row a truncation: as many images as real features (N, d), against those."""
+    moments, n, rows = Moments.of(real), len(real), []
+    for t in truncations:
+        images = generated(model, n, t, seed)
+        fake = features(images, extractor, n, f"truncation {in_words(t)}")
+        groups = [Moments.of(fake[g::GROUPS]) for g in range(min(GROUPS, n))]
+        found = {"fid": fid_with_error(moments, groups)} | prdc(real, fake, k=K)
+        rows.append({"truncation": t, **{m: dict(zip(("value", "error"), found[m], strict=True))
+                                         for m in MEASURES}})  # fmt: skip
+    return rows
+
+
+def in_words(truncation: float) -> str:
+    return f"{truncation:g}" if truncation else "none"
+
+
+def sweep_table(rows: list[Row]) -> str:
+    """Markdown, in the order given."""
+    lines = [
+        "| truncation | " + " | ".join(m.upper() if m == "fid" else m for m in MEASURES) + " |",
+        "| --- " * (len(MEASURES) + 1) + "|",
+    ]
+    for row in rows:
+        cells = [
+            f"{row[m]['value']:.{2 if m == 'fid' else 3}f} ± {row[m]['error']:.2g}"
+            for m in MEASURES
+        ]
+        lines.append(f"| {in_words(row['truncation'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def sweep_figure(rows: list[Row]) -> plt.Figure:
+    """FID by truncation, then precision against recall; none comes last, whatever its place."""
+    rows = sorted(rows, key=lambda row: row["truncation"] or float("inf"))
+    names = [in_words(row["truncation"]) for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+    fid, error = ([row["fid"][key] for row in rows] for key in ("value", "error"))
+    left.errorbar(range(len(rows)), fid, error, color="tab:blue", marker="o", capsize=3)
+    left.set_xticks(range(len(rows)), names)
+    left.set(xlabel="truncation", ylabel="FID", ylim=(0, None))
+    recall, precision = ([row[key]["value"] for row in rows] for key in ("recall", "precision"))
+    right.plot(recall, precision, color="tab:blue", marker="o")
+    for name, x, y in zip(names, recall, precision, strict=True):
+        right.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    right.set(xlabel=f"recall (k = {K})", ylabel=f"precision (k = {K})")
+    right.margins(0.15)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,139 @@
+"""Scores where each image has a class: of Inception's features, and of the digits' classifier.
+
+SCORES is what BigGAN.evaluate runs, in this order.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dataset import identity, order
+from fid import GROUPS, PROTOCOLS, fid_with_error
+from inception.moments import Moments
+from lib.runlog import Result
+from metrics.feature_files import kept_features
+from metrics.prdc import chosen_images, features, manifold_scores
+from metrics.prdc import results as prdc_results
+from systems.biggan.class_scores import digit_scores
+from systems.biggan.trainer import ClassConditionalTrainer
+
+MOST_CLASSES = 20  # whose FIDs are taken one by one
+LEAST_IMAGES = 2 * GROUPS  # of a class, on both sides
+MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes of a CPU core
+
+
+def inception_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
+    """FID class by class, and precision, recall, density, coverage, of the same images.
+
+    n of each class, real and generated; of one that has fewer real images, as many as it has. Where
+    there are many classes the four alone. Of several processes each computes all.
+    """
+    if trainer.num_classes > MOST_CLASSES:
+        return manifold_scores(trainer, extractor)
+    n = images_a_class(trainer)
+    total, seed = n * trainer.num_classes, trainer.config.seed
+    real = kept_features(
+        features_path(trainer, n, extractor), lambda: real_features(trainer, n, extractor)
+    )
+    fake = features(trainer.generate(total, seed), extractor, total, "classes: generated").cpu()
+    y = trainer.labels_of_generated(total, seed)
+    counts = class_counts(trainer).clamp(max=n).tolist()
+    of_class = [fake[y == k][:count] for k, count in enumerate(counts)]
+    fids = class_fids(list(zip(real.split(counts), of_class, strict=True)), trainer.class_names)
+    shared = {
+        "protocol": trainer.config.fid_protocol,
+        "split": "train",
+        "extractor": extractor.name,
+        "precision": extractor.precision,
+        "weights_sha256": extractor.digest,
+    }
+    return [shared | result for result in fids] + prdc_results(real, torch.cat(of_class), extractor)
+
+
+def real_features(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Tensor:
+    """(N, d): of n training images of each class, or all it has, class after class."""
+    data = trainer.training_data
+    chosen = []
+    for k in range(trainer.num_classes):
+        places = (data.labels == k).nonzero()[:, 0].cpu()
+        chosen.append(places[order(len(places), 0, k)[:n]])
+    places = torch.cat(chosen)
+    return features(chosen_images(data, places), extractor, len(places), "classes: real images")
+
+
+def features_path(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Path:
+    """Named by all that the real features depend on."""
+    config = trainer.config
+    words = (
+        f"features-{config.dataset}-{identity(config)}",
+        f"{config.image_size}px-{trainer.num_classes}x{n}",
+        extractor.precision,
+        f"{extractor.digest[:12]}.npy",
+    )
+    return Path(config.data_dir) / "reference" / "-".join(words)
+
+
+def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Result]:
+    """FID of each class's generated images against real ones of it, and the mean of the FIDs.
+
+    pairs: features (n, d) of each class, real and generated. So few images bias a FID upward: a
+    class compares with itself at the same n, and the mean with the mean at the same n, but neither
+    with the FID of all images. Classes of fewer than LEAST_IMAGES are left out, with a sentence.
+    """
+    scored = {k: pair for k, pair in enumerate(pairs) if len(pair[0]) >= LEAST_IMAGES}
+    if few := [f"{names[k]} ({len(pairs[k][0])})" for k in range(len(pairs)) if k not in scored]:
+        print(
+            f"no fid_of_class of classes with fewer than {LEAST_IMAGES} training images:"
+            f" {', '.join(few)}",
+            file=sys.stderr,
+        )
+    if not scored:
+        return []
+    results, values = [], []
+    for k, (real, fake) in scored.items():
+        groups = [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)]
+        value, error = fid_with_error(Moments.of(real), groups)
+        values.append((value, error))
+        about = f"{names[k]}: {len(fake)} generated images, {len(real)} of the training split"
+        results.append(
+            {"metric": f"fid_of_class/{k}", "value": value, "error": error, "about": about}
+            | {"n_real": len(real), "n_fake": len(fake)}
+        )
+    mean, error = mean_of(torch.tensor(values, dtype=torch.float64))
+    sizes = [len(real) for real, _ in scored.values()]
+    n = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    about = f"mean of {len(scored)} classes' FIDs, {n} images of each on both sides"
+    counts = {key: sum(result[key] for result in results) for key in ("n_real", "n_fake")}
+    whole = {"metric": "fid_of_classes", "value": mean, "error": error, "about": about}
+    return [*results, whole | counts]
+
+
+def mean_of(values: Tensor) -> tuple[float, float]:
+    """Of (K, 2) values and independent errors."""
+    return values[:, 0].mean().item(), values[:, 1].square().sum().sqrt().item() / len(values)
+
+
+def images_a_class(trainer: ClassConditionalTrainer) -> int:
+    """A class's share of the protocol's generated ones, in bounds; at most what the largest has."""
+    wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.training_data)
+    share = max(wanted // trainer.num_classes, LEAST_IMAGES)
+    return min(share, MOST_IMAGES, int(class_counts(trainer).max()))
+
+
+def class_counts(trainer: ClassConditionalTrainer) -> Tensor:
+    """Training images (K,) of each class."""
+    return trainer.training_data.labels.bincount(minlength=trainer.num_classes).cpu()
+
+
+def class_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
+    """Whether images show the class asked for: of digits. The extractor has no part in it."""
+    return digit_scores(trainer)
+
+
+SCORES: tuple[Callable[[ClassConditionalTrainer, nn.Module], list[Result]], ...] = (
+    class_scores,
+    inception_scores,
+)

@@ -1,0 +1,128 @@
+"""The classifier that says which of the 24 labels a picture shows: torchvision's ResNet18.
+
+The course's checkpoint opens too: {"model": state of a resnet18, fc = Sequential(Linear, Sigmoid)}.
+Ours is of that form, with a calibration and a record beside it, made by `python
+scripts/evaluator.py train`. docs/evaluator.md.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lib.errors import UserError
+from lib.seeding import global_stream
+from sources.iclevr import LABELS
+from sources.pictures import resize
+
+SIZE = 64
+FORMAT = 1
+MAKE = "Run `python scripts/evaluator.py train`, or put the course's checkpoint there."
+
+
+class Evaluator(nn.Module):
+    """Pictures (N, 3, 64, 64) in [-1, 1] -> scores (N, 24) in [0, 1], as the course's evaluator.
+
+    measured: what scripts/evaluator.py found on held-out pictures; {} for another's checkpoint.
+    """
+
+    scale: Tensor  # (24,) and
+    shift: Tensor  # (24,): a label's probability is sigmoid(scale * logit + shift). Platt 1999
+
+    def __init__(self) -> None:
+        super().__init__()
+        with global_stream("evaluator", 0):  # the caller's stream stays put
+            self.network = torchvision.models.resnet18(weights=None)
+            self.network.fc = nn.Sequential(nn.Linear(512, len(LABELS)), nn.Sigmoid())
+        self.register_buffer("scale", torch.ones(len(LABELS)))
+        self.register_buffer("shift", torch.zeros(len(LABELS)))
+        self.measured: dict[str, Any] = {}
+        self.digest = ""  # sha256 of the file
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, 24), before the sigmoid."""
+        network = self.network
+        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+        x = network.layer4(network.layer3(network.layer2(network.layer1(x))))
+        return network.fc[0](network.avgpool(x).flatten(1))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(N, 24), calibrated one by one: for thresholds. Ranking goes by the scores."""
+        return (self.scale * logits + self.shift).sigmoid()
+
+
+@torch.no_grad()
+def predict(evaluator: Evaluator, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits (N, 24) on the CPU of images uint8 (N, 3, S, S), resized to 64; in eval mode."""
+    if evaluator.training:
+        raise ValueError("an evaluator judges in eval mode")
+    parts = []
+    for batch in resize(images, SIZE).split(batch_size):
+        x = batch.to(evaluator.scale.device).float().div(127.5).sub(1.0)
+        parts.append(evaluator.logits(x.contiguous(memory_format=torch.channels_last)).cpu())
+    return torch.cat(parts)
+
+
+def weights_path(data_dir: Path | str) -> Path:
+    """Where scripts/evaluator.py saves, and where its user looks."""
+    return Path(data_dir) / "iclevr" / "evaluator.pth"
+
+
+def save_evaluator(evaluator: Evaluator, path: Path) -> None:
+    """Tensors and plain values; written beside and renamed."""
+    saved = {
+        "format": FORMAT,
+        "labels": list(LABELS),
+        "model": evaluator.network.state_dict(),
+        "calibration": {"scale": evaluator.scale, "shift": evaluator.shift},
+        "measured": evaluator.measured,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    torch.save(saved, part)
+    part.replace(path)
+
+
+def load_evaluator(path: Path, device: torch.device | str = "cpu") -> Evaluator:
+    """Ours or the course's, in eval mode, without gradient.
+
+    UserError: missing, torn, or of another network or list of labels.
+    """
+    saved = read(path)
+    labels = saved.get("labels", list(LABELS))
+    if labels != list(LABELS):
+        raise UserError(f"{path} knows other labels ({len(labels)}) than i-CLEVR's 24. {MAKE}")
+    evaluator = Evaluator()
+    try:
+        evaluator.network.load_state_dict(saved["model"])
+        for name, value in saved.get("calibration", {}).items():
+            getattr(evaluator, name).copy_(value)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is not a ResNet18 with {len(LABELS)} labels ({reason}). {MAKE}"
+        ) from None
+    evaluator.measured = saved.get("measured", {})
+    evaluator.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    evaluator.requires_grad_(False).eval()
+    return evaluator.to(device, memory_format=torch.channels_last)
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"the evaluator {path} is not there. {MAKE}") from None
+    except Exception:  # an unpickler that is fed a foreign file raises anything
+        raise UserError(f"{path} is torn, or no file of tensors and plain values. {MAKE}") from None
+    if not isinstance(saved, dict) or "model" not in saved:
+        raise UserError(f'{path} holds no "model", as the course\'s checkpoint and ours do. {MAKE}')
+    if saved.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path} has format {saved['format']}, wanted {FORMAT}. {MAKE}")
+    return saved

@@ -1,0 +1,215 @@
+"""Networks that make and judge an image of given labels: DCGAN's (GAN.py) with y beside z and x.
+
+y (N, L) is multi-hot float: which of L things the image shows. At 64x64, width 64, these are the
+networks of the course report on i-CLEVR (spec row 7), which keeps the convolutions' biases and has
+BatchNorm behind D's first convolution too. DISCRIMINATORS is what --condition chooses from.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from GAN import INITS, NORMS, widths
+from training.layers import DoublingConvTranspose2d, HalvingConv2d
+
+SLOPE = 0.01  # of LeakyReLU: torch's default, as the source has it; Radford et al. have 0.2
+NAMES_SIZE = 1024  # bytes of a network's list of labels; i-CLEVR's 24 take 308
+
+
+class ConditionalGenerator(nn.Module):
+    """z (N, latent_dim, 1, 1) ~ N(0, I), y (N, L) -> image (N, C, S, S) in [-1, 1].
+
+    y is embedded and joined to z, as if it were more of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_names: tuple[str, ...],
+        num_channels: int = 3,
+        latent_dim: int = 100,
+        embedding_dim: int = 300,
+        hidden_dim: int = 64,
+        image_size: int = 64,
+        init: str = "normal",
+    ) -> None:
+        super().__init__()
+        wide_to_narrow = widths(hidden_dim, image_size)[::-1]
+        widest = wide_to_narrow[0]
+        self.embed = nn.Sequential(
+            nn.Linear(len(label_names), embedding_dim), nn.ReLU(inplace=True)
+        )
+        self.project = nn.Sequential(
+            Project(latent_dim + embedding_dim, widest),
+            nn.BatchNorm2d(widest),
+            nn.ReLU(inplace=True),
+        )  # (N, 8h, 4, 4)
+        self.ups = nn.Sequential(*(up(a, b) for a, b in pairwise(wide_to_narrow)))  # (N, h, S/2, .)
+        self.to_image = DoublingConvTranspose2d(hidden_dim, num_channels, bias=True)
+        self.register_buffer("label_names", encoded(label_names))  # so a checkpoint knows its own
+        self.apply(INITS[init])
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        code = torch.cat((z, self.embed(y)[:, :, None, None]), 1)
+        return torch.tanh(self.to_image(self.ups(self.project(code))))
+
+
+class Project(nn.ConvTranspose2d):
+    """(N, in, 1, 1) -> (N, out, 4, 4): nn.ConvTranspose2d(in, out, 4, stride=2) of one pixel.
+
+    That is a linear map, and as one it takes a quarter of the time on a CPU (in 400, out 128).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 4, stride=2)
+
+    def forward(self, code: Tensor) -> Tensor:
+        maps = code.flatten(1) @ self.weight.flatten(1)
+        return maps.unflatten(1, (-1, 4, 4)) + self.bias.view(-1, 1, 1)
+
+
+def up(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S)."""
+    return nn.Sequential(
+        DoublingConvTranspose2d(in_channels, out_channels, bias=True),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def encoded(label_names: tuple[str, ...]) -> Tensor:
+    """Names -> (NAMES_SIZE,) uint8: a line each, then zeros."""
+    text = "\n".join(label_names).encode()
+    if len(text) > NAMES_SIZE:
+        raise ValueError(f"names of {len(text)} bytes: wanted {NAMES_SIZE} at most")
+    return torch.tensor(list(text.ljust(NAMES_SIZE, b"\0")), dtype=torch.uint8)
+
+
+def decoded(label_names: Tensor) -> tuple[str, ...]:
+    return tuple(bytes(label_names.tolist()).rstrip(b"\0").decode().split("\n"))
+
+
+class ConditionalDiscriminator(nn.Module):
+    """image x (N, C, S, S) in [-1, 1], y (N, L) -> probability (N,) that x is real and shows y.
+
+    What a subclass makes of y alone is `condition(y)`, which serves as many images as are judged
+    with the same weights. `scores` are a logit of being real and, from a D that names the labels
+    itself, a logit each.
+    """
+
+    painted = 0  # channels that y adds to the image
+    named = False  # whether there are logits of the labels
+
+    def __init__(
+        self,
+        *,
+        num_labels: int,
+        num_channels: int = 3,
+        hidden_dim: int = 64,
+        image_size: int = 64,
+        norm: str = "batch",
+        init: str = "normal",
+    ) -> None:
+        super().__init__()
+        channels = [num_channels + self.painted, *widths(hidden_dim, image_size)]
+        self.downs = nn.Sequential(*(down(a, b, norm) for a, b in pairwise(channels)))
+        self.to_logit = nn.Conv2d(channels[-1], 1, 4)  # (N, 1, 1, 1)
+        self.add_condition(num_labels, channels[-1], image_size)
+        self.apply(INITS[init])
+
+    def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
+        """The layers that deal with y, `channels` being those of the last map, 4x4."""
+        raise NotImplementedError
+
+    def condition(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(N, 1), or (N, 1 + L) if the labels are named."""
+        raise NotImplementedError
+
+    def real_logit(self, features: Tensor) -> Tensor:
+        """(N, channels, 4, 4) -> (N, 1): a linear map, which as one is faster on a CPU."""
+        return F.linear(features.flatten(1), self.to_logit.weight.flatten(1), self.to_logit.bias)
+
+    def logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """The value under the sigmoid, (N,): what every loss uses."""
+        return self.scores(x, self.condition(y))[:, 0]
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x, y))
+
+
+def down(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
+    return nn.Sequential(
+        HalvingConv2d(in_channels, out_channels, bias=True),
+        NORMS[norm](out_channels),
+        nn.LeakyReLU(SLOPE, inplace=True),
+    )
+
+
+class ConcatDiscriminator(ConditionalDiscriminator):
+    """y is painted as one more channel of the image: the source's way (Mirza & Osindero 2014)."""
+
+    painted = 1
+
+    def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
+        self.paint = nn.Sequential(
+            nn.Linear(num_labels, image_size**2),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Unflatten(1, (1, image_size, image_size)),
+        )
+
+    def condition(self, y: Tensor) -> Tensor:
+        """(N, 1, S, S)."""
+        return self.paint(y)
+
+    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.real_logit(self.downs(torch.cat((x, condition), 1)))
+
+
+class ProjectionDiscriminator(ConditionalDiscriminator):
+    """logit = psi(h(x)) + y^T V sum h(x), h the last map. Miyato & Koyama 2018, sec. 3.
+
+    They derive it for one class: log p(y|x) of a softmax. For many labels that are independent
+    given x it is a sum over the labels that hold, which a multi-hot y gives: y^T V again.
+    """
+
+    def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
+        self.embed = nn.Linear(num_labels, channels, bias=False)
+
+    def condition(self, y: Tensor) -> Tensor:
+        """(N, channels)."""
+        return self.embed(y)
+
+    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
+        features = self.downs(x)
+        match = (features.sum((2, 3)) * condition).sum(1, keepdim=True)
+        return self.real_logit(features) + match
+
+
+class AuxiliaryDiscriminator(ConditionalDiscriminator):
+    """D does not see y and names the labels itself. Odena, Olah & Shlens 2017 (AC-GAN)."""
+
+    named = True
+
+    def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
+        self.to_labels = nn.Linear(channels * 16, num_labels)
+
+    def condition(self, y: Tensor) -> Tensor:
+        return y
+
+    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
+        features = self.downs(x)
+        return torch.cat((self.real_logit(features), self.to_labels(features.flatten(1))), 1)
+
+
+# --condition -> how D judges that an image shows y
+DISCRIMINATORS: dict[str, type[ConditionalDiscriminator]] = {
+    "concat": ConcatDiscriminator,
+    "projection": ProjectionDiscriminator,
+    "acgan": AuxiliaryDiscriminator,
+}

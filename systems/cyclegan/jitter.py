@@ -1,0 +1,52 @@
+"""Random enlargement, cut and mirroring of training images: a translator sees no image twice alike.
+
+As in the authors' code of CycleGAN (Zhu et al. 2017, app. 7.1): 256x256 pixels out of 286x286, and
+every second image mirrored.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.distributed import shard, world
+from lib.seeding import generator
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """jitter(x, domain, step) -> images of x's own size; a function of these and the seed alone.
+
+    scale: to which multiple of their side images are enlarged before a square of the old side is
+    cut out of them, each at a place of its own; 1 leaves them.
+    """
+
+    scale: float
+    flip: bool
+    seed: int
+
+    def __call__(self, x: Tensor, domain: str, step: int) -> Tensor:
+        """x (N, C, S, S) in [-1, 1], of this rank; the draws are those of the whole batch."""
+        side, n = x.shape[-1], len(x) * world()
+        stream = generator("cpu", "jitter", domain, self.seed, step)
+        room = round(self.scale * side) - side
+        corners = shard(torch.randint(room + 1, (n, 2), generator=stream)).to(x.device)
+        mirrored = shard(torch.rand(n, generator=stream) < 0.5).to(x.device)
+        if room:
+            x = cut(enlarged(x, side + room), corners, side)
+        return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x) if self.flip else x
+
+
+def enlarged(x: Tensor, side: int) -> Tensor:
+    """Bicubic, as theirs, which may go beyond the range of the values: it is clipped."""
+    return F.interpolate(x, side, mode="bicubic", align_corners=False).clamp_(-1, 1)
+
+
+def cut(x: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Squares (N, C, side, side) whose upper left pixels are corners (N, 2): row and column."""
+    places = torch.arange(side, device=x.device)
+    rows = (corners[:, 0, None] + places)[:, :, None]  # (N, side, 1)
+    columns = (corners[:, 1, None] + places)[:, None, :]
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.movedim(1, 3)[image, rows, columns].movedim(3, 1)

@@ -1,0 +1,200 @@
+"""The networks of image-to-image translation: two residual generators and a patch discriminator.
+
+Zhu et al. 2017 (arXiv:1703.10593), app. 7.2, after Johnson et al. 2016 and Isola et al. 2017; and
+the smaller generator of an emoji course, which works on no map of the image's own size.
+
+    --stem 7, width 64 (the paper's):   c7s1-64  d128  d256  R256 x blocks  u128  u64  c7s1-3
+    --stem 0, width 32 (the course's):           d32   d64   R64  x blocks  u32        u3
+    --arch blend, width 32 (ours):      d32  d64  R64 x blocks  u32 (+ d32)  u32 (+ x)  c3s1-4
+
+The last draws an image and a mask, which says where that image covers the source.
+d halves the map and u doubles it. A convolution in front of a norm has no bias: the norm would take
+it away again.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from GAN import INITS, Discriminator
+from training.layers import DoublingConvTranspose2d, HalvingConv2d, UpsampledConv2d
+
+# --norm; the instances' is without weights, as in the authors' code
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance": nn.InstanceNorm2d,
+    "batch": nn.BatchNorm2d,
+}
+STEMS = (0, 3, 5, 7)
+
+
+def normed(conv: nn.Module, norm: str) -> nn.Sequential:
+    return nn.Sequential(conv, NORMS[norm](conv.out_channels), nn.ReLU(inplace=True))
+
+
+def same(a: int, b: int, kernel: int, *, reflect: bool, bias: bool = False) -> nn.Conv2d:
+    """(N, a, S, S) -> (N, b, S, S)."""
+    mode = "reflect" if reflect else "zeros"
+    return nn.Conv2d(a, b, kernel, padding=kernel // 2, padding_mode=mode, bias=bias)
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), (N, C, S, S): f is one or two 3x3 convolutions with norms, and a ReLU between them.
+
+    The paper's block has two and reflects at the border; the course's has one and pads with zeros.
+    """
+
+    def __init__(self, channels: int, *, convs: int, norm: str, reflect: bool) -> None:
+        super().__init__()
+        layers = []
+        for _ in range(convs):
+            layers += normed(same(channels, channels, 3, reflect=reflect), norm)
+        self.f = nn.Sequential(*layers[:-1])  # no ReLU in front of the sum
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.f(x)
+
+
+# --upsample -> (N, a, S, S) -> (N, b, 2S, 2S); with a stem the transposed kernel is the paper's 3x3
+def grow_transposed(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
+    if paper:
+        return nn.ConvTranspose2d(a, b, 3, 2, padding=1, output_padding=1, bias=bias)
+    return DoublingConvTranspose2d(a, b, bias=bias)
+
+
+def grow_resized(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
+    return UpsampledConv2d(a, b, bias=bias)
+
+
+UPSAMPLINGS = {"resize": grow_resized, "transposed": grow_transposed}
+
+
+class TranslationGenerator(nn.Module):
+    """image (N, C, S, S) in [-1, 1] -> image of the same shape and range; S a multiple of 4."""
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 3,
+        width: int = 32,
+        stem: int = 0,
+        blocks: int = 1,
+        block_convs: int = 1,
+        norm: str = "batch",
+        upsample: str = "resize",
+    ) -> None:
+        super().__init__()
+        reflect = paper = stem > 0
+        grow = UPSAMPLINGS[upsample]
+        if stem:
+            widths = [width, 2 * width, 4 * width]
+            first = [normed(same(num_channels, width, stem, reflect=True), norm)]
+            halve = lambda a, b: nn.Conv2d(a, b, 3, 2, 1, bias=False)  # noqa: E731
+            last = same(width, num_channels, stem, reflect=True, bias=True)
+        else:
+            widths = [width, 2 * width]
+            first = [normed(HalvingConv2d(num_channels, width, bias=False), norm)]
+            halve = lambda a, b: HalvingConv2d(a, b, bias=False)  # noqa: E731
+            last = grow(width, num_channels, bias=True)
+        downs = [normed(halve(a, b), norm) for a, b in pairwise(widths)]
+        ups = [normed(grow(b, a, paper=paper), norm) for a, b in reversed(list(pairwise(widths)))]
+        make = partial(ResidualBlock, widths[-1], convs=block_convs, norm=norm, reflect=reflect)
+        self.encode = nn.Sequential(*first, *downs)  # (N, 2w or 4w, S/4, S/4)
+        self.transform = nn.Sequential(*(make() for _ in range(blocks)))
+        self.decode = nn.Sequential(*ups, last)  # (N, C, S, S)
+        self.apply(INITS["normal"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.decode(self.transform(self.encode(x))))
+
+
+class BlendingGenerator(nn.Module):
+    """image x (N, C, S, S) in [-1, 1] -> x + m (y - x), same shape and range; S a multiple of 4.
+
+    y (N, C, S, S) in [-1, 1] and the mask m (N, 1, S, S) in (0, 1) come of a U-Net (Ronneberger et
+    al. 2015, arXiv:1505.04597), whose maps, and x itself, pass the narrow middle by: what is to
+    stay need not be drawn anew. The mask is that of Pumarola et al. 2018 (arXiv:1807.09251), sec.
+    4; here it begins at 0.12, so that G begins near x. ValueError for a stem: there is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int = 3,
+        width: int = 32,
+        stem: int = 0,
+        blocks: int = 1,
+        block_convs: int = 1,
+        norm: str = "batch",
+        upsample: str = "resize",
+    ) -> None:
+        super().__init__()
+        if stem:
+            raise ValueError("a BlendingGenerator has no stem")
+        grow = UPSAMPLINGS[upsample]
+        inner = 2 * width
+        self.encode1 = normed(HalvingConv2d(num_channels, width, bias=False), norm)
+        self.encode2 = normed(HalvingConv2d(width, inner, bias=False), norm)
+        make = partial(ResidualBlock, inner, convs=block_convs, norm=norm, reflect=False)
+        self.transform = nn.Sequential(*(make() for _ in range(blocks)))
+        self.decode1 = normed(grow(inner, width), norm)
+        self.decode2 = normed(grow(2 * width, width), norm)
+        self.to_image = same(width + num_channels, num_channels + 1, 3, reflect=False, bias=True)
+        self.apply(INITS["normal"])
+        nn.init.constant_(self.to_image.bias[num_channels:], -2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outer = self.encode1(x)  # (N, w, S/2, S/2)
+        h = self.decode1(self.transform(self.encode2(outer)))  # (N, w, S/2, S/2)
+        h = self.decode2(torch.cat([h, outer], 1))  # (N, w, S, S)
+        drawn, mask = self.to_image(torch.cat([h, x.to(h.dtype)], 1)).split([x.shape[1], 1], 1)
+        return x + torch.sigmoid(mask) * (torch.tanh(drawn) - x)
+
+
+class PatchDiscriminator(nn.Module):
+    """image (N, C, S, S) in [-1, 1] -> a value for each patch of 70x70, (N, 1, S/8 - 2, S/8 - 2).
+
+    C64-C128-C256-C512 at width 64. Isola et al. 2017, app. 6.1.2: no norm on the first layer.
+    """
+
+    def __init__(self, *, num_channels: int = 3, hidden_dim: int = 64, norm: str = "batch") -> None:
+        super().__init__()
+        h = hidden_dim
+
+        def layer(conv: nn.Module) -> list[nn.Module]:
+            return [conv, NORMS[norm](conv.out_channels), nn.LeakyReLU(0.2, inplace=True)]
+
+        self.layers = nn.Sequential(
+            HalvingConv2d(num_channels, h, bias=True),  # (N,  h, S/2, S/2)
+            nn.LeakyReLU(0.2, inplace=True),
+            *layer(HalvingConv2d(h, 2 * h, bias=False)),  # (N, 2h, S/4, S/4)
+            *layer(HalvingConv2d(2 * h, 4 * h, bias=False)),  # (N, 4h, S/8, S/8)
+            *layer(nn.Conv2d(4 * h, 8 * h, 4, 1, 1, bias=False)),  # (N, 8h, S/8 - 1, S/8 - 1)
+            nn.Conv2d(8 * h, 1, 4, 1, 1),
+        )
+        self.apply(INITS["normal"])
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x))
+
+
+# --arch -> G
+GENERATORS = {"plain": TranslationGenerator, "blend": BlendingGenerator}
+
+
+def image_discriminator(channels: int, width: int, image_size: int, norm: str) -> nn.Module:
+    """One value an image: DCGAN's."""
+    return Discriminator(num_channels=channels, hidden_dim=width, image_size=image_size, norm=norm)
+
+
+def patch_discriminator(channels: int, width: int, image_size: int, norm: str) -> nn.Module:
+    return PatchDiscriminator(num_channels=channels, hidden_dim=width, norm=norm)
+
+
+# --judge -> what D gives a value to
+DISCRIMINATORS = {"image": image_discriminator, "patch": patch_discriminator}

@@ -1,0 +1,197 @@
+"""How good translations are: like the target's images, faithful to the source, near the truth.
+
+Each score stands beside that of the untranslated source, the translator that does nothing: to be
+worth anything a translation must beat it. docs/cyclegan.md.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import dataset
+from dataset import ImageData, order, to_bytes, to_signed
+from fid import GROUPS, fid_with_error
+from inception.moments import Moments
+from lib.errors import UserError
+from lib.runlog import Result, mean_result
+from metrics.feature_files import kept_features
+from metrics.kid import MOST, kid_with_error
+from metrics.lpips import load_lpips
+from systems.cyclegan.domains import (
+    DIRECTIONS,
+    UnpairedConfig,
+    counterparts,
+    domain_spec,
+    held_out_images,
+)
+
+BATCH_SIZE = 50
+
+
+class Translator(Protocol):
+    """A trained pair of generators, and the images of the two domains."""
+
+    config: UnpairedConfig
+    channels: int
+    device: torch.device
+
+    def load_domain(self, domain: str, split: str) -> ImageData: ...
+
+    def translated(self, images: Tensor, direction: str) -> Tensor: ...
+
+    def translations(self, images: Tensor, direction: str, chosen: Tensor) -> Iterator[Tensor]: ...
+
+
+def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
+    """FID and KID of the translated and of the untranslated source against the target's images.
+
+    Training images on both sides, at most 5000 of each domain: test sets are too small for it.
+    """
+    real = {domain: real_features(translator, domain, extractor) for domain in ("A", "B")}
+    results = []
+    for direction, (source, target) in DIRECTIONS.items():
+        images, chosen = chosen_images(translator, source)
+        batches = translator.translations(images, direction, chosen)
+        made = features(batches, extractor, len(chosen), f"{source} to {target}: translations")
+        for x, mark, words in (
+            (made, "", "translated"),
+            (real[source], "_untranslated", "untranslated"),
+        ):
+            about = (
+                f"{len(x):,} {words} training images of {source} against {len(real[target]):,} of"
+                f" {target}"
+            )
+            results += distances(real[target], x, direction + mark, about, extractor)
+    return results
+
+
+def distances(
+    real: Tensor, fake: Tensor, name: str, about: str, extractor: nn.Module
+) -> list[Result]:
+    """FID and KID of features (N, d) and (M, d), with their errors."""
+    shared = {
+        "about": about,
+        "n_real": len(real),
+        "n_fake": len(fake),
+        "extractor": extractor.name,
+        "precision": extractor.precision,
+        "weights_sha256": extractor.digest,
+    }
+    moments = Moments.of(real)
+    fid, fid_error = fid_with_error(moments, [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)])
+    kid, kid_error = kid_with_error(real, fake)
+    return [
+        {"metric": f"fid_{name}", "value": fid, "error": fid_error} | shared,
+        {"metric": f"kid_{name}", "value": kid, "error": kid_error} | shared,
+    ]
+
+
+def chosen_images(translator: Translator, domain: str) -> tuple[Tensor, Tensor]:
+    """The domain's training images, and the positions of those that are compared."""
+    images = translator.load_domain(domain, "train").images
+    return images, order(len(images), 0, 0)[:MOST]
+
+
+def real_features(translator: Translator, domain: str, extractor: nn.Module) -> Tensor:
+    """(n, d) on the CPU: of the domain's training images, kept in <data_dir>/reference."""
+    images, chosen = chosen_images(translator, domain)
+    batches = (images[indices] for indices in chosen.to(images.device).split(BATCH_SIZE))
+    return kept_features(
+        features_path(translator, domain, extractor),
+        lambda: features(batches, extractor, len(chosen), f"real images of {domain}"),
+    )
+
+
+def features_path(translator: Translator, domain: str, extractor: nn.Module) -> Path:
+    """Named by all that the features depend on."""
+    config, spec = translator.config, domain_spec(translator.config, domain)
+    words = (
+        f"features-{config.dataset}-{dataset.DATASETS[config.dataset].identity(spec)}",
+        f"{config.image_size}px{translator.channels}",
+        extractor.precision,
+        f"{extractor.digest[:12]}.npy",
+    )
+    return spec.data_dir / "reference" / "-".join(words)
+
+
+@torch.no_grad()
+def features(batches: Iterator[Tensor], extractor: nn.Module, n: int, label: str) -> Tensor:
+    """(n, d) on the CPU, of uint8 images, behind a bar."""
+    found = []
+    with tqdm(total=n, desc=label, unit="img", disable=None) as bar:
+        for images in batches:
+            found += [extractor(part).float().cpu() for part in images.split(BATCH_SIZE)]
+            bar.update(len(images))
+    return torch.cat(found)
+
+
+def reconstruction_scores(translator: Translator) -> list[Result]:
+    """Mean |x - there and back again (x)| over test images, of values in [-1, 1]."""
+    results = []
+    for (there, (source, target)), back in zip(DIRECTIONS.items(), ("b2a", "a2b"), strict=True):
+        data, split = held_out_images(
+            translator.config, source, translator.channels, translator.device
+        )
+        errors = []
+        for images in data.images[:MOST].split(BATCH_SIZE):
+            x = to_signed(images).to(translator.device)
+            again = translator.translated(translator.translated(x, there), back)
+            errors.append((x - again).abs().flatten(1).mean(1).cpu())
+        kind = {"test": "test", "train": "training"}[split]
+        values = torch.cat(errors)
+        about = (
+            f"{source} to {target} and back, {len(values):,} {kind} images, of values in [-1, 1]"
+        )
+        results.append(mean_result(f"cycle_l1_{source.lower()}", values, about))
+    return results
+
+
+def paired_scores(translator: Translator) -> list[Result]:
+    """Translated test emoji against their true counterparts: mean L1 and LPIPS.
+
+    LPIPS is left out, and why is said, where its package or weights are not to be had.
+    """
+    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": mean_l1}
+    notes: dict[str, Result] = {"l1": {}}
+    try:
+        lpips = load_lpips(translator.device)
+        measures["lpips"] = lpips
+        notes["lpips"] = {"backbone": "alex", "weights_sha256": lpips.digest}
+    except UserError as error:
+        print(f"no LPIPS: {error}", file=sys.stderr)
+    results = []
+    for direction, (source, target) in DIRECTIONS.items():
+        pairs = counterparts(translator.config, direction, translator.channels, translator.device)
+        if len(pairs.source) < 2:
+            print(f"no paired scores {direction}: {len(pairs.source)} pairs", file=sys.stderr)
+            continue
+        made = to_bytes(translator.translated(to_signed(pairs.source), direction))
+        for name, measure in measures.items():
+            for images, mark, words in (
+                (made, "", "translated"),
+                (pairs.source, "_untranslated", "untranslated"),
+            ):
+                values = in_batches(measure, images, pairs.target)
+                about = (
+                    f"{len(values):,} {words} test emoji of {source} against their counterparts in"
+                    f" {target}, {pairs.seen:,} of which were seen in training, unpaired"
+                )
+                result = mean_result(f"paired_{name}_{direction}{mark}", values, about)
+                results.append(result | notes[name])
+    return results
+
+
+def mean_l1(x: Tensor, y: Tensor) -> Tensor:
+    """Mean |x - y| of each image (N,), of uint8 images as values in [-1, 1]."""
+    return (to_signed(x) - to_signed(y)).abs().flatten(1).mean(1)
+
+
+@torch.no_grad()
+def in_batches(measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    pairs = zip(x.split(BATCH_SIZE), y.split(BATCH_SIZE), strict=True)
+    return torch.cat([measure(a, b).cpu() for a, b in pairs])

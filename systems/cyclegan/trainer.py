@@ -1,0 +1,256 @@
+"""CycleGAN (Zhu et al. 2017): translation between two domains without pairs. docs/cyclegan.md.
+
+Apple's and Windows' emoji at 32x32 are the main job; any two folders of images do as well.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torchvision.utils import make_grid
+
+from dataset import ImageData, order, to_bytes, to_signed
+from lib.distributed import of_all_ranks, shard
+from lib.seeding import global_stream, key_seed
+from systems.cyclegan.config import CycleGANConfig
+from systems.cyclegan.domains import (
+    DIRECTIONS,
+    DOMAINS,
+    UnpairedBatches,
+    held_out_images,
+    load_domain,
+    num_channels,
+)
+from systems.cyclegan.files import translate_folder
+from systems.cyclegan.image_pool import ImagePool
+from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS
+from systems.cyclegan.scores import domain_scores, paired_scores, reconstruction_scores
+from trainer import Trainer
+from training.decay import set_rates
+from training.layers import memory_format
+from training.losses import LSGAN
+from training.modes import frozen, in_training_form, sampling
+
+
+class CycleGAN(Trainer):
+    """G_a2b: A -> B and G_b2a: B -> A, each judged by the D of the domain that it leads to."""
+
+    config_class = CycleGANConfig
+    config: CycleGANConfig
+    bar_tags = ("discriminator_loss", "generator_loss")
+
+    def __init__(self, config: CycleGANConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.channels = num_channels(config)
+        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
+            networks = {name: self.new_generator() for name in ("G_a2b", "G_b2a")}
+            networks |= {name: self.new_discriminator() for name in ("D_a", "D_b")}
+        self.networks = {
+            name: network.to(device, memory_format=memory_format(device))
+            for name, network in networks.items()
+        }
+        self.play = {  # forward passes of the step
+            name: in_training_form(getattr(net, "logits", net), config, device)
+            for name, net in self.networks.items()
+        }
+        self.optimizers = {"G": self.adam("G_a2b", "G_b2a"), "D": self.adam("D_a", "D_b")}
+        shape = (self.channels, config.image_size, config.image_size)
+        for name in ("a", "b") if config.pool_size else ():
+            pool = ImagePool(config.pool_size, shape, key=(name, config.seed))
+            self.networks[f"pool_{name}"] = pool.to(device)
+
+    def new_generator(self) -> nn.Module:
+        config = self.config
+        return GENERATORS[config.arch](
+            num_channels=self.channels,
+            width=config.generator_hidden_dim,
+            stem=config.stem,
+            blocks=config.residual_blocks or (9 if config.image_size >= 256 else 6),
+            block_convs=config.block_convs,
+            norm=config.norm,
+            upsample=config.upsample,
+        )
+
+    def new_discriminator(self) -> nn.Module:
+        config = self.config
+        make = DISCRIMINATORS[config.judge]
+        return make(self.channels, config.discriminator_hidden_dim, config.image_size, config.norm)
+
+    def adam(self, *names: str) -> Adam:
+        weights = [p for name in names for p in self.networks[name].parameters()]
+        betas = (self.config.beta1, self.config.beta2)
+        return Adam(weights, lr=self.config.learning_rate, betas=betas, fused=True)
+
+    def batches(self) -> UnpairedBatches:
+        """batches(step) -> Pair, of the training images of both domains.
+
+        UserError too where the samples' images are not to be had: now, not in the middle of a run.
+        """
+        config = self.config
+        for domain in DOMAINS:
+            held_out_images(config, domain, self.channels, self.device)
+        a, b = (self.load_domain(domain, "train") for domain in DOMAINS)
+        return UnpairedBatches(
+            a,
+            b,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            jitter=config.jitter,
+            flip=config.flip,
+        )
+
+    def load_domain(self, domain: str, split: str) -> ImageData:
+        return load_domain(self.config, domain, split, self.channels, self.device)
+
+    def load_data(self, split: str) -> ImageData:
+        """A split of the domain that --direction leads to: what its translations are to be like."""
+        return self.load_domain(DIRECTIONS[self.config.direction][1], split)
+
+    # A step
+
+    def train_step(self, batch) -> dict[str, Tensor]:
+        """The course's algorithm 2: both D's, then both G's, on one and the same translations."""
+        self.set_learning_rate()
+        a, b = batch.a.x, batch.b.x
+        fake_b, fake_a = self.play["G_a2b"](a), self.play["G_b2a"](b)
+        scalars = self.update_discriminators(a, b, fake_a, fake_b)
+        scalars |= self.update_generators(a, b, fake_a, fake_b)
+        for kind in ("discriminator", "generator", "cycle"):
+            parts = [value for tag, value in scalars.items() if tag.startswith(f"{kind}_loss/")]
+            if parts:
+                scalars[f"{kind}_loss"] = sum(parts)
+        return scalars
+
+    def update_discriminators(
+        self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
+    ) -> dict[str, Tensor]:
+        """Each D descends (D(x) - 1)^2 / 2 + D(fake)^2 / 2; fakes come through the pool, if any."""
+        self.optimizers["D"].zero_grad()
+        scalars = {}
+        for name, x, fake in (("a", a, fake_a), ("b", b, fake_b)):
+            D = self.play[f"D_{name}"]
+            real_values = D(x)
+            real_loss = LSGAN.real(real_values)
+            real_loss.backward()
+            fake_values = D(self.through_pool(name, fake))
+            fake_loss = LSGAN.fake(fake_values)
+            fake_loss.backward()
+            scalars |= {
+                f"discriminator_loss/{name}": (real_loss + fake_loss).detach(),
+                f"D_{name}(real)": real_values.detach().mean(),
+                f"D_{name}(fake1)": fake_values.detach().mean(),
+            }
+        self.optimizers["D"].step()
+        return scalars
+
+    def through_pool(self, name: str, fake: Tensor) -> Tensor:
+        """What D_name is shown in place of the fakes just made; without gradient."""
+        fake = fake.detach()
+        if not self.config.pool_size:
+            return fake
+        pool = self.networks[f"pool_{name}"]
+        return shard(pool.swap(of_all_ranks(fake), self.step))
+
+    def update_generators(
+        self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
+    ) -> dict[str, Tensor]:
+        """Both G's descend (D(fake) - 1)^2 + lambda |x - back(fake)|_1 (+ the identity loss).
+
+        The D's, just updated, pass gradients on and gather none.
+        """
+        self.optimizers["G"].zero_grad()
+        scalars, losses = {}, []
+        with frozen(self.networks["D_a"]), frozen(self.networks["D_b"]):
+            for way, name, fake in (("a2b", "b", fake_b), ("b2a", "a", fake_a)):
+                values = self.play[f"D_{name}"](fake)
+                losses.append(LSGAN.generator(values))
+                scalars[f"generator_loss/{way}"] = losses[-1].detach()
+                scalars[f"D_{name}(fake2)"] = values.detach().mean()
+            for tag, weight, loss in self.faithfulness(a, b, fake_a, fake_b):
+                losses.append(weight * loss)
+                scalars[tag] = loss.detach()
+            sum(losses).backward()
+        self.optimizers["G"].step()
+        return scalars
+
+    def faithfulness(
+        self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """(tag, weight, loss): mean L1 of the cycles, and of what G makes of its own target domain.
+
+        Zhu et al. 2017, eq. 2 and sec. 5.2. What has no weight is not computed.
+        """
+        cycle = self.config.lambda_cycle
+        identity = cycle * self.config.lambda_identity
+        to_b, to_a = self.play["G_a2b"], self.play["G_b2a"]
+        if cycle:
+            yield "cycle_loss/a", cycle, (to_a(fake_b) - a).abs().mean()
+            yield "cycle_loss/b", cycle, (to_b(fake_a) - b).abs().mean()
+        if identity:
+            yield "identity_loss/a", identity, (to_a(a) - a).abs().mean()
+            yield "identity_loss/b", identity, (to_b(b) - b).abs().mean()
+
+    def set_learning_rate(self) -> None:
+        """Before a step's updates: as --decay_from and --decay_to have it."""
+        rates = dict.fromkeys(self.optimizers, self.config.learning_rate)
+        set_rates(self.optimizers, rates, self.config, self.step)
+
+    # Samples and scores
+
+    @torch.no_grad()
+    def translated(self, images: Tensor, direction: str) -> Tensor:
+        """images (N, C, S, S) in [-1, 1] of the source -> the target's, by G in eval mode."""
+        G = self.networks[f"G_{direction}"]
+        with sampling(G):
+            return G(images.to(self.device))
+
+    def sample_images(self) -> dict[str, Tensor]:
+        """Test images that never change: source, translation, reconstruction; A's left, B's right.
+
+        16 of each domain in 8 rows; 4 where images are larger than 64 pixels.
+        """
+        n, rows = (16, 8) if self.config.image_size <= 64 else (4, 4)
+        sides = []
+        for direction, (source, _) in DIRECTIONS.items():
+            back = "b2a" if direction == "a2b" else "a2b"
+            data, _ = held_out_images(self.config, source, self.channels, self.device)
+            chosen = order(len(data), key_seed("samples", source), 0)[:n]
+            x = to_signed(data.images[chosen.to(data.images.device)]).to(self.device)
+            y = self.translated(x, direction)
+            triples = torch.stack([x, y, self.translated(y, back)], 1).flatten(0, 1)
+            per_row = 3 * max(1, len(x) // rows)
+            sides.append(make_grid(triples, nrow=per_row, padding=2, pad_value=-1.0))
+        height = min(side.shape[1] for side in sides)
+        gap = torch.ones(sides[0].shape[0], height, 8, device=self.device)
+        return {"samples": torch.cat([sides[0][:, :height], gap, sides[1][:, :height]], 2)}
+
+    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
+        """n translations of the source's training images, which come round in the seed's order."""
+        source, _ = DIRECTIONS[self.config.direction]
+        images = self.load_domain(source, "train").images
+        chosen = order(len(images), key_seed("generate", seed), 0).repeat(n // len(images) + 1)[:n]
+        yield from self.translations(images, self.config.direction, chosen, batch_size)
+
+    def translations(
+        self, images: Tensor, direction: str, chosen: Tensor, batch_size: int = 100
+    ) -> Iterator[Tensor]:
+        """Batches of uint8 translations of the chosen images, uint8."""
+        for indices in chosen.to(images.device).split(batch_size):
+            yield to_bytes(self.translated(to_signed(images[indices]), direction))
+
+    def sampling_mode(self) -> dict[str, str | bool]:
+        norm = "running statistics" if self.config.norm == "batch" else "none"
+        return {"ema": False, "batchnorm": norm, "direction": self.config.direction}
+
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """Both directions beside the untranslated source. docs/cyclegan.md."""
+        scores = domain_scores(self, extractor)
+        scores += reconstruction_scores(self)
+        if self.config.dataset == "emoji":
+            scores += paired_scores(self)
+        return scores
+
+    def serve(self) -> None:
+        translate_folder(self)

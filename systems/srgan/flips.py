@@ -1,0 +1,59 @@
+"""The square's eight positions: trained on at random, and an upscaler's mean over all of them.
+
+Turned by quarters, and mirrored and turned. Training on them: Timofte et al. 2016, "Seven ways to
+improve example-based single image super resolution", and EDSR, Lim et al. 2017, sec. 4.2. The mean,
+geometric self-ensemble: the same, and EDSR+ of sec. 4.3.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib.distributed import shard, world
+from lib.seeding import generator
+
+PLANE = (-2, -1)
+POSITIONS = {1: (0,), 2: (0, 4), 8: tuple(range(8))}  # as it is; and mirrored; all
+Enlarge = Callable[[Tensor], Tensor]
+
+
+def brought_to(x: Tensor, position: int) -> Tensor:
+    """x (..., S, S), mirrored from position 4 on, then turned by so many quarters."""
+    return (x.flip(-1) if position >= 4 else x).rot90(position % 4, PLANE)
+
+
+def brought_back(x: Tensor, position: int) -> Tensor:
+    x = x.rot90(-(position % 4), PLANE)
+    return x.flip(-1) if position >= 4 else x
+
+
+@dataclass(frozen=True)
+class InRandomPositions:
+    """Each image of a step's batch in one of `positions`, a function of (seed, step)."""
+
+    positions: int
+    seed: int
+
+    def __call__(self, x: Tensor, step: int) -> Tensor:
+        """x (N, C, S, S), of this rank; the draws are those of the whole batch."""
+        if self.positions == 1:
+            return x
+        stream, n = generator("cpu", "positions", self.seed, step), len(x) * world()
+        drawn = shard(torch.randint(self.positions, (n,), generator=stream)).to(x.device)
+        made = x.clone()
+        for i, position in enumerate(POSITIONS[self.positions]):
+            where = (drawn == i).view(-1, 1, 1, 1)  # no look at the drawn: a GPU need not wait
+            made = torch.where(where, brought_to(x, position), made)
+        return made
+
+
+def self_ensemble(enlarge: Enlarge) -> Enlarge:
+    """enlarge: (N, C, s, s) -> (N, C, S, S). Run in all eight positions, each brought back."""
+
+    def mean(low: Tensor) -> Tensor:
+        made = [brought_back(enlarge(brought_to(low, k)), k) for k in POSITIONS[8]]
+        return sum(made) / len(made)
+
+    return mean

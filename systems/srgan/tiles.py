@@ -1,0 +1,67 @@
+"""A picture of any size through a network of one size: overlapping tiles, blended without seams."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from systems.srgan.resampling import SCALE
+
+MARGIN = 2  # pixels at a tile's edge that are context alone: there a network sees its own padding
+
+
+def upscale_in_tiles(
+    picture: Tensor,
+    enlarge: Callable[[Tensor], Tensor],
+    *,
+    tile: int = 16,
+    batch_size: int = 64,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Tensor:
+    """picture (C, H, W) of any size -> (C, 4H, 4W), on the CPU.
+
+    enlarge: (N, C, tile, tile) -> (N, C, 4 tile, 4 tile). The picture is mirrored beyond its edges,
+    so that every pixel of it lies within two tiles each way, whose weights sum to 1: what enlarge
+    does to a pixel by its MARGIN neighbours comes out as if there were no tiles. progress is told
+    the number of tiles done.
+    """
+    step = tile // 2 - MARGIN
+    starts = [range(0, (math.ceil(side / step) + 1) * step, step) for side in picture.shape[1:]]
+    before = step + MARGIN
+    around = [
+        (0, 0),
+        *(
+            (before, r[-1] + tile - before - n)
+            for r, n in zip(starts, picture.shape[1:], strict=True)
+        ),
+    ]
+    padded = torch.from_numpy(np.pad(picture.cpu().numpy(), around, mode="symmetric"))
+    whole = torch.zeros(len(picture), *(SCALE * side for side in padded.shape[1:]))
+    window = blending_window(tile)
+    places = [(i, j) for i in starts[0] for j in starts[1]]
+    for first in range(0, len(places), batch_size):
+        some = places[first : first + batch_size]
+        tiles = torch.stack([padded[:, i : i + tile, j : j + tile] for i, j in some])
+        for (i, j), made in zip(some, enlarge(tiles).cpu() * window, strict=True):
+            rows = slice(SCALE * i, SCALE * (i + tile))
+            columns = slice(SCALE * j, SCALE * (j + tile))
+            whole[:, rows, columns] += made
+        progress(len(some))
+    top = SCALE * before
+    height, width = (SCALE * side for side in picture.shape[1:])
+    return whole[:, top : top + height, top : top + width]
+
+
+def blending_window(tile: int) -> Tensor:
+    """(4 tile, 4 tile): sin^2 each way, 0 on the margin; shifted by half a core it adds up to 1."""
+    core = SCALE * (tile - 2 * MARGIN)
+    hill = torch.sin(math.pi * (torch.arange(core) + 0.5) / core).square()
+    hill = torch.nn.functional.pad(hill, (SCALE * MARGIN, SCALE * MARGIN))
+    return hill[:, None] * hill[None, :]
+
+
+def count_tiles(height: int, width: int, tile: int = 16) -> int:
+    step = tile // 2 - MARGIN
+    return math.prod(math.ceil(side / step) + 1 for side in (height, width))

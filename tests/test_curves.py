@@ -1,0 +1,398 @@
+"""The doctor: each verdict on made curves and both sides of its thresholds; six real runs."""
+
+import json
+import math
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_trainer import assert_same, final_state, toy  # noqa: F401 (toy is a fixture)
+
+from lib.runlog import RunLog
+from metrics.curve_rules import (
+    BALANCED,
+    D_LEADS,
+    D_WINS,
+    EQUILIBRIUM,
+    G_WINS,
+    HELD,
+    NO_VERDICT,
+    OSCILLATES,
+    OVERSHOOTS,
+    SATURATES,
+    TAGS,
+    cycle,
+)
+from metrics.curves import BLIND, BROKEN, TOO_SHORT, Watcher, diagnose
+
+ROOT = Path(__file__).parent.parent
+CURVES = Path(__file__).parent / "curves"
+
+
+def softplus(logits):
+    return np.logaddexp(0, logits)
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def made(
+    real, fake, *, step=0.0, wobble=0.4, spread=1.5, points=200, interval=10, batch=64, seed=0
+):
+    """Curves of the BCE game, from D's mean logits (constants or functions of the step).
+
+    `wobble` moves all logits of a point alike, as a D does that was just updated; within the
+    batch they stray by `spread`. `step`: how far D's update lowers the fakes' logits.
+    """
+    rng = np.random.default_rng(seed)
+    steps = interval * np.arange(1, points + 1)
+    common = wobble * rng.standard_normal((points, 1))
+
+    def logits(mean):
+        means = np.array([mean(s) if callable(mean) else mean for s in steps], float)
+        return means[:, None] + common + spread * rng.standard_normal((points, batch))
+
+    real, fake = logits(real), logits(fake)
+    updated = fake - step
+    values = {
+        "discriminator_loss": softplus(-real).mean(1) + softplus(fake).mean(1),
+        "generator_loss": softplus(-updated).mean(1),
+        "D(x)": sigmoid(real).mean(1),
+        "D(G(z1))": sigmoid(fake).mean(1),
+        "D(G(z2))": sigmoid(updated).mean(1),
+    }
+    return {
+        tag: list(zip(steps.tolist(), v.tolist(), strict=True)) for tag, v in values.items()
+    } | {"fid": [(2000, 88.0)]}
+
+
+def then(first, second):
+    """The curves of `first`, and after them those of `second`."""
+    last = first["D(x)"][-1][0]
+    return {tag: first[tag] + [(s + last, v) for s, v in second[tag]] for tag in TAGS}
+
+
+def wave(height, period):
+    return lambda step: height * math.sin(2 * math.pi * step / period)
+
+
+def learned():
+    """A D that once told the two apart."""
+    return made(2, -2, points=100)
+
+
+@pytest.mark.parametrize(
+    ("curves", "verdict"),
+    [
+        (made(2, -2), BALANCED),
+        (made(3.5, -3.5), D_LEADS),
+        (made(4, -4, wobble=0.2), D_WINS),
+        (made(9, -9), SATURATES),
+        (made(9, 9), SATURATES),
+        (made(-9, 9), SATURATES),
+        (made(1.5, 1.6), G_WINS),
+        (made(-0.8, 0.3), G_WINS),
+        (made(0.3, -0.3, step=1.2), OVERSHOOTS),
+        (made(wave(2, 200), lambda s: -1 - wave(2, 200)(s)), OSCILLATES),
+        (made(0, 0, spread=0.3, wobble=0.2), BLIND),
+        (made(0, 0, spread=1.5), BALANCED),
+        (then(learned(), made(0, 0, points=100, spread=0.3, wobble=0.2)), EQUILIBRIUM),
+    ],
+)
+def test_each_verdict_on_made_curves(curves, verdict):
+    if verdict == D_LEADS:  # sure, but thrown over in every tenth point
+        for point in range(0, 200, 10):
+            for tag, value in (("D(x)", 0.6), ("D(G(z1))", 0.4), ("discriminator_loss", 1.5)):
+                curves[tag][point] = (curves[tag][point][0], value)
+    diagnosis = diagnose(curves)
+    assert diagnosis.verdict == verdict, diagnosis.sentences
+    assert diagnosis.sentences[0].startswith(verdict)
+    assert diagnosis.advice
+
+
+def flat(points=200, noise=0.02, seed=0, **levels):
+    """Probabilities at a level with a batch's noise, and the least losses they allow."""
+    rng = np.random.default_rng(seed)
+    level = {"x": 0.8, "z1": 0.2} | levels
+    level.setdefault("z2", level["z1"])
+    x, z1, z2 = (
+        np.clip(level[n] + noise * rng.standard_normal(points), 1e-6, 1 - 1e-6)
+        for n in ("x", "z1", "z2")
+    )
+    curves = (-np.log(x) - np.log(1 - z1), -np.log(z2), x, z1, z2)
+    steps = range(10, 10 * points + 10, 10)
+    return {tag: list(zip(steps, c, strict=True)) for tag, c in zip(TAGS, curves, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "verdict"),
+    [
+        ({"x": 0.92, "z1": 0.08}, {"x": 0.88, "z1": 0.08}, D_WINS),
+        ({"x": 0.92, "z1": 0.08}, {"x": 0.92, "z1": 0.12}, D_WINS),
+        ({"x": 0.998, "z1": 0.002}, {"x": 0.98, "z1": 0.02}, SATURATES),
+        ({"x": 0.8, "z1": 0.68}, {"x": 0.8, "z1": 0.6}, G_WINS),
+        ({"x": 0.3, "z1": 0.4}, {"x": 0.3, "z1": 0.3}, G_WINS),
+        ({"x": 0.7, "z1": 0.5, "z2": 0.36}, {"x": 0.7, "z1": 0.5, "z2": 0.4}, OVERSHOOTS),
+        ({"x": 0.6, "z1": 0.5, "z2": 0.38}, {"x": 0.6, "z1": 0.5, "z2": 0.42}, OVERSHOOTS),
+        ({"x": 0.54, "z1": 0.46}, {"x": 0.57, "z1": 0.43}, BLIND),
+    ],
+)
+def test_both_sides_of_the_levels(inside, outside, verdict):
+    noise = 0.001 if verdict == SATURATES else 0.02
+    assert diagnose(flat(noise=noise, **inside)).verdict == verdict
+    assert diagnose(flat(noise=noise, **outside)).verdict != verdict
+
+
+@pytest.mark.parametrize(("every", "verdict"), [(30, D_WINS), (10, D_LEADS)])
+def test_a_d_that_is_overthrown_now_and_then_has_not_won(every, verdict):
+    curves = flat(x=0.95, z1=0.05)
+    for point in range(0, 200, every):
+        curves["D(x)"][point] = (curves["D(x)"][point][0], 0.4)
+        curves["discriminator_loss"][point] = (curves["D(x)"][point][0], 1.0)
+    assert diagnose(curves).verdict == verdict
+
+
+def test_curves_that_stand_still_are_named_in_any_scale():
+    still, moving = flat(x=0.7, z1=0.4, noise=1e-5), flat(x=0.7, z1=0.4, noise=1e-2)
+    assert diagnose(still).verdict == SATURATES
+    assert diagnose(moving).verdict == BALANCED
+
+
+@pytest.mark.parametrize(("height", "verdict"), [(2.0, OSCILLATES), (0.2, BALANCED)])
+def test_only_large_swings_are_oscillation(height, verdict):
+    curves = made(lambda s: 1 + wave(height, 160)(s), lambda s: -1 - wave(height, 160)(s))
+    assert diagnose(curves).verdict == verdict
+
+
+@pytest.mark.parametrize("period", [60, 150, 300])
+def test_the_period_and_the_height_of_a_swing_are_found_in_noise(period):
+    rng = np.random.default_rng(0)
+    curve = 0.5 + 0.3 * np.sin(2 * np.pi * 10 * np.arange(100) / period)
+    found = cycle(curve + 0.1 * rng.standard_normal(100))
+    assert 10 * found.points == pytest.approx(period, abs=20)
+    assert found.swing == pytest.approx(0.6, abs=0.08)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9, 1.0])
+def test_noise_and_random_walks_are_no_oscillation(memory):
+    """However large: variance alone is none. Red noise may seem periodic once in 20 times."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(100):
+        curve, value = [], 0.0
+        for shock in rng.standard_normal(150):
+            value = memory * value + shock
+            curve.append(value)
+        wrong += cycle(np.array(curve[50:])) is not None
+    assert wrong <= (0 if memory == 0 else 6)
+
+
+def test_a_trend_is_no_oscillation():
+    assert cycle(np.linspace(0, 1, 100)) is None
+    assert cycle(np.zeros(100)) is None
+
+
+def real_run(name):
+    saved = json.loads((CURVES / f"{name}.json").read_text())
+    first, last, interval = (saved["steps"][n] for n in ("first", "last", "interval"))
+    steps = range(first, last + 1, interval)
+    return {tag: list(zip(steps, v, strict=True)) for tag, v in saved["curves"].items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("default", [BALANCED] * 5),
+        ("wide", [BALANCED] * 3 + [D_LEADS] * 2),
+        ("strong_d", [SATURATES]),
+        ("high_lr", [OVERSHOOTS]),
+        ("weak_d", [EQUILIBRIUM]),
+    ],
+)
+def test_real_runs(name, verdicts):
+    diagnosis = diagnose(real_run(name))
+    assert [w.verdict for w in diagnosis.windows] == verdicts
+    assert diagnosis.verdict == (BLIND if name == "weak_d" else verdicts[-1])
+
+
+def test_a_d_that_a_penalty_holds_near_one_half_is_not_called_blind():
+    """The run of --preset best, FID 19.8: without word of its penalty its curves seem a guess."""
+    curves = real_run("penalty")
+    knowing, unknowing = diagnose(curves, penalty="r1"), diagnose(curves)
+    assert [w.verdict for w in knowing.windows] == [BALANCED, BALANCED, HELD]
+    assert "r1 penalty" in knowing.sentences[0]
+    assert "larger at 100% of the points" in knowing.sentences[0]
+    assert knowing.advice.startswith("Nothing to mend")
+    assert unknowing.verdict in (EQUILIBRIUM, BLIND)
+
+
+def test_a_penalty_that_blinds_d_is_told_from_one_that_holds_it():
+    """D(x) above D(G(z1)) at every point, or as often below it."""
+    seeing = flat(x=0.53, z1=0.47, noise=0.01)
+    guessing = flat(x=0.5, z1=0.5, noise=0.01)
+    assert diagnose(seeing, penalty="zero").verdict == HELD
+    blind = diagnose(guessing, penalty="zero")
+    assert blind.verdict == BLIND
+    assert "--penalty_weight" in blind.advice
+    assert "--penalty_weight" not in diagnose(guessing).advice
+    assert diagnose(real_run("weak_d"), penalty="r1").verdict == BLIND
+
+
+def test_a_penalty_changes_no_other_verdict():
+    for name, verdict in (("default", BALANCED), ("wide", D_LEADS), ("strong_d", SATURATES)):
+        assert diagnose(real_run(name), penalty="r1").verdict == verdict
+
+
+def test_the_windows_are_counted_from_the_end_and_hold_every_point():
+    diagnosis = diagnose(real_run("default"), window=1600)
+    assert [(w.first, w.last) for w in diagnosis.windows] == [
+        (20, 1800),
+        (1820, 3400),
+        (3420, 5000),
+    ]
+    assert sum(w.points for w in diagnosis.windows) == 250
+    short = diagnose(made(2, -2, points=110))
+    assert [(w.first, w.last) for w in short.windows] == [(10, 1100)]
+    rare = diagnose(made(2, -2, points=60, interval=100))
+    assert [w.points for w in rare.windows] == [30, 30]
+
+
+def test_numbers_are_the_medians_and_the_nash_values_stand_beside_them():
+    diagnosis = diagnose(flat(x=0.8, z1=0.2, noise=0.001))
+    numbers = diagnosis.windows[-1].numbers
+    assert numbers["D(x)"].median == pytest.approx(0.8, abs=1e-3)
+    assert numbers["generator_loss"].median == pytest.approx(-math.log(0.2), abs=0.01)
+    assert any("1.386" in s and "0.693" in s for s in diagnosis.sentences)
+
+
+def test_short_curves_say_so():
+    assert diagnose(made(2, -2, points=30)).verdict == BALANCED
+    short = diagnose(made(2, -2, points=29))
+    assert short.verdict == TOO_SHORT
+    assert "29 points" in short.sentences[0]
+
+
+def test_missing_tags_are_named_and_what_is_left_is_read():
+    curves = made(2, -2)
+    assert diagnose({}).verdict == NO_VERDICT
+    without = diagnose({tag: v for tag, v in curves.items() if tag != "D(x)"})
+    assert without.verdict == NO_VERDICT
+    assert "Missing: D(x)." in without.sentences
+    alone = diagnose({tag: curves[tag] for tag in ("D(x)", "D(G(z1))")})
+    assert alone.verdict == BALANCED
+    assert any("on trust" in s for s in alone.sentences)
+
+
+def test_a_nan_at_the_end_is_broken_and_an_old_one_is_passed_over():
+    curves = made(2, -2)
+    curves["generator_loss"][195] = (1960, math.nan)
+    broken = diagnose(curves)
+    assert broken.verdict == BROKEN
+    assert "step 1960" in broken.sentences[0]
+    curves = made(2, -2)
+    curves["generator_loss"][3] = (40, math.inf)
+    old = diagnose(curves)
+    assert old.verdict == BALANCED
+    assert any("step 40" in s for s in old.sentences)
+
+
+def test_losses_in_another_scale_are_noticed_and_scores_are_not_read_as_probabilities():
+    """Least squares at its targets: scores 1 and 0, both losses far below what BCE allows."""
+    curves = made(1.0, 0.0, wobble=0.05)
+    for tag in ("discriminator_loss", "generator_loss"):
+        curves[tag] = [(s, 0.1 * v) for s, v in curves[tag]]
+    diagnosis = diagnose(curves)
+    assert diagnosis.verdict == NO_VERDICT
+    assert any("not the BCE" in s for s in diagnosis.sentences)
+    assert not any("Nash" in s for s in diagnosis.sentences)  # whose numbers are the BCE's
+    assert any("discriminator_loss 1.386" in s for s in diagnose(made(1.0, 0.0)).sentences)
+    swinging = made(wave(2, 200), lambda s: -1 - wave(2, 200)(s))
+    swinging["generator_loss"] = [(s, -v) for s, v in swinging["generator_loss"]]
+    assert diagnose(swinging).verdict == OSCILLATES
+
+
+def test_a_d_so_sure_that_fp32_rounds_it_to_0_and_1_keeps_its_scale():
+    curves = flat(x=0.5, z1=0.5)
+    for tag, value in zip(TAGS, (200.0, 0.0, 0.0, 1.0, 1.0), strict=True):  # logits of -100, 100
+        curves[tag] = [(s, value) for s, _ in curves[tag]]
+    diagnosis = diagnose(curves)
+    assert "the wrong way round" in diagnosis.sentences[0]
+    assert not any("not the BCE" in s for s in diagnosis.sentences)
+
+
+def told(curves, watcher=None):
+    """(step, line) of everything the watcher says."""
+    watcher = watcher or Watcher(10)
+    lines = []
+    for points in zip(*(curves[tag] for tag in TAGS), strict=True):
+        scalars = {tag: value for tag, (_, value) in zip(TAGS, points, strict=True)}
+        line = watcher.note(points[0][0], scalars)
+        lines += [(points[0][0], line)] if line else []
+    return lines
+
+
+def test_the_watcher_speaks_once_a_state_and_again_when_it_is_over():
+    ill = made(9, -9, points=400)
+    assert [step for step, _ in told(ill)] == [1250]
+    mended = told(then(ill, made(1.2, -1.2, points=400)))
+    assert len(mended) == 2
+    assert "saturates" in mended[0][1]
+    assert "no longer 'saturates' but 'balanced'" in mended[1][1]
+    assert told(made(2, -2, points=400)) == []
+
+
+def test_the_watcher_on_real_runs():
+    assert told(real_run("default"), Watcher(20)) == []
+    assert told(real_run("wide"), Watcher(20)) == []
+    assert "overshoots" in told(real_run("high_lr"), Watcher(10, window=500))[0][1]
+    assert "saturates" in told(real_run("strong_d"), Watcher(10, window=500))[0][1]
+
+
+def test_the_watcher_keeps_a_bounded_history_and_is_silent_without_its_tags():
+    watcher = Watcher(1, window=50)
+    assert all(watcher.note(step, {"loss": 1.0}) is None for step in range(500))
+    assert len(watcher.points) == 50
+
+
+def test_training_prints_the_line_and_the_weights_do_not_depend_on_it(toy, capsys):  # noqa: F811
+    """A toy with a learning rate of 3 is thrown about by each batch."""
+    changes = {"learning_rate": 3.0, "num_training_steps": 90, "logging_steps": 1}
+    watched, unwatched = toy("watched", **changes), toy("unwatched", **changes)
+    watched.watcher = Watcher(1, window=60)
+    watched.train()
+    assert capsys.readouterr().out.count("overshoots: ") == 1
+    unwatched.watch = lambda log, scalars: None
+    unwatched.train()
+    assert "overshoots" not in capsys.readouterr().out
+    a, b = final_state(watched), final_state(unwatched)
+    assert_same(a["networks"], b["networks"])
+    assert_same(a["optimizers"], b["optimizers"])
+
+
+def test_the_script_diagnoses_every_run_it_can_and_names_the_others(tmp_path, capsys, monkeypatch):
+    log = RunLog(tmp_path / "ill", 0)
+    for tag, points in real_run("strong_d").items():
+        for step, value in points:
+            log.scalars({tag: value}, step)
+    log.close()
+    log = RunLog(tmp_path / "held", 0)
+    for tag, points in real_run("penalty").items():
+        for step, value in points:
+            log.scalars({tag: value}, step)
+    log.close()
+    (tmp_path / "held" / "config.json").write_text(json.dumps({"penalty": "r1"}))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "README.md").touch()  # as runs/* names it too
+    folders = [str(tmp_path / name) for name in ("empty", "ill", "none", "held", "README.md")]
+    monkeypatch.setattr(sys, "argv", ["doctor.py", *folders])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "scripts" / "doctor.py"), run_name="__main__")
+    assert stop.value.code == 1
+    done = capsys.readouterr()
+    assert "saturates: steps 10 to 1000" in done.out
+    assert "held by the penalty: steps 2020 to 3000" in done.out
+    assert done.err.count("error: ") == 2
+    assert "none is no folder" in done.err

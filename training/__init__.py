@@ -1,0 +1,1 @@
+"""The mathematics around a training step."""

@@ -1,0 +1,133 @@
+"""Differentiable augmentation of all that D sees, so that it can't learn few images by heart.
+
+DiffAugment, Zhao et al. 2020 (arXiv:2006.10738), eqs. 4 to 6: D judges T(x) and T(G(z)), in its own
+update and in G's, and the gradient reaches G through T. T is drawn anew for each image and is
+colour, translation and cutout in turn, by the amounts of the paper's appendix. Augmenting the real
+images alone would teach G the augmentation.
+
+Images are float in [-1, 1], so that the zero which fills what was moved or cut is mid-grey, and
+what comes out may lie beyond: nothing is clipped, which would take the gradient away.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lib.distributed import shard, world
+from lib.seeding import generator
+
+SHIFT = 1 / 8  # of the image's side, at most
+CUT = 1 / 2  # of it: the side of the square that is cut out
+
+AUGMENTATIONS = ("none", "diffaug")
+
+
+class Draws(NamedTuple):
+    """What happens to each of N images."""
+
+    brightness: Tensor  # (N,) in [-1/2, 1/2), added
+    saturation: Tensor  # (N,) in [0, 2), factor
+    contrast: Tensor  # (N,) in [1/2, 3/2), factor
+    shift: Tensor  # (N, 2) whole pixels down and to the right
+    centre: Tensor  # (N, 2) of the square that is cut out: pixels above it and to its left, 0 to S
+
+
+class Augment:
+    """augment(images, purpose, index) -> the same images as D sees them; a function of these alone.
+
+    purpose tells apart the batches of one update: real, fake, and those that G learns from.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name, self.seed = name, seed
+
+    def __call__(self, images: Tensor, purpose: str, index: int) -> Tensor:
+        if self.name == "none":
+            return images
+        return diffaug(images, self.draws(images.shape, images.device, purpose, index))
+
+    def draws(self, shape: torch.Size, device: torch.device, purpose: str, index: int) -> Draws:
+        """What happens to this rank's images of that shape (N, C, S, S)."""
+        stream = generator(device, "augment", purpose, self.seed, index)
+        return Draws(*map(shard, draw(shape[0] * world(), shape[-1], stream)))
+
+
+def draw(n: int, size: int, stream: torch.Generator) -> Draws:
+    """For n images of size x size, uniformly."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=stream, device=stream.device)
+
+    def whole(low: int, high: int) -> Tensor:
+        return torch.randint(low, high + 1, (n, 2), generator=stream, device=stream.device)
+
+    most = round(SHIFT * size)
+    return Draws(
+        brightness=uniform(n) - 0.5,
+        saturation=2 * uniform(n),
+        contrast=uniform(n) + 0.5,
+        shift=whole(-most, most),
+        centre=whole(0, size),
+    )
+
+
+def diffaug(x: Tensor, draws: Draws) -> Tensor:
+    """x (N, C, S, S) -> the same shape."""
+    x = brighten(x, draws.brightness)
+    if x.shape[1] > 1:  # a grey image has no colour to saturate
+        x = saturate(x, draws.saturation)
+    x = stretch(x, draws.contrast)
+    x = translate(x, draws.shift)
+    return cut_out(x, draws.centre, side=round(CUT * x.shape[-1]))
+
+
+def an_image(values: Tensor) -> Tensor:
+    """(N,) -> (N, 1, 1, 1)"""
+    return values.view(-1, 1, 1, 1)
+
+
+def brighten(x: Tensor, amount: Tensor) -> Tensor:
+    """Every value raised by amount (N,)."""
+    return x + an_image(amount)
+
+
+def saturate(x: Tensor, factor: Tensor) -> Tensor:
+    """Each pixel's distance from its own grey, the mean of its channels, times factor (N,)."""
+    grey = x.mean(1, keepdim=True)
+    return grey + an_image(factor) * (x - grey)
+
+
+def stretch(x: Tensor, factor: Tensor) -> Tensor:
+    """Contrast: each value's distance from the image's mean times factor (N,)."""
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return mean + an_image(factor) * (x - mean)
+
+
+def translate(x: Tensor, shift: Tensor) -> Tensor:
+    """Moved by shift (N, 2) pixels down and to the right; zeros come in from outside."""
+    for dim in (2, 3):
+        length = x.shape[dim]
+        shape = [len(x), 1, 1, 1]
+        shape[dim] = length
+        source = torch.arange(length, device=x.device) - shift[:, dim - 2, None]  # (N, length)
+        outside = ((source < 0) | (source >= length)).view(shape)
+        source = source.clamp(0, length - 1).view(shape)
+        x = x.gather(dim, source.expand_as(x)).masked_fill(outside, 0.0)
+    return x
+
+
+def cut_out(x: Tensor, centre: Tensor, *, side: int) -> Tensor:
+    """Zeros in rows centre - side / 2 to centre + side / 2, and in such columns; side is even.
+
+    centre (N, 2) may lie at the border: then only part of the square is there to be cut out
+    (DeVries & Taylor 2017).
+    """
+    inside = []
+    for dim in (2, 3):
+        shape = [1, 1, 1, 1]
+        shape[dim] = x.shape[dim]
+        first = an_image(centre[:, dim - 2]) - side // 2
+        places = torch.arange(x.shape[dim], device=x.device).view(shape)
+        inside.append((places >= first) & (places < first + side))
+    return x.masked_fill(inside[0] & inside[1], 0.0)

@@ -1,4 +1,0 @@
-"""Translation between two sets of images without pairs, the parts of systems/cyclegan.py.
-
-unpaired (the two domains), networks, image_pool (old fakes for D), scores, files (a user's images).
-"""

@@ -1,1 +1,0 @@
-"""The parts of systems/vae.py: networks, the two terms of the bound, pixels, scores, pictures."""
