@@ -8,11 +8,15 @@ import io
 import os
 import re
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
+from lib.config import Config, differences
 from lib.errors import UserError, is_out_of_memory
 
 FORMAT = 1
@@ -115,3 +119,60 @@ def read(path: Path, *, model: str) -> dict[str, Any]:
             f" wanted {model}, format {FORMAT}."
         )
     return state
+
+
+def pack(
+    config: Config,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, Optimizer],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Collect what a checkpoint holds; facts: at least the step."""
+    return facts | {
+        "model": config.model,
+        "config": asdict(config),
+        "networks": {name: network.state_dict() for name, network in networks.items()},
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+    }
+
+
+def restore(
+    state: dict[str, Any],
+    config: Config,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, Optimizer],
+) -> None:
+    """Load a checkpoint's tensors into networks and optimizers.
+
+    Raises UserError if it is of another configuration, naming the fields, or of another model.
+    """
+    where = f"the checkpoint of step {state['step']} in {config.run_dir / 'checkpoints'}"
+    if differing := differences(config, state["config"]):
+        raise UserError(
+            f"{where} is of another configuration: {'; '.join(differing)}. Match it, or give"
+            " another --run."
+        )
+    try:
+        for name, network in networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{where} holds other tensors than this model's"
+            f" ({' '.join(str(error).split())[:200]}). Move it away, or give another --run."
+        ) from None
+
+
+def same_data(known: str, batches: Any, config: Config) -> str:
+    """Return the images' fingerprint.
+
+    Raises UserError if they are not those that the checkpoint was trained on, which are `known`.
+    """
+    found = batches.fingerprint()
+    if known not in ("", found):
+        raise UserError(
+            f"the checkpoint in {config.run_dir / 'checkpoints'} was trained on other images:"
+            f" {known} there, {found} here. Bring them back, or give another --run."
+        )
+    return found

@@ -1,14 +1,13 @@
-"""Several processes that train one model: each holds all of it and takes its share of every batch.
+"""Several processes train one model: each holds all of it and takes its share of every batch.
 
     torchrun --nproc_per_node=2 main.py --do_train
 
-torchrun tells each process its rank and their number in the environment. With one process every
-function here returns at once what it was given.
+torchrun puts each process's rank and their number into the environment. With one process every
+function here returns at once, and changes nothing.
 
-Gradients are averaged by one all-reduce before an optimizer's step, not by wrapping the networks
-in DistributedDataParallel: a GAN's step calls `D.logits`, accumulates several backward passes
-before it steps, and passes gradients through a frozen D. DDP hooks on `forward` and on the first
-backward pass, so each of these would need words of its own; here the step stays the paper's.
+One all-reduce averages the gradients before an optimizer's step. DistributedDataParallel hooks on
+`forward` and on the first backward pass, but a GAN's step calls `D.logits`, accumulates several
+backward passes, and passes gradients through a frozen D: each would need a workaround.
 """
 
 import os
@@ -35,44 +34,44 @@ PATIENCE = timedelta(hours=1)  # the longest that ranks wait: a machine's first 
 
 
 def world() -> int:
-    """The number of processes that work together."""
+    """Count the processes that work together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0; rank 0 writes and speaks for all."""
+    """Number this process among them, from 0; rank 0 writes the files and prints."""
     return dist.get_rank() if world() > 1 else 0
 
 
 def local_rank() -> int:
-    """Which of the processes on this machine this one is: the CUDA device that it takes."""
+    """Number this process on its machine: the CUDA device that it takes."""
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
 def launched() -> bool:
-    """Whether torchrun (or what sets the same variables) started this process beside others."""
+    """True if torchrun (or what sets the same variables) started this process beside others."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR"} <= set(os.environ)
 
 
-# Beginning and end
+# Start and end
 
 
-def one_voice() -> None:
-    """Ranks above 0 print nothing from here on, but for errors that nobody expected."""
+def silence_other_ranks() -> None:
+    """Ranks above 0 print nothing from here on, except for unexpected errors."""
     if launched() and int(os.environ["RANK"]):
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
 
 
-def own_voice() -> TextIO:
-    """stderr for what befalls one rank alone; what all raise together, rank 0 says for them."""
+def own_stderr() -> TextIO:
+    """Where to print an error of this rank alone; rank 0 prints what all ranks raise together."""
     silent = launched() and int(os.environ["RANK"])
     return sys.__stderr__ if silent else sys.stderr
 
 
 @contextmanager
 def session(device: torch.device) -> Iterator[None]:
-    """Inside, the processes know each other. CPU tensors travel by gloo, CUDA's by nccl."""
+    """Connect the processes: CPU tensors travel by gloo, CUDA's by nccl."""
     if not launched():
         yield
         return
@@ -82,24 +81,24 @@ def session(device: torch.device) -> Iterator[None]:
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
-    except (UserError, SystemExit):  # which all ranks raise together, see `together`
-        leave()
+    except (UserError, SystemExit):  # all ranks raise these together, see `agree`
+        disconnect()
         raise
-    leave()
+    disconnect()
 
 
-def leave() -> None:
-    """Part from the other processes.
+def disconnect() -> None:
+    """Leave the process group.
 
-    gloo's threads let go of the last collective a moment after it has returned, and want Python's
-    lock for it; torch 2.6 waits for them with the lock in its hand, for ever.
+    torch 2.6 can deadlock here: it holds the GIL while waiting for gloo threads that need it. A
+    short sleep lets them finish.
     """
     time.sleep(0.2)
     dist.destroy_process_group()
 
 
 def check(device: torch.device, *, batch_size: int, sync_bn: bool) -> None:
-    """UserError where the batch can't be shared evenly, or --sync_bn has nowhere to run."""
+    """Raises UserError if the batch can't be shared evenly, or --sync_bn can't run here."""
     if batch_size % world() or (world() > 1 and batch_size < 2 * world()):
         raise UserError(
             f"--batch_size {batch_size} is shared by {world()} processes: wanted a multiple of"
@@ -113,9 +112,9 @@ def check(device: torch.device, *, batch_size: int, sync_bn: bool) -> None:
 
 
 def refuse_other_number(ranks: int) -> None:
-    """UserError where a checkpoint of so many ranks is to be trained by another number.
+    """Raises UserError if another number of processes trained the checkpoint.
 
-    They would add up in another order, and BatchNorm would see batches of another size.
+    Sums would round differently, and BatchNorm would see batches of another size.
     """
     if ranks != world():
         raise UserError(
@@ -125,11 +124,11 @@ def refuse_other_number(ranks: int) -> None:
 
 
 def prepare(
-    networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], *, step: int, sync_bn: bool
+    networks: dict[str, nn.Module], optimizers: dict[str, Optimizer], step: int, sync_bn: bool
 ) -> None:
-    """Gradients are averaged before every optimizer's step from here on, and weights are compared.
+    """Average the gradients before every optimizer's step from here on.
 
-    UserError where the ranks do not begin from the same step with the same weights.
+    Raises UserError if the ranks do not begin at the same step with the same weights.
     """
     if world() == 1:
         return
@@ -151,16 +150,16 @@ def prepare(
 
 
 def shard(x: Tensor, start: int = 0) -> Tensor:
-    """This rank's share of the rows of x, every world()-th; x begins at row `start` of a whole.
+    """Take this rank's share of the rows of x, every world()-th; x begins at row `start`.
 
-    Row i goes to rank i % world(). A batch of several parts is shared part by part, if the length
+    Row i goes to rank i % world(). A batch of several parts is shared part by part if the length
     of each divides by world().
     """
     return x if world() == 1 else x[(rank() - start) % world() :: world()]
 
 
 def of_all_ranks(x: Tensor) -> Tensor:
-    """The rows of every rank's share in the order of the whole: undoes `shard`."""
+    """Join the ranks' shares in the order of the whole: undoes `shard`."""
     if world() == 1:
         return x
     whole = x.new_zeros(len(x) * world(), *x.shape[1:])
@@ -169,12 +168,12 @@ def of_all_ranks(x: Tensor) -> Tensor:
 
 
 def share_size(n: int) -> int:
-    """How many of n rows this rank has."""
+    """Count this rank's share of n rows."""
     return len(range(rank(), n, world()))
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of x over the ranks, bit-identical on each."""
+    """Sum x over the ranks, bit-identical on each."""
     if world() > 1:
         x = x.clone()
         dist.all_reduce(x)
@@ -182,7 +181,7 @@ def total(x: Tensor) -> Tensor:
 
 
 def average(tensors: list[Tensor]) -> None:
-    """Each tensor becomes its mean over the ranks, in place, by one all-reduce for all of them."""
+    """Replace each tensor by its mean over the ranks, by one all-reduce for all of them."""
     if not tensors or world() == 1:
         return
     flat = total(torch.cat([t.reshape(-1) for t in tensors])).div_(world())
@@ -191,16 +190,15 @@ def average(tensors: list[Tensor]) -> None:
 
 
 def average_gradients(optimizer: Optimizer, *_: Any) -> None:
-    """Before its step: shares are equally large, so the mean of means is that of the batch."""
+    """Shares are equally large, so the mean of their means is the mean of the batch."""
     parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
     average([p.grad for p in parameters if p.grad is not None])
 
 
 def average_batchnorm(networks: Iterable[nn.Module]) -> None:
-    """Running statistics become their mean over the ranks: all ranks are equal after every step.
+    """Average BatchNorm's running statistics over the ranks; only sampling uses them.
 
-    They only serve sampling. Averaged at each step rather than before sampling, a run that was
-    stopped anywhere and resumed ends bit-identical to one that was not.
+    At each step, so that a run that was stopped anywhere and resumed ends bit-identical.
     """
     if world() == 1:
         return
@@ -209,7 +207,7 @@ def average_batchnorm(networks: Iterable[nn.Module]) -> None:
 
 
 def mean_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
-    """Means over the ranks, read back from the device; a NaN of one rank is a NaN of all."""
+    """Read the means over the ranks back from the device; a NaN of one rank is a NaN of all."""
     if not scalars:
         return {}
     tensors = [torch.as_tensor(value).detach().float() for value in scalars.values()]
@@ -221,7 +219,7 @@ def mean_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
 
 
 def gather(value: T) -> list[T]:
-    """The value of every rank, by rank."""
+    """Collect every rank's value, by rank."""
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
@@ -230,9 +228,9 @@ def gather(value: T) -> list[T]:
 
 
 def agreed_signal(received: list[int]) -> int:
-    """The number of a signal that some rank has received, the same on all of them; or 0.
+    """Return a signal that some rank has received, the same on all of them, or 0.
 
-    An integer on the CPU: a CUDA device is not waited for.
+    It travels as an integer on the CPU, so that nobody waits for a CUDA device.
     """
     number = received[0] if received else 0
     if world() == 1:
@@ -242,11 +240,11 @@ def agreed_signal(received: list[int]) -> int:
     return int(highest)
 
 
-def together(action: Callable[[], T]) -> T:
-    """action() on every rank; if it fails on one in a way the user can mend, all raise UserError.
+def agree(action: Callable[[], T]) -> T:
+    """Run action() on every rank; if one fails in a way the user can mend, all raise UserError.
 
-    So no rank waits for one that has given up, and rank 0 can tell why. Nobody returns before all
-    are done.
+    So no rank waits for one that has given up, and rank 0 can print why. Nobody returns before
+    all are done.
     """
     if world() == 1:
         return action()
@@ -263,16 +261,16 @@ def together(action: Callable[[], T]) -> T:
     return result
 
 
-def on_main(action: Callable[[], T]) -> T | None:
-    """action() on rank 0 alone; the others wait for it."""
-    return together(action if rank() == 0 else lambda: None)
+def on_main_process(action: Callable[[], T]) -> T | None:
+    """Run action() on rank 0 alone; the others wait for it."""
+    return agree(action if rank() == 0 else lambda: None)
 
 
-def in_turn(action: Callable[[], T]) -> T:
-    """action() on each machine's first rank, then on the others: what it fetches, they find."""
+def main_process_first(action: Callable[[], T]) -> T:
+    """Run action() on each machine's first rank, then on the others: they find what it fetched."""
     if world() == 1:
         return action()
     first = local_rank() == 0
-    result = together(action if first else lambda: None)
-    late = together(lambda: None if first else action())
+    result = agree(action if first else lambda: None)
+    late = agree(lambda: None if first else action())
     return result if first else late

@@ -3,6 +3,9 @@
 And by what an error tells that memory ran out, which torch says in several ways.
 """
 
+import importlib
+from types import ModuleType
+
 import torch
 
 # of a RuntimeError or TypeError: the CPU's allocator; sizes beyond what 64 bits can count
@@ -24,3 +27,19 @@ def is_out_of_memory(error: Exception) -> bool:
     """Of the CPU or of a GPU."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or any(words in str(error) for words in OF_MEMORY)
+
+
+def need(package: str, purpose: str) -> ModuleType:
+    """Import an optional package by its name in the package index ("scikit-learn").
+
+    Raises UserError, with the pip command, if it is not installed.
+    """
+    try:
+        return importlib.import_module(IMPORTED_AS.get(package, package.replace("-", "_")))
+    except ImportError:
+        raise UserError(
+            f"{purpose} needs the package {package}, which is not installed: pip install {package}"
+        ) from None
+
+
+IMPORTED_AS = {"scikit-learn": "sklearn"}  # the others by their name, with underscores

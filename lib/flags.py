@@ -16,8 +16,8 @@ from lib.config import C, Config, load_saved, merge
 from lib.errors import UserError
 
 
-def parse(argv: list[str], config_classes: dict[str, type[C]], description: str) -> C:
-    """argv -> config. `--run NAME` of an existing run starts from that run's saved settings.
+def parse(argv: list[str], systems: dict[str, Any], description: str) -> C:
+    """argv -> config of the model's `config_class`, in `systems` by name. `--run NAME` of an existing run starts from that run's saved settings.
 
     Raises UserError where a flag contradicts what defines that run.
     """
@@ -34,13 +34,15 @@ def parse(argv: list[str], config_classes: dict[str, type[C]], description: str)
             f"{path.parent} is a run of --model {saved['model']}, not of {model}: leave --model out"
             " to go on with it, or give another --run."
         )
-    if not isinstance(model, str) or model not in config_classes:
-        raise UserError(f"--model {model}: wanted one of {', '.join(config_classes)}.")
-    parser = make_parser(config_classes[model], description, models=list(config_classes))
+    if not isinstance(model, str) or model not in systems:
+        raise UserError(f"--model {model}: wanted one of {', '.join(systems)}.")
+    parser = make_parser(systems[model].config_class, description, models=list(systems))
     given = vars(parser.parse_args(argv))
-    preset = preset_fields(config_classes[model], given.pop("preset", ""))  # dissolved into fields
+    preset = preset_fields(
+        systems[model].config_class, given.pop("preset", "")
+    )  # dissolved into fields
     try:
-        return merge(config_classes[model], saved, {"model": model} | preset | given, path)
+        return merge(systems[model].config_class, saved, {"model": model} | preset | given, path)
     except UserError as error:
         unsaid = {name: value for name, value in preset.items() if name not in given}
         own = [f"--{name} {value}" for name, value in unsaid.items() if f"--{name} " in str(error)]

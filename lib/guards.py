@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.distributed import rank, together, world
 from lib.errors import UserError
 
 try:
@@ -54,33 +53,24 @@ def are_finite(values: list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def alone(run_dir: Path) -> Iterator[None]:
-    """UserError, on all ranks, where another command trains the same run: both would lose curves.
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Lock the run's folder itself, unless the file system knows no locks.
 
-    The folder itself is locked, by rank 0, while it trains; not where the system or its file system
-    knows no locks.
+    Raises UserError if another command trains the same run: both would lose curves.
     """
-    held = together(lambda: None if rank() or os.name == "nt" else locked(run_dir))
-    try:
+    if os.name == "nt":
         yield
-    finally:
-        if held is not None:
-            os.close(held)
-
-
-def locked(folder: Path) -> int:
-    """The folder's open descriptor, with its lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         lock(
             descriptor,
-            f"another command is training {folder}: wait for it, or give this one another --run.",
+            f"another command is training {run_dir}: wait for it, or give this one another --run.",
         )
-    except UserError:
+        yield
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
 
 
 def lock(file: int | BinaryIO, complaint: str) -> None:
@@ -95,16 +85,16 @@ def lock(file: int | BinaryIO, complaint: str) -> None:
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM for the loop to act on; a second one interrupts at once.
+def stop_signals(*, alone: bool = True) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM for the loop to act on; a second one interrupts at once.
 
-    Not so among several processes: torchrun passes on what the terminal has sent to all already,
-    and signals the others again when the first one exits. It kills what lives 30 s later.
+    Among several processes it does not: torchrun passes on what the terminal has already sent to
+    all, and signals the others again when the first one exits. It kills what lives 30 s later.
     """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received and world() == 1:
+        if received and alone:
             raise KeyboardInterrupt
         received.append(number)
 
@@ -112,9 +102,17 @@ def stop_signals() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        stopped_together = received and world() > 1
+        stopped_together = received and not alone
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_IGN if stopped_together else handler)
+
+
+def leave(number: int, step: int, bar: tqdm) -> NoReturn:
+    """Exit with the status of the signal of this number, after saving this step."""
+    bar.close()
+    name = signal.Signals(number).name
+    print(f"{name}: saved step {step}; the same command goes on from there")
+    sys.exit(128 + number)
 
 
 def progress_bar(done: int, total: int) -> Any:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from tqdm import tqdm
 
+from lib.runlog import RunLog
 from metrics.curve_rules import (
     BALANCED,
     D_LEADS,
@@ -35,6 +37,7 @@ from metrics.curve_rules import (
     are_probabilities,
     judge,
 )
+from trainer import Observer, Trainer
 
 Curves = dict[str, Sequence[tuple[int, float]]]  # tag -> points (step, value)
 
@@ -235,3 +238,14 @@ class Watcher:
         steps = np.array([step for step, _ in self.points])
         values = {tag: np.array([s[tag] for _, s in self.points], float) for tag in tags}
         return judge(steps, values, are_probabilities(values))
+
+
+def watch_curves(trainer: Trainer) -> Observer:
+    """Print a warning when the curves look bad for a while, and when they recover."""
+    watcher = Watcher(trainer.config.logging_steps)
+
+    def observe(log: RunLog, scalars: dict[str, float] | None) -> None:
+        if scalars and (warning := watcher.note(trainer.step, scalars)):
+            tqdm.write(warning)
+
+    return observe

@@ -9,7 +9,7 @@ again); others are computed once and kept in <data_dir>/reference/.
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from operator import add
 from pathlib import Path
@@ -22,9 +22,10 @@ from dataset import ImageData, identity, order
 from fid import PROTOCOLS, fid_with_error
 from inception import InceptionV3
 from inception.moments import Moments, features_to_groups
-from lib.distributed import gather, in_turn, local_rank, shard, together
+from lib.distributed import agree, gather, local_rank, main_process_first, shard
 from lib.errors import UserError
 from metrics.kid import MOST, Keeping, kid_with_error
+from sources.pictures import resize
 from sources.spec import NoTestSplit
 from trainer import Trainer
 
@@ -70,9 +71,9 @@ def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     cache = Path(trainer.config.data_dir) / "reference"
     for path in (SHIPPED / name, cache / name):
         if all(gather(path.is_file())):
-            return together(partial(load_reference, path))
+            return agree(partial(load_reference, path))
     reference = compute_reference(trainer, extractor)
-    return in_turn(lambda: cached(reference, cache / name))
+    return main_process_first(lambda: cached(reference, cache / name))
 
 
 def cached(reference: Reference, path: Path) -> Reference:
@@ -85,10 +86,16 @@ def cached(reference: Reference, path: Path) -> Reference:
     return load_reference(path) if path.is_file() else reference
 
 
+def real_images(trainer: Trainer, split: str) -> ImageData:
+    """Load the images that generated ones are compared with, at their size."""
+    data = trainer.load_data(split)
+    return replace(data, images=resize(data.images, trainer.score_size))
+
+
 def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
     """Moments of the protocol's real images, and its floor from other real ones."""
     protocol = PROTOCOLS[trainer.config.fid_protocol]
-    data = trainer.real_images(protocol.split)
+    data = real_images(trainer, protocol.split)
     if protocol.n_floor is None:
         return reference_of_halves(data, extractor)
     n_real = min(protocol.n_real or len(data), len(data))
@@ -105,7 +112,7 @@ def compute_floor(
     others, start = data, moments.n
     if protocol.floor_split != protocol.split:
         try:
-            others, start = trainer.real_images(protocol.floor_split), 0
+            others, start = real_images(trainer, protocol.floor_split), 0
         except NoTestSplit:
             return math.nan, math.nan
     n_floor = min(protocol.n_floor, len(others) - start)

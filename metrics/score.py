@@ -18,7 +18,7 @@ from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception import load_inception
 from inception.moments import features_to_groups
 from lib.config import Config
-from lib.distributed import in_turn, on_main
+from lib.distributed import main_process_first, on_main_process
 from lib.errors import UserError
 from lib.runlog import RunLog, drawing_in_words, keep, record
 from metrics.kid import BLOCKS, MOST, Keeping, kid_with_error
@@ -40,7 +40,7 @@ def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, An
 
 
 def keep_all(trainer: Trainer, results: list[dict[str, Any]]) -> None:
-    on_main(lambda: record(trainer.config, results))
+    on_main_process(lambda: record(trainer.config, results))
 
 
 def refuse_early(config: Config) -> None:
@@ -78,7 +78,7 @@ class Scorer:
         self.trainer = trainer
         self.protocol = PROTOCOLS[config.fid_protocol]
         weights = config.inception_weights or None
-        self.extractor = in_turn(
+        self.extractor = main_process_first(
             lambda: load_inception(trainer.device, config.fid_precision, weights)
         )
         self.reference = find_reference(trainer, self.extractor)
@@ -138,7 +138,7 @@ class Scorer:
             results = self.measure(stopping)
         except Stopped:
             return
-        on_main(lambda: [keep(log, result) for result in results])
+        on_main_process(lambda: [keep(log, result) for result in results])
 
 
 def circumstances(trainer: Trainer) -> dict[str, Any]:

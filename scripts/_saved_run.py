@@ -7,7 +7,7 @@ import torch
 
 from lib.config import load_saved, merge
 from lib.errors import UserError
-from systems import SYSTEMS
+from main import SYSTEMS
 from trainer import Trainer
 
 
@@ -29,7 +29,7 @@ def open_run(run_dir: str | Path, **changes: Any) -> Trainer:
     folders = {"runs_dir": str(run_dir.parent), "run": run_dir.name}
     path = run_dir / "config.json"
     config = merge(SYSTEMS[model].config_class, saved, folders | changes, path)
-    trainer = SYSTEMS[model](config, torch.device("cpu"))
+    trainer = SYSTEMS[model].build(config, torch.device("cpu"))
     if not trainer.resume():
         raise UserError(
             f"{run_dir} has no checkpoint: found {contents(run_dir)}. Train it first:"

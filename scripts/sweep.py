@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from lib.config import Config
 from lib.errors import UserError
 from lib.flags import Parser, make_parser, parse, print_error
-from main import pick_device
+from main import SYSTEMS, pick_device
 from scripts._sweep.cost import Cost, in_words, measure
 from scripts._sweep.grid import fields_of, parse_grid, parse_seeds, plan_runs
 from scripts._sweep.runs import (
@@ -33,7 +33,6 @@ from scripts._sweep.runs import (
     steps_to_do,
 )
 from scripts._sweep.table import notes, problems, table, write
-from systems import SYSTEMS
 
 __all__ = ["Outcome", "find_result", "main", "plan_runs", "run_all", "table"]
 

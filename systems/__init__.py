@@ -1,18 +1,62 @@
-"""The systems by the name that --model takes; one file each."""
+"""The systems beside the DCGAN, by the name that --model takes."""
 
-from systems.biggan.config import BigGAN
-from systems.cdcgan.system import CDCGAN
-from systems.cyclegan.trainer import CycleGAN
-from systems.dcgan import DCGAN
-from systems.srgan.trainer import SRGAN
-from systems.vae.trainer import VAE
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+
+from lib.config import Config
 from trainer import Trainer
 
-SYSTEMS: dict[str, type[Trainer]] = {
-    "dcgan": DCGAN,
-    "cdcgan": CDCGAN,
-    "cyclegan": CycleGAN,
-    "biggan": BigGAN,
-    "vae": VAE,
-    "srgan": SRGAN,
-}
+Build = Callable[[Config, torch.device], Trainer]
+
+
+class System:
+    """A model's settings and what builds it, imported when they are first asked for."""
+
+    def __init__(self, load: Callable[[], tuple[type[Config], Build]]) -> None:
+        self.load = load
+
+    @cached_property
+    def parts(self) -> tuple[type[Config], Build]:
+        return self.load()
+
+    @property
+    def config_class(self) -> type[Config]:
+        return self.parts[0]
+
+    def build(self, config: Config, device: torch.device) -> Trainer:
+        return self.parts[1](config, device)
+
+
+def cdcgan() -> tuple[type[Config], Build]:
+    from systems.cdcgan.trainer import CDCGAN, CDCGANConfig
+
+    return CDCGANConfig, CDCGAN
+
+
+def cyclegan() -> tuple[type[Config], Build]:
+    from systems.cyclegan.trainer import CycleGAN, CycleGANConfig
+
+    return CycleGANConfig, CycleGAN
+
+
+def biggan() -> tuple[type[Config], Build]:
+    from systems.biggan.trainer import BigGAN, BigGANConfig
+
+    return BigGANConfig, BigGAN
+
+
+def vae() -> tuple[type[Config], Build]:
+    from systems.vae.trainer import VAE, VAEConfig
+
+    return VAEConfig, VAE
+
+
+def srgan() -> tuple[type[Config], Build]:
+    from systems.srgan.trainer import SRGAN, SRGANConfig
+
+    return SRGANConfig, SRGAN
+
+
+OTHERS = {load.__name__: System(load) for load in (cdcgan, cyclegan, biggan, vae, srgan)}

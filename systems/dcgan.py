@@ -6,25 +6,16 @@ Its family, other data, sizes, losses and norms, is settings alone; PRESETS are 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from data_config import DataConfig
-from dataset import num_channels
 from GAN import (
     ARCHITECTURES,
     IMAGE_SIZES,
     INITS,
     NORMS,
     UPSAMPLINGS,
-    get_discriminator,
-    get_generator,
 )
 from lib.config import setting
 from lib.errors import UserError
-from lib.runlog import RunLog
-from lib.seeding import global_stream
-from metrics.digits import load_digits
-from trainer import GANTrainer
 from training.config import GANConfig
 
 WATCHED = 500  # images a look of --collapse_every: a share of 10 % is known to within 3 %
@@ -158,46 +149,3 @@ class DCGANConfig(GANConfig, DataConfig):
                 f"--collapse_every {self.collapse_every}: the classifier knows only the digits of"
                 f" MNIST, not {self.dataset}. Leave the flag out."
             )
-
-
-class DCGAN(GANTrainer):
-    config_class = DCGANConfig
-    recordable = True
-
-    def __init__(self, config: DCGANConfig, device: torch.device) -> None:
-        channels = num_channels(config)
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            G = get_generator(
-                channels,
-                config.latent_dim,
-                config.generator_hidden_dim,
-                device,
-                image_size=config.image_size,
-                arch=config.arch,
-                init=config.init,
-                upsample=config.upsample,
-            )
-            D = get_discriminator(
-                channels,
-                config.discriminator_hidden_dim,
-                device,
-                image_size=config.image_size,
-                arch=config.arch,
-                init=config.init,
-                norm=config.d_norm,
-                spectral_norm=config.spectral_norm,
-            )
-        super().__init__(config, device, G=G, D=D)
-        self.classifier = load_digits(device) if config.collapse_every else None
-
-    def watch(self, log: RunLog, scalars: dict[str, float] | None) -> None:
-        """Every --collapse_every steps: how often G makes each digit. docs/collapse.md."""
-        super().watch(log, scalars)
-        every = self.config.collapse_every
-        if every and self.step % every == 0:
-            from metrics.digits.panel import digit_panel  # here: matplotlib would slow every start
-
-            images = torch.cat(list(self.generate(WATCHED, self.config.seed)))
-            values, panel = digit_panel(images, self.classifier, f"step {self.step:,}")
-            log.scalars(values, self.step)
-            log.images({"collapse/digits": panel}, self.step)

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.config import Config
+from main import SYSTEMS
 from sources.iclevr import LABELS
-from systems import SYSTEMS
 
 torch.set_num_threads(1)  # tiny work, and a busy machine makes threads wait for each other
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.seeding import generator
-from systems.dcgan import DCGAN
+from main import build_dcgan
 from training import augment
 from training.augment import (
     Augment,
@@ -138,7 +138,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
 def test_d_sees_augmented_images_alone_and_g_learns_through_them(tiny_config):
     changes = {"d_norm": "none", "penalty": "r1", "d_steps": 2, "fresh_noise": True}
-    trainer = DCGAN(tiny_config(augment="diffaug", **changes), torch.device("cpu"))
+    trainer = build_dcgan(tiny_config(augment="diffaug", **changes), torch.device("cpu"))
     made, seen, asked = [], [], []
     do, judge, penalty = trainer.augmented, trainer.play_D, trainer.penalty
 

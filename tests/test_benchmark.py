@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import PixelMeans
+from systems.cdcgan.system import CDCGAN, CDCGANConfig
 from test_cli import ROOT, random_weights  # noqa: F401
 
 import fid
@@ -19,6 +20,7 @@ from inception import load_inception
 from inception.network import trained_shapes
 from lib.errors import UserError
 from lib.flags import parse
+from main import build_dcgan
 from scripts import benchmark
 from scripts._benchmark import conditional as bench_conditional
 from scripts._benchmark import end2end as bench_end2end
@@ -26,8 +28,7 @@ from scripts._benchmark import limits as bench_limits
 from scripts._benchmark import peers as bench_peers
 from scripts._benchmark import timing as bench_timing
 from scripts._benchmark.timing import Contest, Rival
-from systems.cdcgan.system import CDCGAN, CDCGANConfig
-from systems.dcgan import DCGAN, DCGANConfig
+from systems.dcgan import DCGANConfig
 from training import layers
 
 CPU = torch.device("cpu")
@@ -117,7 +118,7 @@ def test_operations_of_a_step_in_closed_form(z, h, giga):
 
 
 def test_the_trainers_own_step_does_just_what_is_needed():
-    trainer = DCGAN(DCGANConfig(), CPU)
+    trainer = build_dcgan(DCGANConfig(), CPU)
     assert [count_parameters(net) for net in trainer.networks.values()] == [57_824, 42_432]
     plain = bench_peers.plain_networks(16, 16)
     assert [count_parameters(net) for net in plain] == [57_824, 42_432]
@@ -131,7 +132,7 @@ def test_the_trainers_own_step_does_just_what_is_needed():
 def test_a_pass_through_both_networks_is_the_plain_ones(monkeypatch, avx512, z, h, n, side):
     monkeypatch.setattr(layers, "AVX512", avx512)
     sizes = {"latent_dim": z, "generator_hidden_dim": h, "discriminator_hidden_dim": h}
-    ours = DCGAN(DCGANConfig(image_size=side, **sizes), CPU)
+    ours = build_dcgan(DCGANConfig(image_size=side, **sizes), CPU)
     G, D = bench_peers.plain_networks(z, h, side)
     parts = [ours.G.project, ours.G.ups, ours.G.to_image]
     parts += [ours.D.from_image, ours.D.downs, ours.D.to_logit]
@@ -153,7 +154,7 @@ def test_the_plain_networks_grow_with_the_image():
     plain = bench_peers.plain_networks(100, 64, 64)
     assert [count_parameters(net) for net in plain] == [3_574_656, 2_763_520]
     sizes = {"image_size": 64, "generator_hidden_dim": 4, "discriminator_hidden_dim": 4}
-    trainer = DCGAN(DCGANConfig(latent_dim=10, **sizes), CPU)
+    trainer = build_dcgan(DCGANConfig(latent_dim=10, **sizes), CPU)
     batch = Batch(torch.rand(64, 1, 64, 64), torch.zeros(64))
     counted = bench_limits.count_flops(lambda: trainer.train_step(batch))
     assert counted == bench_limits.step_flops(10, 4, 64)

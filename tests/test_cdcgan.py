@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_iclevr
+from systems.cdcgan.system import CDCGAN, prompt_file
 from test_curves import made, then
 from torch import nn
 
@@ -30,7 +31,6 @@ from systems.cdcgan.evaluator import Evaluator, predict
 from systems.cdcgan.hold_out import chosen_combinations, without
 from systems.cdcgan.label_scores import chance, in_a_table, report
 from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
-from systems.cdcgan.system import CDCGAN, prompt_file
 from systems.dcgan import DCGANConfig
 from training.modes import Paired
 

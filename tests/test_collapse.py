@@ -14,12 +14,13 @@ from test_trainer import assert_same, curves
 
 import dataset
 from lib.errors import UserError
+from main import build_dcgan
 from metrics import collapse
 from metrics.collapse import judge, label_statistics
 from metrics.digits import load_digits, predict
 from metrics.digits.figures import as_tensor, counts_figure
 from scripts import collapse as script
-from systems.dcgan import DCGAN
+from trainer import GANTrainer
 
 EVEN = {"shares": [0.1] * 10, "low_confidence": 0.02, "off_digits": 0.02}
 
@@ -188,9 +189,9 @@ def fake_mnist(monkeypatch):
 
 
 @pytest.fixture
-def run(fake_mnist, tiny_config) -> DCGAN:
+def run(fake_mnist, tiny_config) -> GANTrainer:
     """A run of six steps."""
-    trainer = DCGAN(tiny_config(dataset="mnist", run="mine"), torch.device("cpu"))
+    trainer = build_dcgan(tiny_config(dataset="mnist", run="mine"), torch.device("cpu"))
     trainer.train()
     return trainer
 
@@ -269,7 +270,7 @@ def test_bad_input_gets_one_sentence(argv, words, capsys):
 
 
 def test_a_run_on_other_images_is_refused(tiny_config, tmp_path):
-    trainer = DCGAN(tiny_config(), torch.device("cpu"))
+    trainer = build_dcgan(tiny_config(), torch.device("cpu"))
     with pytest.raises(UserError, match="learned fashion"):
         script.examine(trainer, 20, 0, tmp_path)
 
@@ -284,7 +285,9 @@ def test_watching_leaves_the_training_as_it_is(ema, fake_mnist, tiny_config):
     runs = {}
     for every in (0, 6):
         settings = {"dataset": "mnist", "run": f"every-{every}", "ema": ema}
-        runs[every] = DCGAN(tiny_config(collapse_every=every, **settings), torch.device("cpu"))
+        runs[every] = build_dcgan(
+            tiny_config(collapse_every=every, **settings), torch.device("cpu")
+        )
         runs[every].train()
     for part in ("networks", "optimizers"):
         plain, watched = (

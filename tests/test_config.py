@@ -10,7 +10,7 @@ from fid import PROTOCOLS
 from lib.config import differences, load_saved, name_of, save_config
 from lib.errors import UserError
 from lib.flags import make_parser, parse
-from systems import SYSTEMS
+from main import SYSTEMS
 from systems.dcgan import DCGANConfig
 from systems.srgan.config import PRESETS as SRGAN_PRESETS
 from systems.srgan.config import SRGANConfig

@@ -15,9 +15,9 @@ import main
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.flags import parse
+from main import SYSTEMS
 from metrics import lpips as perceptual
 from scripts._benchmark import cyclegan as bench_cyclegan
-from systems import SYSTEMS
 from systems.cyclegan.domains import UnpairedBatches, counterparts, load_domain
 from systems.cyclegan.image_pool import ImagePool
 from systems.cyclegan.jitter import Jitter, cut, enlarged

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import main
 from lib.flags import parse
-from systems import SYSTEMS
+from main import SYSTEMS
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SAVED, MORE = 40, 10  # steps of the checkpoint, and those that are added here
@@ -42,7 +42,7 @@ NAMES = json.loads((GOLDEN / "names.json").read_text())  # flags -> the name of 
 
 def parsed(argv: list[str]) -> Any:
     """The config that main.py makes of these flags."""
-    return parse(argv, {name: system.config_class for name, system in SYSTEMS.items()}, "")
+    return parse(argv, SYSTEMS, "")
 
 
 def presets() -> set[tuple[str, str]]:
@@ -58,7 +58,7 @@ def train(name: str, folders: list[str], steps: int, *flags: str) -> int:
 def generate(name: str, folders: list[str]) -> Tensor:
     """Four uint8 images (4, C, S, S) by the run's newest checkpoint."""
     config = parsed(["--run", name, *folders])
-    trainer = SYSTEMS[config.model](config, torch.device("cpu"))
+    trainer = SYSTEMS[config.model].build(config, torch.device("cpu"))
     assert trainer.resume()
     return torch.cat(list(trainer.generate(4, seed=0)))
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from main import build_dcgan
 from scripts import interpolate
-from systems.dcgan import DCGAN
 
 
 @pytest.fixture
 def trainer(tiny_config):
-    return DCGAN(tiny_config(run="tiny", num_training_steps=1), torch.device("cpu"))
+    return build_dcgan(tiny_config(run="tiny", num_training_steps=1), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("path", interpolate.PATHS.values())

@@ -7,7 +7,9 @@ from torch import nn
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.flags import parse
-from systems.dcgan import DCGAN, PRESETS, DCGANConfig
+from main import build_dcgan
+from systems.dcgan import PRESETS, DCGANConfig
+from trainer import GANTrainer
 
 # layers of G, then of D: channels in and out, kernel, stride, padding
 GROW, SHRINK = (4, 2, 1), (4, 2, 1)
@@ -46,9 +48,9 @@ def table(network: nn.Module) -> list[tuple[int, ...]]:
     ]
 
 
-def from_preset(name: str) -> DCGAN:
+def from_preset(name: str) -> GANTrainer:
     config = parse(["--preset", name], {"dcgan": DCGANConfig}, "")
-    return DCGAN(config, torch.device("cpu"))
+    return build_dcgan(config, torch.device("cpu"))
 
 
 def by_hand(name: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from conftest import TINY, PixelMeans
 from lib import runlog
 from lib.errors import UserError
 from lib.runlog import append_result
+from main import build_dcgan
 from metrics.score import in_words, own_in_words
 from scripts import doctor, report
 from scripts._report.page import effects_section, evenly
@@ -30,7 +31,7 @@ from scripts._report.runs import (
     varying,
 )
 from scripts._report.scores import fid_section, own_section
-from systems.dcgan import DCGAN, DCGANConfig
+from systems.dcgan import DCGANConfig
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
@@ -47,7 +48,7 @@ def trained(tiny_config):
 
     def make(fid: float | None = None, **changes):
         steps = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
-        trainer = DCGAN(tiny_config(**(steps | changes)), torch.device("cpu"))
+        trainer = build_dcgan(tiny_config(**(steps | changes)), torch.device("cpu"))
         trainer.train()
         if fid is not None:
             append_result(trainer.config.run_dir, result(fid))
@@ -339,7 +340,7 @@ def made(tmp_path_factory, data_dir):
     for arch, fid in (("cnn", 50.0), ("mlp", 60.5)):
         steps = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
         where = {"data_dir": str(data_dir), "runs_dir": str(root)}
-        trainer = DCGAN(DCGANConfig(**(TINY | steps | where), arch=arch), torch.device("cpu"))
+        trainer = build_dcgan(DCGANConfig(**(TINY | steps | where), arch=arch), torch.device("cpu"))
         trainer.train()
         append_result(trainer.config.run_dir, result(fid))
         append_result(trainer.config.run_dir, kid(0.0321))

@@ -17,9 +17,9 @@ from fid import PROTOCOLS, Protocol, frechet_distance
 from inception import WEIGHTS_DIGEST, load_inception
 from lib.errors import UserError
 from lib.runlog import read_scalars
+from main import SYSTEMS
 from metrics import reference, score
 from metrics.kid import kid_with_error
-from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 
 FIELDS = {

@@ -23,13 +23,13 @@ from lib.config import save_config
 from lib.errors import UserError
 from lib.flags import parse
 from lib.runlog import append_result
+from main import SYSTEMS
 from scripts import sweep
 from scripts._sweep import cost as sweep_cost
 from scripts._sweep import runs as sweep_runs
 from scripts._sweep.grid import grid_point, parse_grid, parse_seeds, plan_runs
 from scripts._sweep.runs import Outcome, find_result, main_command, run_all
 from scripts._sweep.table import as_json, as_markdown, notes, protocol_in_words, summarize, table
-from systems import SYSTEMS
 from systems.biggan.config import BigGANConfig
 from systems.dcgan import DCGANConfig
 from systems.vae.config import VAEConfig

@@ -8,7 +8,7 @@ import torch
 
 from lib.errors import UserError
 from lib.guards import are_finite
-from systems import SYSTEMS
+from main import SYSTEMS
 
 SINGLE_CHANNEL_TAGS = {
     "dcgan": {"discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))"}

@@ -19,7 +19,7 @@ from lib import guards as loop
 from lib.config import setting
 from lib.errors import UserError
 from lib.seeding import global_stream
-from systems.dcgan import DCGAN
+from main import build_dcgan
 from trainer import GANTrainer
 from training.config import GANConfig
 from training.modes import frozen, sampling
@@ -51,8 +51,6 @@ class ToyD(nn.Module):
 
 class Toy(GANTrainer):
     """Two linear layers on 37 images of 4x4."""
-
-    config_class = ToyConfig
 
     def __init__(self, config: ToyConfig, device="cpu") -> None:
         with global_stream("weights", config.seed):
@@ -453,7 +451,7 @@ def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(tmp_
 
 
 def test_ema_samples_with_batchnorm_statistics_of_the_averaged_weights(tiny_config):
-    trainer = DCGAN(tiny_config(ema=0.5), torch.device("cpu"))
+    trainer = build_dcgan(tiny_config(ema=0.5), torch.device("cpu"))
     batches = trainer.batches()
     for step in range(3):
         trainer.train_step(batches(step))
@@ -470,8 +468,8 @@ def test_ema_samples_with_batchnorm_statistics_of_the_averaged_weights(tiny_conf
 
 def test_a_penalty_is_refused_where_the_discriminator_has_batchnorm(tiny_config):
     with pytest.raises(UserError, match=r"--penalty r1.*--d_norm none"):
-        DCGAN(tiny_config(penalty="r1"), torch.device("cpu"))
-    DCGAN(tiny_config(penalty="r1", arch="mlp"), torch.device("cpu"))  # whose D has none
+        build_dcgan(tiny_config(penalty="r1"), torch.device("cpu"))
+    build_dcgan(tiny_config(penalty="r1", arch="mlp"), torch.device("cpu"))  # whose D has none
 
 
 def test_the_penalty_comes_every_so_often_and_so_much_heavier(toy):
@@ -547,10 +545,10 @@ def test_the_images_of_a_checkpoint_are_known_again(toy, tmp_path):
 def test_wgan_without_a_bound_on_d_is_warned_of(tiny_config):
     cpu = torch.device("cpu")
     with pytest.warns(UserWarning, match="--loss wgan"):
-        DCGAN(tiny_config(loss="wgan"), cpu)
+        build_dcgan(tiny_config(loss="wgan"), cpu)
     with pytest.warns(UserWarning, match="--loss wgan"):  # BatchNorm divides by what it meets
-        DCGAN(tiny_config(loss="wgan", spectral_norm=True), cpu)
+        build_dcgan(tiny_config(loss="wgan", spectral_norm=True), cpu)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        DCGAN(tiny_config(loss="wgan", spectral_norm=True, d_norm="none"), cpu)
-        DCGAN(tiny_config(loss="wgan", penalty="gp", d_norm="none"), cpu)
+        build_dcgan(tiny_config(loss="wgan", spectral_norm=True, d_norm="none"), cpu)
+        build_dcgan(tiny_config(loss="wgan", penalty="gp", d_norm="none"), cpu)

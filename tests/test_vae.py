@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from systems.vae.density import Density, fit
 
 from dataset import to_bytes
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.runlog import point_of, read_scalars
+from main import SYSTEMS
 from scripts.interpolate import interpolate
-from systems import SYSTEMS
 from systems.cyclegan.trainer import CycleGAN
 from systems.vae import density, scores
 from systems.vae.binarise import CHUNK, statically_binarised
-from systems.vae.density import Density, fit
 from systems.vae.elbo import (
     bernoulli_nats,
     gaussian_nats,

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.distributed import shard, world
-from lib.seeding import generator
+from lib.seeding import stream
 
 SHIFT = 1 / 8  # of the image's side, at most
 CUT = 1 / 2  # of it: the side of the square that is cut out
@@ -45,12 +44,8 @@ class Augment:
     def __call__(self, images: Tensor, purpose: str, index: int) -> Tensor:
         if self.name == "none":
             return images
-        return diffaug(images, self.draws(images.shape, images.device, purpose, index))
-
-    def draws(self, shape: torch.Size, device: torch.device, purpose: str, index: int) -> Draws:
-        """What happens to this rank's images of that shape (N, C, S, S)."""
-        stream = generator(device, "augment", purpose, self.seed, index)
-        return Draws(*map(shard, draw(shape[0] * world(), shape[-1], stream)))
+        draws = stream(images.device, "augment", purpose, self.seed, index)
+        return diffaug(images, draw(len(images), images.shape[-1], draws))
 
 
 def draw(n: int, size: int, stream: torch.Generator) -> Draws:

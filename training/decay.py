@@ -1,6 +1,9 @@
 """Learning rates that fall: constant up to --decay_from, then linear down to 0 at --decay_to."""
 
-from torch.optim import Optimizer
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.optim import Adam, Optimizer
 
 from lib.config import Config
 from lib.errors import UserError
@@ -19,6 +22,11 @@ def check_decay(config: Config) -> None:
             f"--decay_to {last} is before --num_training_steps {config.num_training_steps}:"
             " the steps between would teach nothing. Move one."
         )
+
+
+def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Adam:
+    """Build an Adam with the config's betas."""
+    return Adam(parameters, lr=rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def set_rates(

@@ -1,49 +1,19 @@
-"""The modes a network is run in: as it trains, without gradients of its own, for sampling."""
+"""The modes a network runs in, and what its layers say about it."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib.config import Config
 from lib.errors import UserError
-
-Forward = Callable[..., Tensor]  # of one tensor or more
-
-
-def in_training_form(forward: Forward, config: Config, device: torch.device) -> Forward:
-    """A forward pass as --compile and --precision have it; what comes out is float32.
-
-    Penalties and sampling do without: they use the network itself.
-    """
-    if config.compile:
-        forward = compiled(forward, device)
-    if config.precision == "fp32":
-        return forward
-    if device.type == "mps":
-        raise UserError("--precision bf16: MPS runs in fp32 only. Leave the flag out.")
-
-    def in_bf16(*inputs: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            return forward(*inputs).float()
-
-    return in_bf16
-
-
-def compiled(forward: Forward, device: torch.device) -> Forward:
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and not shutil.which(compiler):
-        raise UserError(f"--compile: no C++ compiler ({compiler}): install one, or leave it out.")
-    return torch.compile(forward)
+from training.config import GANConfig
 
 
 def mixes_samples(network: nn.Module) -> bool:
-    """Whether what it makes of a sample depends on the rest of the batch."""
+    """True if the output for a sample depends on the rest of the batch: with BatchNorm."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
 
 
@@ -52,14 +22,32 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def is_bounded(network: nn.Module) -> bool:
-    """Whether spectral norm bounds its slope: not where a norm layer divides by what it meets."""
+    """True if spectral norm bounds the Lipschitz constant; a norm layer would break the bound."""
     modules = list(network.modules())
     return any(map(is_parametrized, modules)) and not any(isinstance(m, NORMS) for m in modules)
 
 
+def check_slope(D: nn.Module, config: GANConfig, bounds: str) -> None:
+    """Raises UserError if D can't have the penalty; warns of a Wasserstein D without bounds."""
+    if config.penalty != "none" and mixes_samples(D):
+        raise UserError(
+            f"--penalty {config.penalty}: it takes the gradient of D at one image, and in a D with"
+            " BatchNorm that depends on the whole batch. Add --d_norm none (or layer)."
+        )
+    if config.loss == "wgan" and config.penalty == "none" and not is_bounded(D):
+        warnings.warn(f"--loss wgan with nothing to bound D's slope: add {bounds}", stacklevel=3)
+
+
+def logits_of(D: nn.Module, x: Tensor, *labels: Tensor) -> Tensor:
+    """D's value before the sigmoid, (N,): `D.logits`, or from the probability that D gives."""
+    if hasattr(D, "logits"):
+        return D.logits(x, *labels)
+    return D(x, *labels).reshape(len(x)).logit(eps=1e-7)
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """The network passes gradients through but gathers none of its own."""
+    """Let gradients pass through the network, but gather none for its own weights."""
     network.requires_grad_(False)
     try:
         yield
@@ -69,7 +57,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def sampling(network: nn.Module) -> Iterator[None]:
-    """No gradients and eval mode (BatchNorm's running statistics); the mode found is restored."""
+    """Run the network in eval mode without gradients; its former mode is restored."""
     was_training = network.training
     network.eval()
     try:
@@ -77,37 +65,3 @@ def sampling(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         network.train(was_training)
-
-
-class Average(AveragedModel):
-    """An average of a network's weights over the steps, w <- decay w + (1 - decay) theirs.
-
-    The first update copies them; buffers are always theirs. As torch's, which sends its counter to
-    the device at each update, for which a GPU waits.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        ours, theirs = list(self.parameters()), list(model.parameters())
-        if self.n_averaged:  # on the CPU
-            self.multi_avg_fn(ours, theirs, self.n_averaged)
-        else:
-            for mine, new in zip(ours, theirs, strict=True):
-                mine.copy_(new)
-        for mine, new in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(new)
-        self.n_averaged += 1
-
-
-class Paired(nn.Module):
-    """G of the pair (z, y) as one argument, which is how torch's update_bn passes a batch on."""
-
-    def __init__(self, G: nn.Module) -> None:
-        super().__init__()
-        self.G = G
-
-    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
-        return self.G(*pair)

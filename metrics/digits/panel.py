@@ -2,11 +2,30 @@
 
 from math import log2
 
+import torch
 from torch import Tensor
 
+from lib.runlog import RunLog
 from metrics.collapse import label_statistics
-from metrics.digits import DigitClassifier, as_input, predict
+from metrics.digits import DigitClassifier, as_input, load_digits, predict
 from metrics.digits.figures import as_tensor, counts_figure
+from trainer import Observer, Trainer
+
+WATCHED = 500  # images a look: a share of 10 % is known to within 3 %
+
+
+def watch_digits(trainer: Trainer) -> Observer:
+    """Log how often G makes each digit, every --collapse_every steps. docs/collapse.md."""
+    classifier = load_digits(trainer.device)
+
+    def observe(log: RunLog, scalars: dict[str, float] | None) -> None:
+        if trainer.due(trainer.config.collapse_every):
+            images = torch.cat(list(trainer.generate(WATCHED, trainer.config.seed)))
+            values, panel = digit_panel(images, classifier, f"step {trainer.step:,}")
+            log.scalars(values, trainer.step)
+            log.images({"collapse/digits": panel}, trainer.step)
+
+    return observe
 
 
 def digit_panel(

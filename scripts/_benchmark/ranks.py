@@ -15,9 +15,9 @@ import torch
 from lib import distributed
 from lib.config import Config
 from lib.errors import UserError
+from main import SYSTEMS
 from scripts._benchmark.timing import Contest, Rival
 from scripts._benchmark.training import steps_a_second, training_config
-from systems import SYSTEMS
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def work(end: Connection, env: dict[str, str], config: Config) -> None:
     os.environ.update(env)
     torch.set_num_threads(1)
     with distributed.session(CPU):
-        trainer = SYSTEMS[config.model](config, CPU)
+        trainer = SYSTEMS[config.model].build(config, CPU)
         networks = trainer.networks
         distributed.prepare(networks, trainer.optimizers, step=0, sync_bn=False)
         batches = trainer.batches()

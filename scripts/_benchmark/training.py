@@ -11,7 +11,7 @@ import torch
 from lib.config import Config
 from lib.errors import UserError
 from lib.flags import parse
-from main import pick_device
+from main import SYSTEMS, pick_device
 from scripts._benchmark.conditional import (
     conditional_flags,
     conditional_step_flops,
@@ -27,7 +27,6 @@ from scripts._benchmark.limits import (
 )
 from scripts._benchmark.peers import plain_loop
 from scripts._benchmark.timing import Contest, Rival
-from systems import SYSTEMS
 from trainer import Trainer
 
 
@@ -70,7 +69,7 @@ def latent_dim(args: argparse.Namespace) -> int:
 
 def training_steps(config: Config) -> Callable[[int], None]:
     """take(n): n more steps as Trainer.train takes them, curves read back on logging steps."""
-    trainer: Trainer = SYSTEMS[config.model](config, pick_device(config))
+    trainer: Trainer = SYSTEMS[config.model].build(config, pick_device(config))
     trainer.record_steps()
     batches = trainer.batches()
 

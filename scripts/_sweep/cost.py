@@ -11,8 +11,8 @@ import torch
 from fid import GROUPS, PROTOCOLS, covariance_factor, frechet_distance
 from inception import InceptionV3, load_inception
 from lib.config import Config
+from main import SYSTEMS
 from metrics.reference import SHIPPED, file_name
-from systems import SYSTEMS
 from trainer import Trainer
 
 MAX_STEPS, MAX_SECONDS = 20, 1.5  # timed of each configuration, after one to warm up
@@ -44,7 +44,7 @@ def measure(configs: list[Config], device: torch.device) -> dict[str, Cost]:
     for config in configs:
         kind = dataclasses.replace(config, seed=Config.seed)
         if kind not in timed:
-            timed[kind] = time_one(SYSTEMS[config.model](config, device), extractor)
+            timed[kind] = time_one(SYSTEMS[config.model].build(config, device), extractor)
         step, image, reference, images = timed[kind]
         if reference not in references:
             references.add(reference)

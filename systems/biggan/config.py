@@ -7,23 +7,13 @@ systems/biggan/.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import nn
-
 from data_config import DataConfig
-from dataset import class_names, num_channels
 from lib.config import setting
-from lib.distributed import in_turn
 from lib.errors import UserError
-from lib.seeding import global_stream
 from systems.biggan.networks import (
     IMAGE_SIZES,
     LAYOUTS,
-    BigGANGenerator,
-    ProjectionDiscriminator,
 )
-from systems.biggan.scores import SCORES
-from systems.biggan.trainer import ClassConditionalTrainer
 from training.config import GANConfig
 from training.losses import LOSSES
 
@@ -177,49 +167,3 @@ class BigGANConfig(GANConfig, DataConfig):
                 f"--attention {self.attention}: G and D both have maps of"
                 f" {', '.join(map(str, sorted(both)))} at {self.image_size} pixels. Choose one."
             )
-
-
-class BigGAN(ClassConditionalTrainer):
-    config_class = BigGANConfig
-    config: BigGANConfig
-
-    def __init__(self, config: BigGANConfig, device: torch.device) -> None:
-        self.class_names = in_turn(lambda: names_of_classes(config))
-        layout = LAYOUTS[config.layout][config.image_size]
-        shared = {
-            "num_classes": len(self.class_names),
-            "num_channels": num_channels(config),
-            "layout": layout,
-            "attention": config.attention,
-        }
-        whom = NORMALIZED[config.spectral_norm]
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            G = BigGANGenerator(
-                latent_dim=config.latent_dim,
-                embedding_dim=config.embedding_dim,
-                width=config.generator_hidden_dim,
-                spectral_norm="G" in whom,
-                **shared,
-            )
-            D = ProjectionDiscriminator(
-                image_size=config.image_size,
-                width=config.discriminator_hidden_dim,
-                spectral_norm="D" in whom,
-                **shared,
-            )
-        super().__init__(config, device, G=G, D=D)
-
-    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
-        """The scores of images that have a class. docs/biggan.md."""
-        return [result for scores in SCORES for result in scores(self, extractor)]
-
-
-def names_of_classes(config: BigGANConfig) -> list[str]:
-    """A name a class. UserError where the images are not each of one class of several."""
-    names = class_names(config)
-    if len(names) < 2:
-        raise UserError(
-            f"--dataset {config.dataset}: its images are not each of one class of several, which"
-            " this model needs. Take mnist, fashion, cifar10, or a folder with a subfolder a class."
-        )
-    return list(names)

@@ -1,59 +1,75 @@
-"""The step and the sampling of a game about (x, y): an image and its class.
+"""BigGAN (Brock et al. 2018): images of a class that is asked for. docs/biggan.md.
 
-`ClassConditionalTrainer` is GANTrainer with y beside z in G and beside x in D (networks.py), with
-gradients that accumulate over several batches, and with truncated sampling.
+MNIST at 32x32 is what a CPU trains. The step is GANTrainer's with y beside z in G and beside x in
+D, with gradients that accumulate over several batches, and with truncated sampling.
 """
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 
-from dataset import Batch, Batches, ImageData, to_bytes
-from lib.distributed import shard, world
+from dataset import Batch, ImageData, class_names, num_channels
 from lib.errors import UserError
-from lib.seeding import generator
-from systems.biggan.networks import BigGANGenerator, ProjectionDiscriminator
+from lib.seeding import generator, global_stream, stream
+from systems.biggan.config import BigGANConfig
+from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from systems.biggan.sampling import balanced, draw
 from systems.biggan.spectral import orthogonal_penalty
-from trainer import GANTrainer
-from training.config import GANConfig
+from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
+from training.decay import set_rates
+from training.ema import Inputs, fresh_statistics
 from training.losses import mean_probability
-from training.modes import Paired, frozen, sampling
+from training.modes import frozen, sampling
 
 Pair = tuple[Tensor, Tensor]  # z (N, latent_dim), y (N,)
 ROWS = 8  # of the grid of samples; a class a column, up to COLUMNS of them
 COLUMNS = 16
-STATISTICS = 2000  # images from which BatchNorm's statistics are re-estimated
-AT_ONCE = 100  # images in a forward pass of sampling
+NORMALIZED = {"both": ("G", "D"), "d": ("D",), "g": ("G",), "none": ()}  # --spectral_norm -> whom
 
 
-class ClassConditionalTrainer(GANTrainer):
-    """Its config has, besides GANConfig's settings, accumulate, orthogonal_weight, truncation."""
+class BigGAN(GANTrainer):
+    """A game about (x, y): an image and its class y (N,)."""
 
+    config: BigGANConfig
     G: BigGANGenerator
     D: ProjectionDiscriminator
     slope_bounds = "--penalty gp, or --spectral_norm both"
 
-    def __init__(
-        self,
-        config: GANConfig,
-        device: torch.device,
-        *,
-        G: BigGANGenerator,
-        D: ProjectionDiscriminator,
-    ) -> None:
+    def __init__(self, config: BigGANConfig, device: torch.device) -> None:
+        self.class_names = names_of_classes(config)
+        shared = {
+            "num_classes": len(self.class_names),
+            "num_channels": num_channels(config),
+            "layout": LAYOUTS[config.layout][config.image_size],
+            "attention": config.attention,
+        }
+        whom = NORMALIZED[config.spectral_norm]
+        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
+            G = BigGANGenerator(
+                latent_dim=config.latent_dim,
+                embedding_dim=config.embedding_dim,
+                width=config.generator_hidden_dim,
+                spectral_norm="G" in whom,
+                **shared,
+            )
+            D = ProjectionDiscriminator(
+                image_size=config.image_size,
+                width=config.discriminator_hidden_dim,
+                spectral_norm="D" in whom,
+                **shared,
+            )
         super().__init__(config, device, G=G, D=D)
-        self.sampled: dict[float, nn.Module] = {}  # by truncation, of the weights as they are
+        self.step_images = config.d_steps * config.accumulate * config.batch_size
+        self.truncated: dict[float, tuple[int, nn.Module]] = {}  # the step, and a G for such z
 
     @cached_property
     def training_data(self) -> ImageData:
         """UserError where a class has no image left, which G would be asked for all the same."""
-        data = self.load_data("train")
+        data = super().load_data("train")
         counts = data.labels.bincount(minlength=self.num_classes).tolist()
         empty = [name for name, n in zip(data.class_names, counts, strict=True) if not n]
         if empty:
@@ -68,57 +84,53 @@ class ClassConditionalTrainer(GANTrainer):
     def num_classes(self) -> int:
         return self.G.shared.num_embeddings
 
-    def batches(self) -> Batches:
-        """As many images a step as its D updates take together."""
-        config = self.config
-        batch_size = config.d_steps * config.accumulate * config.batch_size
-        return Batches(self.training_data, batch_size=batch_size, seed=config.seed)
+    def load_data(self, split: str) -> ImageData:
+        return self.training_data if split == "train" else super().load_data(split)
 
     # A step
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch) -> Scalars:
         """--d_steps updates of D, each on images of its own, then one of G.
 
         A step of every power iteration goes before each update of its network. G learns from the
         fakes that D has just seen, unless --fresh_noise or --accumulate has it make its own.
         """
-        self.sampled.clear()
-        self.set_learning_rates()
+        set_rates(self.optimizers, self.learning_rates, self.config, self.step)
         self.G.advance()
         parts = zip(*(t.chunk(self.config.d_steps) for t in batch), strict=True)
         for k, (x, y) in enumerate(parts):
-            fakes, scalars = self.update_discriminator(x, y, part=k)
-        return scalars | self.update_generator(fakes)
+            fakes, scalars = self.update_conditioned(x, y, self.step * self.config.d_steps + k)
+        return scalars | self.update_towards(fakes)
 
     @property
     def keeps_fakes(self) -> bool:
         """Whether D's last fakes keep their graph, for G: at most one batch does at a time."""
         return self.config.accumulate == 1 and not self.config.fresh_noise
 
-    def update_discriminator(
-        self, images: Tensor, classes: Tensor, *, part: int
-    ) -> tuple[list[Pair], dict[str, Tensor]]:
+    def update_conditioned(
+        self, images: Tensor, classes: Tensor, index: int
+    ) -> tuple[list[Pair], Scalars]:
         """D ascends min(0, D(x, y) - 1) + min(0, -1 - D(G(z, y'), y')), or what --loss has.
 
         y' is drawn evenly from the classes. The mean of --accumulate batches' gradients is that of
         one batch of all their images. Returns the last batch's (G(z, y'), y').
         """
-        k, index = self.config.accumulate, self.d_updates(part)
+        k = self.config.accumulate
         self.D.advance()
         self.optimizers["D"].zero_grad()
         found = []
         for j, (x, z, y, drawn) in enumerate(self.in_batches(images, classes, index)):
             with torch.set_grad_enabled(self.keeps_fakes):
-                fake = self.play_G(z, drawn)
+                fake = self.fakes(z, drawn)
             x = self.augment(x, "real", index * k + j)
             seen = self.augment(fake.detach(), "fake", index * k + j)
-            logits = self.play_D(torch.cat((x, seen)), torch.cat((y, drawn)))
+            logits = self.logits(torch.cat((x, seen)), torch.cat((y, drawn)))
             real_logits, fake_logits = logits.split(len(x))
             loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
             (loss / k).backward()
             found.append(values(loss, real_logits, fake_logits))
         # one of the batches stands for all: the penalty is a mean over images too
-        scalars = self.penalize(x, seen, part=part, logits=lambda image: self.D.logits(image, y))
+        scalars = self.penalize(x, seen, index, y)
         self.optimizers["D"].step()
         return [(fake, drawn)], scalars | mean_of(found)
 
@@ -130,14 +142,14 @@ class ClassConditionalTrainer(GANTrainer):
         parts = (t.chunk(self.config.accumulate) for t in (images, z, classes, drawn))
         return zip(*parts, strict=True)
 
-    def update_generator(self, fakes: list[Pair]) -> dict[str, Tensor]:
+    def update_towards(self, fakes: list[Pair]) -> Scalars:
         """G ascends D(G(z, y), y), or what --loss has, as the D just updated judges it."""
         k = self.config.accumulate
         self.optimizers["G"].zero_grad()
         found = []
         with frozen(self.D):
             for j, (fake, y) in enumerate(fakes if self.keeps_fakes else self.new_fakes(k)):
-                logits = self.play_D(self.augment(fake, "for G", self.step * k + j), y)
+                logits = self.logits(self.augment(fake, "for G", self.step * k + j), y)
                 loss = self.loss.generator(logits)
                 (loss / k).backward()
                 found.append(
@@ -145,19 +157,17 @@ class ClassConditionalTrainer(GANTrainer):
                 )
         scalars = self.keep_orthogonal()
         self.optimizers["G"].step()
-        if self.average is not None:
-            self.average.update_parameters(self.G)
         return scalars | mean_of(found)
 
     def new_fakes(self, k: int) -> Iterator[Pair]:
         """k batches (G(z, y), y) that D has not seen, made one at a time."""
-        n = k * self.config.batch_size // world()
+        n = k * self.config.batch_size // self.ranks
         for z, y in zip(
             *(t.chunk(k) for t in self.drawn(n, "fresh noise", self.step)), strict=True
         ):
-            yield self.play_G(z, y), y
+            yield self.fakes(z, y), y
 
-    def keep_orthogonal(self) -> dict[str, Tensor]:
+    def keep_orthogonal(self) -> Scalars:
         """The gradient of G's orthogonal regularisation, where it has a weight."""
         weight = self.config.orthogonal_weight
         if not weight:
@@ -168,16 +178,15 @@ class ClassConditionalTrainer(GANTrainer):
 
     # What is drawn
 
-    def noise(self, n: int, purpose: str, index: int, *, device: str | None = None) -> Tensor:
-        """z (n, latent_dim), a function of (seed, purpose, index)."""
-        return super().noise(n, purpose, index, device=device).flatten(1)
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        return (self.config.latent_dim,)
 
     def drawn(self, n: int, purpose: str, index: int) -> Pair:
-        """This rank's n rows of z, and of classes that are drawn evenly."""
-        stream = generator(self.device, f"{purpose}, classes", self.config.seed, index)
-        size = (n * world(),)
-        y = torch.randint(self.num_classes, size, generator=stream, device=self.device)
-        return self.batch_noise(n, purpose, index), shard(y)
+        """z (n, latent_dim) and evenly drawn classes (n,) of a step."""
+        draws = stream(self.device, f"{purpose}, classes", self.config.seed, index)
+        y = torch.randint(self.num_classes, (n,), generator=draws, device=self.device)
+        return self.noise(n, purpose, index), y
 
     def draw_z(self, n: int, seed: int, *, truncation: float = 0.0) -> Tensor:
         """z (n, latent_dim) on the CPU: N(0, I), or with a truncation given that |z_i| <= it."""
@@ -187,11 +196,11 @@ class ClassConditionalTrainer(GANTrainer):
 
     def embeddings(self) -> Tensor:
         """The class vectors (K, embedding_dim) of the G that is sampled, float32 on the CPU."""
-        G = self.G if self.average is None else self.average.module
+        G = self.averages["G"].module if self.averages else self.G
         return G.shared.weight.detach().float().cpu().clone()
 
     def images_of(self, z: Tensor, r: Tensor, *, truncated: float | None = None) -> Tensor:
-        """Images (N, C, S, S) in [-1, 1] of z and of class vectors r (N, embedding_dim).
+        """Make images (N, C, S, S) in [-1, 1] of z and of class vectors r (N, embedding_dim).
 
         truncated: how far z is cut off (0: not at all; None: as --truncation has it), for which
         BatchNorm gets statistics of its own.
@@ -201,73 +210,79 @@ class ClassConditionalTrainer(GANTrainer):
         with sampling(G):
             return torch.cat([G.of_vectors(a.to(self.device), b.to(self.device)) for a, b in parts])
 
+    def sample(self, z: Tensor, y: Tensor, *, truncated: float | None = None) -> Tensor:
+        return self.images_of(z, self.embeddings()[y], truncated=truncated)
+
     def sample_images(self) -> dict[str, Tensor]:
         """A class a column, a z a row, from 8 noise vectors that never change."""
         columns = min(self.num_classes, COLUMNS)
-        z = self.noise(ROWS, "fixed noise", 0, device="cpu").repeat_interleave(columns, 0)
-        y = torch.arange(columns).repeat(ROWS)
-        images = self.images_of(z, self.embeddings()[y], truncated=0.0)
+        z = self.fixed_noise(ROWS, "fixed noise").repeat_interleave(columns, 0)
+        images = self.sample(z, torch.arange(columns).repeat(ROWS), truncated=0.0)
         return {"samples": make_grid(images, nrow=columns, padding=2, pad_value=-1.0)}
 
     def labels_of_generated(self, n: int, seed: int) -> Tensor:
         """The classes (n,) of the images that generate(n, seed) gives, in their order."""
         return balanced(n, self.num_classes, "generated classes", seed)
 
-    def generate(self, n: int, seed: int, batch_size: int = AT_ONCE) -> Iterator[Tensor]:
-        """n images of all classes alike, z truncated as --truncation has it; of the seed alone."""
-        return self.bytes_of(self.generated_pairs(n, seed, batch_size))
-
-    def generate_share(self, n: int, seed: int, batch_size: int = AT_ONCE) -> Iterator[Tensor]:
-        pairs = enumerate(self.generated_pairs(n, seed, batch_size))
-        return self.bytes_of(
-            (shard(z, i * batch_size), shard(y, i * batch_size)) for i, (z, y) in pairs
-        )
-
-    def generated_pairs(self, n: int, seed: int, batch_size: int) -> Iterator[Pair]:
-        config, stream = self.config, generator("cpu", "generate", seed)
-        for part in self.labels_of_generated(n, seed).split(batch_size):
-            yield draw(len(part), config.latent_dim, stream, config.truncation), part
-
-    def bytes_of(self, pairs: Iterable[Pair]) -> Iterator[Tensor]:
-        """Batches of uint8 images, one a pair."""
-        embeddings = self.embeddings()
-        for z, y in pairs:
-            yield to_bytes(self.images_of(z, embeddings[y]))
+    def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
+        """Yield z, truncated as --truncation has it, and all classes alike."""
+        config, draws = self.config, generator("cpu", "generate", seed)
+        for y in self.labels_of_generated(n, seed).split(AT_ONCE):
+            yield draw(len(y), config.latent_dim, draws, config.truncation), y
 
     def sampled_generator(self, truncation: float | None = None) -> BigGANGenerator:
         """G, or with --ema its average; BatchNorm's statistics are those of what is sampled.
 
-        What it saw in training belongs to other weights than the averaged ones, and to a z that is
-        not cut off. Where either differs they are re-estimated from 2000 noises, truncated alike,
-        and evenly drawn classes ("standing statistics": Brock et al. 2018, sec. 3.1, app. D).
+        The statistics seen in training belong to other weights than the averaged ones, and to a z
+        that is not cut off. If either differs they are re-estimated from 2000 noises, truncated
+        alike, and evenly drawn classes (Brock et al. 2018, sec. 3.1, app. D).
         """
         truncation = self.config.truncation if truncation is None else truncation
-        if self.average is None and not truncation:
+        if not self.averages and not truncation:
             return self.G
-        if truncation not in self.sampled:
-            G = copy.deepcopy(self.G if self.average is None else self.average.module)
-            y = balanced(STATISTICS, self.num_classes, "statistics classes", self.config.seed)
-            stream = generator("cpu", "statistics", self.config.seed)
-            parts = y.split(AT_ONCE)
-            noise = (draw(len(p), self.config.latent_dim, stream, truncation) for p in parts)
-            pairs = zip(noise, parts, strict=True)
-            with torch.no_grad():
-                update_bn(([(z.to(self.device), y.to(self.device))] for z, y in pairs), Paired(G))
-            self.sampled[truncation] = G
-        return self.sampled[truncation]
+        if self.averages:
+            return self.averages["G"].sampled(lambda: self.truncated_inputs(truncation), truncation)
+        step, G = self.truncated.get(truncation, (None, None))
+        if step != self.step:
+            G = fresh_statistics(self.G, self.truncated_inputs(truncation))
+            self.truncated[truncation] = self.step, G
+        return G
 
-    def resume(self) -> bool:
-        self.sampled.clear()
-        return super().resume()
+    def truncated_inputs(self, truncation: float) -> Iterator[Inputs]:
+        config, draws = self.config, generator("cpu", "statistics", self.config.seed)
+        classes = balanced(STATISTICS, self.num_classes, "statistics classes", config.seed)
+        for y in classes.split(AT_ONCE):
+            yield draw(len(y), config.latent_dim, draws, truncation), y
 
-    def sampling_mode(self) -> dict[str, str | bool | float]:
+    def restore(self, state: dict[str, Any]) -> None:
+        self.truncated.clear()
+        super().restore(state)
+
+    def sampling_mode(self) -> dict[str, Any]:
         mode = super().sampling_mode() | {"truncation": self.config.truncation}
         if self.config.truncation:
             mode["batchnorm"] = f"re-estimated on {STATISTICS} generated images"
         return mode
 
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """Compute the scores of images that have a class. docs/biggan.md."""
+        from systems.biggan.scores import SCORES  # here: it imports this module
 
-def values(loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        return [result for scores in SCORES for result in scores(self, extractor)]
+
+
+def names_of_classes(config: BigGANConfig) -> list[str]:
+    """A name a class. Raises UserError unless the images are each of one class of several."""
+    names = class_names(config)
+    if len(names) < 2:
+        raise UserError(
+            f"--dataset {config.dataset}: its images are not each of one class of several, which"
+            " this model needs. Take mnist, fashion, cifar10, or a folder with a subfolder a class."
+        )
+    return list(names)
+
+
+def values(loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Scalars:
     return {
         "discriminator_loss": loss.detach(),
         "D(x)": mean_probability(real_logits),
@@ -275,6 +290,6 @@ def values(loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> dict[str, 
     }
 
 
-def mean_of(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_of(found: list[dict[str, Tensor]]) -> Scalars:
     """Each tag's mean over the batches of an update."""
     return {tag: torch.stack([values[tag] for values in found]).mean() for tag in found[0]}

@@ -1,127 +1,180 @@
-"""The adversarial step and the sampling of a game about (x, y): an image and its labels.
+"""Conditional DCGAN: an image that shows the objects asked for, i-CLEVR. docs/cdcgan.md."""
 
-`ConditionalGANTrainer` is GANTrainer with y beside z in G and beside x in D (networks.py), with
---g_steps updates of G a step, and with labels to sample for: those of the training set.
-"""
-
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torchvision.utils import make_grid
 
-import dataset
-from dataset import Batch
-from lib.distributed import shard
-from lib.seeding import generator
-from systems.cdcgan.networks import ConditionalDiscriminator, ConditionalGenerator
-from trainer import GANTrainer
-from training.config import GANConfig
+from dataset import Batch, Batches, to_bytes
+from GAN import add_spectral_norm
+from lib.errors import UserError
+from lib.runlog import RunLog
+from lib.seeding import generator, global_stream
+from sources.iclevr import LABELS, load_conditions
+from systems.cdcgan.accuracy import accuracy
+from systems.cdcgan.best_weights import BestWeights
+from systems.cdcgan.config import CDCGANConfig
+from systems.cdcgan.evaluator import Evaluator, load_evaluator, predict, weights_path
+from systems.cdcgan.hold_out import chosen_combinations, without
+from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, decoded
+from systems.cdcgan.scores import label_results
+from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
+from training.decay import set_rates
+from training.ema import Inputs
 from training.losses import mean_probability
-from training.modes import Paired, frozen, in_training_form, sampling
+from training.modes import frozen
+from training.precision import compiled
 
-Pair = tuple[Tensor, Tensor]  # z (N, latent_dim, 1, 1), y (N, L) float
 
+class CDCGAN(GANTrainer):
+    """A game about (x, y): y (N, L) float says which objects an image shows.
 
-class ConditionalGANTrainer(GANTrainer):
-    """Its config has, besides GANConfig's settings, g_steps and auxiliary_weight."""
+    y stands beside z in G and beside x in D. A step has --g_steps updates of G.
+    """
 
-    G: ConditionalGenerator
-    D: ConditionalDiscriminator
+    config: CDCGANConfig
 
-    def __init__(
-        self,
-        config: GANConfig,
-        device: torch.device,
-        *,
-        G: ConditionalGenerator,
-        D: ConditionalDiscriminator,
-    ) -> None:
+    def __init__(self, config: CDCGANConfig, device: torch.device) -> None:
+        sizes = {"image_size": config.image_size, "init": config.init}
+        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
+            G = ConditionalGenerator(
+                label_names=LABELS,
+                latent_dim=config.latent_dim,
+                embedding_dim=config.embedding_dim,
+                hidden_dim=config.generator_hidden_dim,
+                **sizes,
+            )
+            D = DISCRIMINATORS[config.condition](
+                num_labels=len(LABELS),
+                hidden_dim=config.discriminator_hidden_dim,
+                norm=config.d_norm,
+                **sizes,
+            )
+            D = add_spectral_norm(D) if config.spectral_norm else D
         super().__init__(config, device, G=G, D=D)
-        self.play_D = in_training_form(self.D.scores, config, device)
+        self.step_D = compiled(self.D.scores, config, device)
+        self.best = self.networks["best"] = BestWeights(self.G)
+        self.observers.append(self.validate)
+        self.epoch_steps = 0  # known once there are batches
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """--d_steps updates of D, then --g_steps of G, each on noise of its own.
+    def batches(self) -> Batches:
+        """An epoch ends with a short batch, as the source's DataLoader does."""
+        config, data = self.config, self.load_data("train")
+        if config.hold_out:
+            data = without(data, self.held_out, config.hold_out)
+        self.check_conditions()
+        rest = len(data) % self.step_images
+        if rest % self.ranks:
+            raise UserError(
+                f"an epoch of {len(data):,} images ends with a batch of {rest}, which {self.ranks}"
+                " processes can't share evenly: give another --batch_size."
+            )
+        batches = Batches(data, batch_size=self.step_images, seed=config.seed, keep_short=True)
+        self.epoch_steps = batches.epoch_steps
+        return batches
 
-        With --fresh_noise the first one of G too; else it learns from the fakes D has just seen.
-        Logged are the first update of G, whose fakes come from the G that D has met, and the last.
+    @cached_property
+    def held_out(self) -> Tensor:
+        """(K, L) float: the combinations of labels that --hold_out keeps from training."""
+        share, seed = self.config.hold_out, self.config.seed
+        return chosen_combinations(self.training_labels, share, seed)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Raises UserError too if the checkpoint is of another list of labels, or another order."""
+        theirs = decoded(state["networks"]["G"]["label_names"])
+        if theirs != LABELS:
+            if len(theirs) != len(LABELS):
+                found = f"it knows {len(theirs)}, here there are {len(LABELS)}"
+            else:
+                i = next(i for i, name in enumerate(LABELS) if theirs[i] != name)
+                found = f"its number {i} is {theirs[i]!r}, here it is {LABELS[i]!r}"
+            raise UserError(
+                f"the checkpoint in {self.checkpoint_dir} is of another set of labels: {found}."
+                " Give another --run."
+            )
+        super().restore(state)
+
+    # A step
+
+    def train_step(self, batch: Batch) -> Scalars:
+        """Update D --d_steps times, then G --g_steps times, each on noise of its own.
+
+        G's first update has the fakes that D has just seen, or with --fresh_noise its own. Logged
+        are G's first update, whose fakes come from the G that D has met, and its last.
         """
-        self.set_learning_rates()
         config = self.config
+        set_rates(self.optimizers, self.learning_rates, config, self.step)
         parts = zip(*(t.chunk(config.d_steps) for t in (batch.x, batch.y.float())), strict=True)
         for k, (x, y) in enumerate(parts):
-            z = self.batch_noise(len(x), "noise", self.d_updates(k))
-            fake, scalars = self.update_discriminator(x, z, y, part=k)
+            index = self.step * config.d_steps + k
+            with torch.set_grad_enabled(not config.fresh_noise):
+                fake = self.fakes(self.noise(len(x), "noise", index), y)
+            scalars = self.update_conditioned(x, fake.detach(), y, index)
         with frozen(self.D):
             condition = self.D.condition(y)  # once: D and y are the same for all updates of G
             for k in range(config.g_steps):
                 index = self.step * config.g_steps + k
                 if k or config.fresh_noise:
-                    z = self.batch_noise(len(y), "fresh noise", index)
-                    fake = self.play_G(z, y)
-                values = self.update_generator(fake, condition, y, index=index)
+                    fake = self.fakes(self.noise(len(y), "fresh noise", index), y)
+                values = self.update_towards(fake, condition, y, index)
                 scalars = values | scalars
-        if self.average is not None:
-            self.average.update_parameters(self.G)
         if config.g_steps > 1:
             scalars["generator_loss_last"] = values["generator_loss"]
         return scalars
 
-    def update_discriminator(
-        self, x: Tensor, z: Tensor, y: Tensor, *, part: int = 0
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def update_conditioned(self, x: Tensor, fake: Tensor, y: Tensor, index: int) -> Scalars:
         """D ascends log D(x, y) + log(1 - D(G(z, y), y)), or what --loss has in its place.
 
         A D that names labels learns them from real images alone: taught on fakes too it would
-        forgive G's mistakes. Returns the fakes, through which G can learn unless --fresh_noise.
+        forgive G's mistakes.
         """
         self.optimizers["D"].zero_grad()
-        with torch.set_grad_enabled(not self.config.fresh_noise):
-            fake = self.play_G(z, y)
-        condition, index = self.D.condition(y), self.d_updates(part)
-        x, seen = self.augment(x, "real", index), self.augment(fake.detach(), "fake", index)
-        real_scores, fake_scores = self.play_D(x, condition), self.play_D(seen, condition)
+        condition = self.D.condition(y)
+        x, fake = self.augment(x, "real", index), self.augment(fake, "fake", index)
+        real_scores, fake_scores = self.logits(x, condition), self.logits(fake, condition)
         real_logits, fake_logits = real_scores[:, 0], fake_scores[:, 0]
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
         of_labels, named = self.label_loss(real_scores, y, "real")
         (loss + of_labels).backward()
-        scalars = self.penalize(x, seen, part=part, logits=lambda image: self.D.logits(image, y))
+        scalars = self.penalize(x, fake, index, y)
         self.optimizers["D"].step()
-        return fake, scalars | named | {
-            "discriminator_loss": loss.detach(),
-            "D(x)": mean_probability(real_logits),
-            "D(G(z1))": mean_probability(fake_logits),
-        }
+        return (
+            scalars
+            | named
+            | {
+                "discriminator_loss": loss.detach(),
+                "D(x)": mean_probability(real_logits),
+                "D(G(z1))": mean_probability(fake_logits),
+            }
+        )
 
-    def update_generator(
-        self, fake: Tensor, condition: Tensor, y: Tensor, *, index: int
-    ) -> dict[str, Tensor]:
+    def update_towards(self, fake: Tensor, condition: Tensor, y: Tensor, index: int) -> Scalars:
         """G ascends log D(G(z, y), y), or what --loss has, and the labels that D names."""
         self.optimizers["G"].zero_grad()
-        scores = self.play_D(self.augment(fake, "for G", index), condition)
+        scores = self.logits(self.augment(fake, "for G", index), condition)
         loss = self.loss.generator(scores[:, 0])
         of_labels, named = self.label_loss(scores, y, "fake")
         (loss + of_labels).backward()
         self.optimizers["G"].step()
-        return named | {
-            "generator_loss": loss.detach(),
-            "D(G(z2))": mean_probability(scores[:, 0]),
-        }
+        probability = mean_probability(scores[:, 0])
+        return named | {"generator_loss": loss.detach(), "D(G(z2))": probability}
 
-    def label_loss(
-        self, scores: Tensor, y: Tensor, of: str
-    ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """Weighted cross-entropy of L yes-or-no questions, summed over them, and its tag.
+    def label_loss(self, scores: Tensor, y: Tensor, of: str) -> tuple[Tensor | float, Scalars]:
+        """The weighted cross-entropy of L yes-or-no questions, summed over them, and its tag.
 
-        Odena et al. 2017, eq. 3, has that of one class; 0 where D does not name labels.
+        Odena et al. 2017, eq. 3, has that of one class; 0 if D does not name labels.
         """
         if not self.D.named:
             return 0.0, {}
         loss = F.binary_cross_entropy_with_logits(scores[:, 1:], y, reduction="sum") / len(y)
         return self.config.auxiliary_weight * loss, {f"label_loss/{of}": loss.detach()}
+
+    # Sampling, for the labels of the training set
 
     @cached_property
     def training_labels(self) -> Tensor:
@@ -133,40 +186,62 @@ class ConditionalGANTrainer(GANTrainer):
         labels = self.training_labels
         return labels[torch.randint(len(labels), (n,), generator=generator("cpu", purpose, seed))]
 
-    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        """n images of noise and of training labels that depend on the seed alone."""
-        return self.images_of(self.generated_pairs(n, seed, batch_size))
+    def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
+        labels = self.drawn_labels(n, "generated labels", seed).split(AT_ONCE)
+        for (z,), y in zip(super().sampling_inputs(n, seed), labels, strict=True):
+            yield z, y
 
-    def generate_share(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        pairs = self.generated_pairs(n, seed, batch_size)
-        starts = range(0, n, batch_size)
-        return self.images_of(
-            (shard(z, i), shard(y, i)) for i, (z, y) in zip(starts, pairs, strict=True)
+    def statistics_inputs(self) -> Iterator[Inputs]:
+        labels = self.drawn_labels(STATISTICS, "statistics labels", self.config.seed)
+        for (z,), y in zip(super().statistics_inputs(), labels.split(AT_ONCE), strict=True):
+            yield z, y
+
+    def sample_images(self) -> dict[str, Tensor]:
+        """An image of each condition of test.json, 8 a row, from noise that never changes."""
+        y = load_conditions(self.config.data_dir, "test.json").float()
+        images = self.sample(self.fixed_noise(len(y), "fixed noise"), y)
+        return {"samples": make_grid(images, nrow=8, padding=2, pad_value=-1.0)}
+
+    # Accuracy
+
+    def check_conditions(self) -> None:
+        """Raises UserError before the run if the samples or the validation lack their list."""
+        load_conditions(self.config.data_dir, "test.json")
+        if self.evaluator is None:
+            print("no weights are kept as the best: --validate_on needs an evaluator")
+        else:
+            load_conditions(self.config.data_dir, f"{self.config.validate_on}.json")
+
+    @cached_property
+    def evaluator(self) -> Evaluator | None:
+        """Ours or the course's; None, with one warning, if there is none."""
+        path = weights_path(self.config.data_dir)
+        if path.is_file():
+            return load_evaluator(path, self.device)
+        print(
+            f"no evaluator in {path}: the accuracy of the labels is not measured"
+            " (python scripts/evaluator.py train makes one)"
         )
+        return None
 
-    def generated_pairs(self, n: int, seed: int, batch_size: int) -> Iterator[Pair]:
-        y = self.drawn_labels(n, "generated labels", seed)
-        noise = self.generated_noise(n, seed, batch_size)
-        return zip(noise, y.split(batch_size), strict=True)
+    def label_scores(self, G: nn.Module, y: Tensor, purpose: str, draws: int) -> Tensor:
+        """(draws, M, L): what the evaluator sees in G's images of y (M, L)."""
+        noise = (self.fixed_noise(len(y), purpose, i) for i in range(draws))
+        images = (to_bytes(self.sample(z, y, G=G)) for z in noise)
+        return torch.stack([predict(self.evaluator, batch) for batch in images])
 
-    def images_of(self, pairs: Iterable[Pair], G: nn.Module | None = None) -> Iterator[Tensor]:
-        """Batches of uint8 images, one a pair; of another G than the one that is sampled."""
-        G = self.sampled_generator() if G is None else G
-        for z, y in pairs:
-            with sampling(G):
-                images = dataset.to_bytes(G(z.to(self.device), y.to(self.device)))
-            yield images  # outside the block, which would else hold for the consumer too
+    def validate(self, log: RunLog, scalars: dict[str, float] | None) -> None:
+        """Every --validate_every steps: accuracy from noise that never changes, the best kept."""
+        if self.evaluator is None or not self.due(self.config.validate_every or self.epoch_steps):
+            return
+        y = load_conditions(self.config.data_dir, f"{self.config.validate_on}.json").float()
+        G = self.sampled_generator()
+        value = accuracy(self.label_scores(G, y, "validation noise", 1)[0], y)
+        log.scalars({"validation_accuracy": value}, self.step)
+        if self.best.offer(G, value, self.step):
+            path = Path(self.config.run_dir) / "best.pt"
+            self.on_main(lambda: self.best.save(path, self.config))
 
-    def sampled_generator(self) -> nn.Module:
-        """As GANTrainer's: the statistics of an average are of 2000 noises and training labels."""
-        if self.average is None:
-            return self.G
-        G = copy.deepcopy(self.average.module)
-        labels = self.drawn_labels(2000, "statistics labels", self.config.seed).split(100)
-        noise = (self.noise(100, "statistics", i, device="cpu") for i in range(len(labels)))
-        pairs = (
-            [(z.to(self.device), y.to(self.device))] for z, y in zip(noise, labels, strict=True)
-        )
-        with torch.no_grad():
-            update_bn(pairs, Paired(G))
-        return G
+    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+        """Compute the accuracy on every list of conditions, of the newest and the best weights."""
+        return [] if self.evaluator is None else label_results(self)

@@ -6,6 +6,7 @@ Shrivastava et al. 2017 (arXiv:1612.07828), sec. 2.3; Zhu et al. 2017, sec. 4: a
 import torch
 from torch import Tensor, nn
 
+from lib.distributed import of_all_ranks, shard
 from lib.seeding import generator
 
 
@@ -28,11 +29,12 @@ class ImagePool(nn.Module):
         One by one: while the pool is not full it takes the image and gives it back. Then, at even
         chance, it gives the image back and forgets it, or gives an old one and keeps it instead.
         """
+        images = of_all_ranks(images.detach().float())  # all processes keep one and the same pool
         given, kept = self.choose(len(images), step)
-        both = torch.cat([self.images, images.detach().float()])
+        both = torch.cat([self.images, images])
         given, kept = (torch.tensor(x, device=both.device) for x in (given, kept))
         self.images.copy_(both[kept])
-        return both[given]
+        return shard(both[given])
 
     def choose(self, n: int, step: int) -> tuple[list[int], list[int]]:
         """Of the pool's images and the n new ones, in one row: those given back, those kept."""

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.distributed import shard, world
-from lib.seeding import generator
+from lib.seeding import stream
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,12 @@ class Jitter:
     seed: int
 
     def __call__(self, x: Tensor, domain: str, step: int) -> Tensor:
-        """x (N, C, S, S) in [-1, 1], of this rank; the draws are those of the whole batch."""
-        side, n = x.shape[-1], len(x) * world()
-        stream = generator("cpu", "jitter", domain, self.seed, step)
+        """x (N, C, S, S) in [-1, 1] -> the same shape."""
+        side, n = x.shape[-1], len(x)
+        draws = stream("cpu", "jitter", domain, self.seed, step)
         room = round(self.scale * side) - side
-        corners = shard(torch.randint(room + 1, (n, 2), generator=stream)).to(x.device)
-        mirrored = shard(torch.rand(n, generator=stream) < 0.5).to(x.device)
+        corners = torch.randint(room + 1, (n, 2), generator=draws).to(x.device)
+        mirrored = (torch.rand(n, generator=draws) < 0.5).to(x.device)
         if room:
             x = cut(enlarged(x, side + room), corners, side)
         return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x) if self.flip else x

@@ -4,15 +4,15 @@ Apple's and Windows' emoji at 32x32 are the main job; any two folders of images 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Optimizer
 from torchvision.utils import make_grid
 
 from dataset import ImageData, order, to_bytes, to_signed
-from lib.distributed import of_all_ranks, shard
 from lib.seeding import global_stream, key_seed
 from systems.cyclegan.config import CycleGANConfig
 from systems.cyclegan.domains import (
@@ -23,21 +23,21 @@ from systems.cyclegan.domains import (
     load_domain,
     num_channels,
 )
-from systems.cyclegan.files import translate_folder
 from systems.cyclegan.image_pool import ImagePool
 from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS
 from systems.cyclegan.scores import domain_scores, paired_scores, reconstruction_scores
-from trainer import Trainer
-from training.decay import set_rates
+from trainer import AT_ONCE, Scalars, Trainer
+from training.decay import adam, set_rates
+from training.ema import Inputs
 from training.layers import memory_format
 from training.losses import LSGAN
-from training.modes import frozen, in_training_form, sampling
+from training.modes import frozen, sampling
+from training.precision import compiled
 
 
 class CycleGAN(Trainer):
     """G_a2b: A -> B and G_b2a: B -> A, each judged by the D of the domain that it leads to."""
 
-    config_class = CycleGANConfig
     config: CycleGANConfig
     bar_tags = ("discriminator_loss", "generator_loss")
 
@@ -51,8 +51,8 @@ class CycleGAN(Trainer):
             name: network.to(device, memory_format=memory_format(device))
             for name, network in networks.items()
         }
-        self.play = {  # forward passes of the step
-            name: in_training_form(getattr(net, "logits", net), config, device)
+        self.step_networks = {
+            name: compiled(getattr(net, "logits", net), config, device)
             for name, net in self.networks.items()
         }
         self.optimizers = {"G": self.adam("G_a2b", "G_b2a"), "D": self.adam("D_a", "D_b")}
@@ -78,10 +78,9 @@ class CycleGAN(Trainer):
         make = DISCRIMINATORS[config.judge]
         return make(self.channels, config.discriminator_hidden_dim, config.image_size, config.norm)
 
-    def adam(self, *names: str) -> Adam:
+    def adam(self, *names: str) -> Optimizer:
         weights = [p for name in names for p in self.networks[name].parameters()]
-        betas = (self.config.beta1, self.config.beta2)
-        return Adam(weights, lr=self.config.learning_rate, betas=betas, fused=True)
+        return adam(weights, self.config.learning_rate, self.config)
 
     def batches(self) -> UnpairedBatches:
         """batches(step) -> Pair, of the training images of both domains.
@@ -95,7 +94,7 @@ class CycleGAN(Trainer):
         return UnpairedBatches(
             a,
             b,
-            batch_size=config.batch_size,
+            batch_size=self.step_images,
             seed=config.seed,
             jitter=config.jitter,
             flip=config.flip,
@@ -110,11 +109,12 @@ class CycleGAN(Trainer):
 
     # A step
 
-    def train_step(self, batch) -> dict[str, Tensor]:
+    def train_step(self, batch) -> Scalars:
         """The course's algorithm 2: both D's, then both G's, on one and the same translations."""
-        self.set_learning_rate()
+        rates = dict.fromkeys(self.optimizers, self.config.learning_rate)
+        set_rates(self.optimizers, rates, self.config, self.step)
         a, b = batch.a.x, batch.b.x
-        fake_b, fake_a = self.play["G_a2b"](a), self.play["G_b2a"](b)
+        fake_b, fake_a = self.run("G_a2b", a), self.run("G_b2a", b)
         scalars = self.update_discriminators(a, b, fake_a, fake_b)
         scalars |= self.update_generators(a, b, fake_a, fake_b)
         for kind in ("discriminator", "generator", "cycle"):
@@ -130,11 +130,10 @@ class CycleGAN(Trainer):
         self.optimizers["D"].zero_grad()
         scalars = {}
         for name, x, fake in (("a", a, fake_a), ("b", b, fake_b)):
-            D = self.play[f"D_{name}"]
-            real_values = D(x)
+            real_values = self.run(f"D_{name}", x)
             real_loss = LSGAN.real(real_values)
             real_loss.backward()
-            fake_values = D(self.through_pool(name, fake))
+            fake_values = self.run(f"D_{name}", self.through_pool(name, fake))
             fake_loss = LSGAN.fake(fake_values)
             fake_loss.backward()
             scalars |= {
@@ -150,8 +149,7 @@ class CycleGAN(Trainer):
         fake = fake.detach()
         if not self.config.pool_size:
             return fake
-        pool = self.networks[f"pool_{name}"]
-        return shard(pool.swap(of_all_ranks(fake), self.step))
+        return self.networks[f"pool_{name}"].swap(fake, self.step)
 
     def update_generators(
         self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
@@ -164,7 +162,7 @@ class CycleGAN(Trainer):
         scalars, losses = {}, []
         with frozen(self.networks["D_a"]), frozen(self.networks["D_b"]):
             for way, name, fake in (("a2b", "b", fake_b), ("b2a", "a", fake_a)):
-                values = self.play[f"D_{name}"](fake)
+                values = self.run(f"D_{name}", fake)
                 losses.append(LSGAN.generator(values))
                 scalars[f"generator_loss/{way}"] = losses[-1].detach()
                 scalars[f"D_{name}(fake2)"] = values.detach().mean()
@@ -184,7 +182,7 @@ class CycleGAN(Trainer):
         """
         cycle = self.config.lambda_cycle
         identity = cycle * self.config.lambda_identity
-        to_b, to_a = self.play["G_a2b"], self.play["G_b2a"]
+        to_b, to_a = partial(self.run, "G_a2b"), partial(self.run, "G_b2a")
         if cycle:
             yield "cycle_loss/a", cycle, (to_a(fake_b) - a).abs().mean()
             yield "cycle_loss/b", cycle, (to_b(fake_a) - b).abs().mean()
@@ -192,10 +190,10 @@ class CycleGAN(Trainer):
             yield "identity_loss/a", identity, (to_a(a) - a).abs().mean()
             yield "identity_loss/b", identity, (to_b(b) - b).abs().mean()
 
-    def set_learning_rate(self) -> None:
-        """Before a step's updates: as --decay_from and --decay_to have it."""
-        rates = dict.fromkeys(self.optimizers, self.config.learning_rate)
-        set_rates(self.optimizers, rates, self.config, self.step)
+    def run(self, name: str, x: Tensor) -> Tensor:
+        """Run a network as a step does, in --precision -> float32."""
+        with self.autocast:
+            return self.step_networks[name](x).float()
 
     # Samples and scores
 
@@ -226,21 +224,23 @@ class CycleGAN(Trainer):
         gap = torch.ones(sides[0].shape[0], height, 8, device=self.device)
         return {"samples": torch.cat([sides[0][:, :height], gap, sides[1][:, :height]], 2)}
 
-    def generate(self, n: int, seed: int, batch_size: int = 100) -> Iterator[Tensor]:
-        """n translations of the source's training images, which come round in the seed's order."""
+    def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
+        """Yield the source's training images, which come round in the seed's order."""
         source, _ = DIRECTIONS[self.config.direction]
         images = self.load_domain(source, "train").images
         chosen = order(len(images), key_seed("generate", seed), 0).repeat(n // len(images) + 1)[:n]
-        yield from self.translations(images, self.config.direction, chosen, batch_size)
+        for indices in chosen.to(images.device).split(AT_ONCE):
+            yield (to_signed(images[indices]),)
 
-    def translations(
-        self, images: Tensor, direction: str, chosen: Tensor, batch_size: int = 100
-    ) -> Iterator[Tensor]:
-        """Batches of uint8 translations of the chosen images, uint8."""
-        for indices in chosen.to(images.device).split(batch_size):
+    def sample(self, images: Tensor) -> Tensor:
+        return self.translated(images, self.config.direction)
+
+    def translations(self, images: Tensor, direction: str, chosen: Tensor) -> Iterator[Tensor]:
+        """Yield batches of uint8 translations of the chosen images, uint8."""
+        for indices in chosen.to(images.device).split(AT_ONCE):
             yield to_bytes(self.translated(to_signed(images[indices]), direction))
 
-    def sampling_mode(self) -> dict[str, str | bool]:
+    def sampling_mode(self) -> dict[str, Any]:
         norm = "running statistics" if self.config.norm == "batch" else "none"
         return {"ema": False, "batchnorm": norm, "direction": self.config.direction}
 
@@ -251,6 +251,3 @@ class CycleGAN(Trainer):
         if self.config.dataset == "emoji":
             scores += paired_scores(self)
         return scores
-
-    def serve(self) -> None:
-        translate_folder(self)

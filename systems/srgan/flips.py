@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.distributed import shard, world
-from lib.seeding import generator
+from lib.seeding import stream
 
 PLANE = (-2, -1)
 POSITIONS = {1: (0,), 2: (0, 4), 8: tuple(range(8))}  # as it is; and mirrored; all
@@ -37,11 +36,11 @@ class InRandomPositions:
     seed: int
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
-        """x (N, C, S, S), of this rank; the draws are those of the whole batch."""
+        """x (N, C, S, S) -> the same shape."""
         if self.positions == 1:
             return x
-        stream, n = generator("cpu", "positions", self.seed, step), len(x) * world()
-        drawn = shard(torch.randint(self.positions, (n,), generator=stream)).to(x.device)
+        draws = stream("cpu", "positions", self.seed, step)
+        drawn = torch.randint(self.positions, (len(x),), generator=draws).to(x.device)
         made = x.clone()
         for i, position in enumerate(POSITIONS[self.positions]):
             where = (drawn == i).view(-1, 1, 1, 1)  # no look at the drawn: a GPU need not wait

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.modes import Forward
+from training.precision import Forward
 
 
 def squared(fake: Tensor, x: Tensor) -> Tensor:

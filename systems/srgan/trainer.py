@@ -3,7 +3,6 @@
 The step is GANTrainer's with a small image in the place of z; the parts are in systems/srgan/.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cached_property
@@ -12,28 +11,26 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_signed
-from lib.distributed import in_turn, rank
 from lib.seeding import global_stream, key_seed
 from metrics.lpips import load_vgg_maps
 from sources.spec import NoTestSplit
 from systems.srgan.config import SRGANConfig
-from systems.srgan.files import upscale_files
 from systems.srgan.flips import InRandomPositions
 from systems.srgan.losses import RECONSTRUCTIONS, difference
 from systems.srgan.networks import GENERATORS, Discriminator
 from systems.srgan.resampling import enlarge, shrink
 from systems.srgan.scores import restoration_scores
 from systems.srgan.warm_start import begin_with
-from trainer import GANTrainer
+from trainer import AT_ONCE, STATISTICS, GANTrainer
+from training.decay import set_rates
+from training.ema import Inputs
 from training.layers import memory_format
 from training.losses import mean_probability
-from training.modes import Forward, frozen, in_training_form, mixes_samples, sampling
-
-STATISTICS = 2000  # training images that BatchNorm is re-estimated on for --ema
+from training.modes import frozen, mixes_samples
+from training.precision import Forward
 
 
 class Term(NamedTuple):
@@ -46,7 +43,6 @@ class Term(NamedTuple):
 class SRGAN(GANTrainer):
     """G enlarges, D tells its images from true ones."""
 
-    config_class = SRGANConfig
     config: SRGANConfig
 
     def __init__(self, config: SRGANConfig, device: torch.device) -> None:
@@ -64,7 +60,7 @@ class SRGAN(GANTrainer):
                 init=config.init,
             )
         super().__init__(config, device, G=G, D=D)
-        self.play_features = in_training_form(self.D.features, config, device)
+        self.penalized = self.D.mean_logits  # a mean over an image's patches, as the losses take it
         self.reconstruction = RECONSTRUCTIONS[config.reconstruction]
         self.in_positions = InRandomPositions(config.positions, config.seed)
         if not config.adversarial_weight:
@@ -72,10 +68,10 @@ class SRGAN(GANTrainer):
             self.bar_tags, self.line_form = ("reconstruction_loss",), ""
 
     @cached_property
-    def play_maps(self) -> Forward:
-        """VGG16's maps, in the form in which G trains; fetched when a step first asks for them."""
-        maps = in_turn(lambda: load_vgg_maps(self.device, self.config.perceptual_layer))
-        return in_training_form(maps, self.config, self.device)
+    def vgg_maps(self) -> Forward:
+        """VGG16's maps; the weights are fetched when a step first asks for them."""
+        layer = self.config.perceptual_layer
+        return self.main_first(lambda: load_vgg_maps(self.device, layer))
 
     def load_data(self, split: str) -> ImageData:
         """Read once: the samples and statistics of a run look at it again and again."""
@@ -99,7 +95,7 @@ class SRGAN(GANTrainer):
         return False
 
     def batches(self) -> Batches:
-        self.held_out()  # if the test images are damaged, then before the first step
+        self.held_out()  # raises UserError if the test images are damaged: before the first step
         return super().batches()
 
     def shrunk(self, x: Tensor) -> Tensor:
@@ -110,15 +106,14 @@ class SRGAN(GANTrainer):
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """--d_steps updates of D, then one of G on the images that D saw last."""
-        self.set_learning_rates()
+        set_rates(self.optimizers, self.learning_rates, self.config, self.step)
         scalars, d_steps = {}, self.config.d_steps
         whole = self.in_positions(batch.x, self.step)
         for k, x in enumerate(whole.chunk(d_steps)):
-            low = self.shrunk(x)
+            fake = self.fakes(self.shrunk(x))
             if self.config.adversarial_weight:
-                fake, scalars = self.update_discriminator(x, low, part=k)
-            else:
-                fake = self.play_G(low)
+                index = self.step * d_steps + k
+                scalars = self.update_discriminator(x, fake.detach(), index)
         return scalars | self.update_upscaler(x, fake)
 
     def update_upscaler(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -128,8 +123,6 @@ class SRGAN(GANTrainer):
             terms, scalars = self.terms(x, fake)
             sum(term.weight * term.loss for term in terms.values()).backward()
         self.optimizers["G"].step()
-        if self.average is not None:
-            self.average.update_parameters(self.G)
         return scalars | {tag: term.loss.detach() for tag, term in terms.items()}
 
     def terms(self, x: Tensor, fake: Tensor) -> tuple[dict[str, Term], dict[str, Tensor]]:
@@ -141,57 +134,60 @@ class SRGAN(GANTrainer):
         loss = self.reconstruction(fake, x)
         terms = {"reconstruction_loss": Term(config.reconstruction_weight, loss)}
         if config.adversarial_weight:
-            logits = self.play_D(self.augment(fake, "for G", self.step))
+            logits = self.logits(self.augment(fake, "for G", self.step))
             scalars["D(G(z2))"] = mean_probability(logits)
             loss = self.loss.generator(logits)
             terms["generator_loss"] = Term(config.adversarial_weight, loss)
         if config.feature_matching_weight:
-            loss = difference(self.play_features, x, fake).sum(1).mean()  # over D's maps a mean
+            loss = (
+                difference(self.in_precision(self.D.features), x, fake).sum(1).mean()
+            )  # over D's maps a mean
             terms["feature_matching_loss"] = Term(config.feature_matching_weight, loss)
         if config.perceptual_weight:
-            loss = difference(self.play_maps, x, fake).mean()
+            loss = difference(self.in_precision(self.vgg_maps), x, fake).mean()
             terms["perceptual_loss"] = Term(config.perceptual_weight, loss)
         return terms, scalars
 
-    def penalize(self, x: Tensor, fake: Tensor, *, part: int = 0) -> dict[str, Tensor]:
-        """Of the mean over an image's patches, as the losses take it, not of their sum."""
-        return super().penalize(x, fake, part=part, logits=self.D.mean_logits)
+    def in_precision(self, features: Forward) -> Forward:
+        """The features (N, ...) in float32, computed as --precision says."""
+
+        def computed(x: Tensor) -> Tensor:
+            with self.autocast:
+                return features(x).float()
+
+        return computed
 
     # Samples and scores
 
-    def upscaled(self, low: Tensor, G: nn.Module | None = None) -> Tensor:
-        """low (N, C, s, s) in [-1, 1] -> (N, C, 4s, 4s), by G in eval mode."""
-        G = G or self.sampled_generator()
-        with sampling(G):
-            return G(low.to(self.device, memory_format=memory_format(self.device)))
+    def sample(self, low: Tensor, *, G: nn.Module | None = None) -> Tensor:
+        """Enlarge low (N, C, s, s) in [-1, 1] to (N, C, 4s, 4s), by G in eval mode."""
+        return super().sample(low.contiguous(memory_format=memory_format(self.device)), G=G)
+
+    def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
+        """Yield test images, shrunk, in the seed's order; beyond their number they come again."""
+        images = self.held_out()[0].images
+        chosen = order(len(images), key_seed("generate", seed), 0).repeat(n // len(images) + 1)[:n]
+        for indices in chosen.to(images.device).split(AT_ONCE):
+            yield (self.shrunk(to_signed(images[indices])),)
+
+    def statistics_inputs(self) -> Iterator[Inputs]:
+        images = self.load_data("train").images[:STATISTICS]
+        return ((self.shrunk(to_signed(x).to(self.device)),) for x in images.split(AT_ONCE))
 
     def sampled_generator(self) -> nn.Module:
         """G, or with --ema its average: with BatchNorm a copy that has statistics of its own."""
-        if self.average is None:
-            return self.G
-        if not mixes_samples(self.G):
-            return self.average.module
-        G = copy.deepcopy(self.average.module)
-        batches = self.load_data("train").images[:STATISTICS].split(100)
-        with torch.no_grad():
-            update_bn((self.shrunk(to_signed(x).to(self.device)) for x in batches), G)
-        return G
+        if self.averages and not mixes_samples(self.G):
+            return self.averages["G"].module
+        return super().sampled_generator()
 
-    def sampling_mode(self) -> dict[str, str | bool]:
+    def sampling_mode(self) -> dict[str, Any]:
         norm = "none"
         if mixes_samples(self.G):
             norm = "running statistics"
-            if self.average is not None:
+            if self.averages:
                 n = min(STATISTICS, len(self.load_data("train")))
                 norm = f"re-estimated on {n} training images"
-        return {"ema": self.average is not None, "batchnorm": norm}
-
-    def generated_noise(self, n: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-        """In place of z: test images, shrunk, in the seed's order; beyond their number anew."""
-        images = self.held_out()[0].images
-        chosen = order(len(images), key_seed("generate", seed), 0).repeat(n // len(images) + 1)
-        for indices in chosen[:n].to(images.device).split(batch_size):
-            yield self.shrunk(to_signed(images[indices]))
+        return {"ema": bool(self.averages), "batchnorm": norm}
 
     def sample_images(self) -> dict[str, Tensor]:
         """Ten test images that never change, a row each: input (bilinear), output, truth.
@@ -202,7 +198,7 @@ class SRGAN(GANTrainer):
         chosen = order(len(images), key_seed("samples"), 0)[:10].to(images.device)
         x = to_signed(images[chosen]).to(self.device)
         low = self.shrunk(x)
-        rows = torch.stack([enlarge(low), self.upscaled(low), x], 1)
+        rows = torch.stack([enlarge(low), self.sample(low), x], 1)
         return {
             tag: make_grid(some.flatten(0, 1), nrow=3, padding=2, pad_value=-1.0)
             for tag, some in (("samples", rows), ("fixed_input", rows[:1]))
@@ -210,7 +206,4 @@ class SRGAN(GANTrainer):
 
     def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
         """MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""
-        return [] if rank() else restoration_scores(self)  # rank 0 speaks for all
-
-    def serve(self) -> None:
-        upscale_files(self)
+        return restoration_scores(self)

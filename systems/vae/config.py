@@ -7,7 +7,6 @@ from data_config import DataConfig
 from lib.config import setting
 from lib.errors import UserError
 from systems.vae.binarise import PIXELS
-from systems.vae.density import COMPONENTS
 from systems.vae.elbo import LIKELIHOODS
 from systems.vae.networks import ARCHITECTURES, IMAGE_SIZES
 from training.decay import check_decay
@@ -105,7 +104,7 @@ class VAEConfig(DataConfig):
         " mixture of ten fitted to the encoder's z of the training images (by scikit-learn)",
         group="scoring",
         role="free",
-        choices=tuple(COMPONENTS),
+        choices=("prior",),
     )
     importance_samples: int = setting(
         100,

@@ -1,0 +1,121 @@
+"""How a command begins and ends: flags that know their bounds, errors as one sentence.
+
+@command(
+    flag("run_dir", help="folder of a run, such as runs/NAME"),
+    flag("--n", type=int, default=64, bounds=(1, 100_000), help="images"),
+)
+def main(args: argparse.Namespace) -> int | None: ...
+
+sys.exit(main())
+"""
+
+import argparse
+import errno
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, TextIO
+
+from lib.errors import UserError, is_out_of_memory
+from lib.flags import Parser, print_error
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (
+    "has no room for what this run writes: make some and run the same command again; a training"
+    " goes on from its last checkpoint. The system says:"
+)
+OUT_OF_MEMORY = (
+    "the memory of this machine or its GPU is too small for these settings: lower --batch_size, the"
+    " widths, or the number and size of the images. What was saved before is whole."
+)
+
+
+class Flag(NamedTuple):
+    """The arguments of argparse's add_argument, and the least and the largest value allowed."""
+
+    names: tuple[str, ...]
+    bounds: tuple[float, float] | None
+    options: dict[str, Any]
+
+
+def flag(*names: str, bounds: tuple[float, float] | None = None, **options: Any) -> Flag:
+    return Flag(names, bounds, options)
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """The script's docstring as it stands, and each flag's default."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        hidden = action.default in (None, "", argparse.SUPPRESS) or action.default is False
+        return action.help if hidden else f"{action.help} (default: %(default)s)"
+
+
+def command(*flags: Flag) -> Callable:
+    """Turn work(args) into main(argv) -> exit status; argv None: the command line's."""
+
+    def decorate(work: Callable[[argparse.Namespace], int | None]) -> Callable:
+        def parse_and_work(argv: list[str] | None) -> int | None:
+            text = work.__globals__["__doc__"]
+            parser = Parser(description=text, formatter_class=Help, allow_abbrev=False)
+            actions = [parser.add_argument(*f.names, **f.options) for f in flags]
+            args = parser.parse_args(argv)
+            for action, bounds in zip(actions, (f.bounds for f in flags), strict=True):
+                check_bounds(action, getattr(args, action.dest), bounds)
+            return work(args)
+
+        @functools.wraps(work)
+        def main(argv: list[str] | None = None) -> int:
+            return run(lambda: parse_and_work(argv))
+
+        return main
+
+    return decorate
+
+
+def check_bounds(action: argparse.Action, value: Any, bounds: tuple[float, float] | None) -> None:
+    """Raises UserError if a number that was given lies outside its bounds, or is NaN."""
+    if bounds is None or value is None or value == action.default:
+        return
+    least, largest = bounds
+    if not least <= value <= largest:
+        wanted = f"at most {largest}" if value > largest else f"at least {least}"
+        raise UserError(f"{action.option_strings[0]} {value}: wanted {wanted}.")
+
+
+def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int:
+    """Run a command; its exit status: 0, 1 for what the user can mend, 130 for Ctrl-C.
+
+    voice: the stream for an error that one process of several meets alone (default: stderr).
+    """
+    for stream in (sys.stdout, sys.stderr):  # a character that a terminal lacks ends nothing
+        if hasattr(stream, "reconfigure"):  # a notebook's has none
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        return action() or 0
+    except UserError as error:
+        return print_error(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        return print_error(UserError(sentence(error)), file=voice)
+    except (MemoryError, RuntimeError, TypeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return print_error(UserError(OUT_OF_MEMORY), file=voice)
+
+
+def sentence(error: OSError) -> str:
+    """Name the file, and say what the system says of it."""
+    if error.errno in FULL:
+        return f"{error.filename or 'the disk'} {FULL_DISK} {error.strerror}."
+    return f"{error.filename or 'a file'} can't be used: {error.strerror or error}."
