@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from training.layers import DoublingConvTranspose2d, HalvingConv2d
-
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 
 
@@ -32,7 +30,7 @@ def widths(hidden_dim: int, image_size: int) -> list[int]:
 def up(in_channels: int, out_channels: int) -> nn.Sequential:
     """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S)."""
     return nn.Sequential(
-        DoublingConvTranspose2d(in_channels, out_channels),
+        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
@@ -64,7 +62,7 @@ def up_resized(in_channels: int, out_channels: int) -> nn.Sequential:
 def down(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:
     """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
     return nn.Sequential(
-        HalvingConv2d(in_channels, out_channels, bias=norm == "none"),
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=norm == "none"),
         NORMS[norm](out_channels),
         nn.LeakyReLU(0.2, inplace=True),
     )
@@ -100,7 +98,7 @@ class Generator(nn.Module):
         if upsample == "transposed":
             grow = up
             self.project = project(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
-            self.to_image = DoublingConvTranspose2d(hidden_dim, num_channels)
+            self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1, bias=False)
         else:
             grow = up_resized
             self.project = project_linearly(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
@@ -147,7 +145,7 @@ class Discriminator(nn.Module):
         narrow_to_wide = widths(hidden_dim, image_size)
         bias = norm == "none"
         self.from_image = nn.Sequential(  # no norm on the image itself (Radford et al., sec. 3)
-            HalvingConv2d(num_channels, hidden_dim, bias=bias),
+            nn.Conv2d(num_channels, hidden_dim, 4, 2, 1, bias=bias),
             nn.LeakyReLU(0.2, inplace=True),
         )  # (N, h, S/2, S/2)
         self.downs = nn.Sequential(

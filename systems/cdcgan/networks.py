@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from GAN import INITS, NORMS, widths
-from training.layers import DoublingConvTranspose2d, HalvingConv2d
 
 SLOPE = 0.01  # of LeakyReLU: torch's default, as the source has it; Radford et al. have 0.2
 NAMES_SIZE = 1024  # bytes of a network's list of labels; i-CLEVR's 24 take 308
@@ -47,7 +46,7 @@ class ConditionalGenerator(nn.Module):
             nn.ReLU(inplace=True),
         )  # (N, 8h, 4, 4)
         self.ups = nn.Sequential(*(up(a, b) for a, b in pairwise(wide_to_narrow)))  # (N, h, S/2, .)
-        self.to_image = DoublingConvTranspose2d(hidden_dim, num_channels, bias=True)
+        self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1)
         self.register_buffer("label_names", encoded(label_names))  # so a checkpoint knows its own
         self.apply(INITS[init])
 
@@ -73,7 +72,7 @@ class Project(nn.ConvTranspose2d):
 def up(in_channels: int, out_channels: int) -> nn.Sequential:
     """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S)."""
     return nn.Sequential(
-        DoublingConvTranspose2d(in_channels, out_channels, bias=True),
+        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
@@ -145,7 +144,7 @@ class ConditionalDiscriminator(nn.Module):
 def down(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
     """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
     return nn.Sequential(
-        HalvingConv2d(in_channels, out_channels, bias=True),
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1),
         NORMS[norm](out_channels),
         nn.LeakyReLU(SLOPE, inplace=True),
     )

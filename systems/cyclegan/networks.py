@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from GAN import INITS, Discriminator
-from training.layers import DoublingConvTranspose2d, HalvingConv2d, UpsampledConv2d
+from training.layers import UpsampledConv2d
 
 # --norm; the instances' is without weights, as in the authors' code
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
 def grow_transposed(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
     if paper:
         return nn.ConvTranspose2d(a, b, 3, 2, padding=1, output_padding=1, bias=bias)
-    return DoublingConvTranspose2d(a, b, bias=bias)
+    return nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias)
 
 
 def grow_resized(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
@@ -95,8 +95,8 @@ class TranslationGenerator(nn.Module):
             last = same(width, num_channels, stem, reflect=True, bias=True)
         else:
             widths = [width, 2 * width]
-            first = [normed(HalvingConv2d(num_channels, width, bias=False), norm)]
-            halve = lambda a, b: HalvingConv2d(a, b, bias=False)  # noqa: E731
+            first = [normed(nn.Conv2d(num_channels, width, 4, 2, 1, bias=False), norm)]
+            halve = lambda a, b: nn.Conv2d(a, b, 4, 2, 1, bias=False)  # noqa: E731
             last = grow(width, num_channels, bias=True)
         downs = [normed(halve(a, b), norm) for a, b in pairwise(widths)]
         ups = [normed(grow(b, a, paper=paper), norm) for a, b in reversed(list(pairwise(widths)))]
@@ -135,8 +135,8 @@ class BlendingGenerator(nn.Module):
             raise ValueError("a BlendingGenerator has no stem")
         grow = UPSAMPLINGS[upsample]
         inner = 2 * width
-        self.encode1 = normed(HalvingConv2d(num_channels, width, bias=False), norm)
-        self.encode2 = normed(HalvingConv2d(width, inner, bias=False), norm)
+        self.encode1 = normed(nn.Conv2d(num_channels, width, 4, 2, 1, bias=False), norm)
+        self.encode2 = normed(nn.Conv2d(width, inner, 4, 2, 1, bias=False), norm)
         make = partial(ResidualBlock, inner, convs=block_convs, norm=norm, reflect=False)
         self.transform = nn.Sequential(*(make() for _ in range(blocks)))
         self.decode1 = normed(grow(inner, width), norm)
@@ -167,10 +167,10 @@ class PatchDiscriminator(nn.Module):
             return [conv, NORMS[norm](conv.out_channels), nn.LeakyReLU(0.2, inplace=True)]
 
         self.layers = nn.Sequential(
-            HalvingConv2d(num_channels, h, bias=True),  # (N,  h, S/2, S/2)
+            nn.Conv2d(num_channels, h, 4, 2, 1),  # (N,  h, S/2, S/2)
             nn.LeakyReLU(0.2, inplace=True),
-            *layer(HalvingConv2d(h, 2 * h, bias=False)),  # (N, 2h, S/4, S/4)
-            *layer(HalvingConv2d(2 * h, 4 * h, bias=False)),  # (N, 4h, S/8, S/8)
+            *layer(nn.Conv2d(h, 2 * h, 4, 2, 1, bias=False)),  # (N, 2h, S/4, S/4)
+            *layer(nn.Conv2d(2 * h, 4 * h, 4, 2, 1, bias=False)),  # (N, 4h, S/8, S/8)
             *layer(nn.Conv2d(4 * h, 8 * h, 4, 1, 1, bias=False)),  # (N, 8h, S/8 - 1, S/8 - 1)
             nn.Conv2d(8 * h, 1, 4, 1, 1),
         )

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from GAN import INITS, NORMS, add_spectral_norm
 from systems.srgan.resampling import enlarge
-from training.layers import DoublingConvTranspose2d, HalvingConv2d
 
 DEPTH = 5  # halvings of the image in the UNet and in D
 
@@ -30,7 +29,7 @@ def encoder(channels: int, width: int, norm: str = "batch") -> nn.ModuleList:
     sides = [channels, *(width * 2**i for i in range(DEPTH))]
     return nn.ModuleList(
         nn.Sequential(
-            HalvingConv2d(a, b, bias=norm == "none"),
+            nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none"),
             NORMS[norm](b),
             nn.LeakyReLU(0.2, inplace=True),
         )
@@ -49,7 +48,7 @@ class UNet(nn.Module):
         inputs = [inner[0], *(2 * b for b in outputs[:-1])]  # joined with their like
         self.ups = nn.ModuleList(
             nn.Sequential(
-                DoublingConvTranspose2d(a, b),
+                nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(b),
                 nn.LeakyReLU(0.2, inplace=True),
             )

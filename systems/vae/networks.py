@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.layers import DoublingConvTranspose2d, HalvingConv2d, memory_format
+from training.layers import memory_format
 
 IMAGE_SIZES = (28, 32, 64)
 BORDERS = {28: 2, 32: 0, 64: 0}  # black pixels a side that the convolutions add: 28 halves twice
@@ -62,8 +62,7 @@ class ConvEncoder(nn.Module):
         widths = widths_of(image_size, width)
         self.border = BORDERS[image_size]
         self.down = nn.ModuleList(
-            HalvingConv2d(a, b, bias=True)
-            for a, b in zip([num_channels, *widths], widths, strict=False)
+            nn.Conv2d(a, b, 4, 2, 1) for a, b in zip([num_channels, *widths], widths, strict=False)
         )
         self.hidden = nn.Linear(16 * widths[-1], hidden_dim)
         self.heads = nn.Linear(hidden_dim, 2 * latent_dim)
@@ -87,7 +86,7 @@ class ConvDecoder(nn.Module):
         self.hidden = nn.Linear(latent_dim, hidden_dim)
         self.project = nn.Linear(hidden_dim, 16 * widths[0])
         self.up = nn.ModuleList(
-            DoublingConvTranspose2d(a, b, bias=True)
+            nn.ConvTranspose2d(a, b, 4, 2, 1)
             for a, b in zip(widths, [*widths[1:], num_channels], strict=True)
         )
 
