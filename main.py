@@ -15,7 +15,7 @@ from dataset import num_channels
 from GAN import get_discriminator, get_generator
 from lib import command, distributed
 from lib.config import Config
-from lib.device import be_deterministic, own_device, pick_device
+from lib.device import be_deterministic, pick_device
 from lib.flags import parse
 from lib.plan import plan, summary
 from lib.seeding import global_stream
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> None:
     config = parse(argv, SYSTEMS, __doc__.split("\n\n")[0])
-    device = own_device(pick_device(config))
+    device = distributed.own_device(pick_device(config))
     if config.deterministic:
         be_deterministic()
     with distributed.session(device):

@@ -4,7 +4,6 @@ import os
 
 import torch
 
-from lib import distributed
 from lib.config import Config
 from lib.errors import UserError
 
@@ -23,21 +22,6 @@ def pick_device(config: Config) -> torch.device:
     if not {"cpu": True, "cuda": cuda, "mps": mps}[config.device]:
         raise UserError(f"--device {config.device}: this machine has none; leave the flag out.")
     return torch.device(config.device)
-
-
-def own_device(device: torch.device) -> torch.device:
-    """Give each process a CUDA device of its own. Raises UserError if there are too few."""
-    if device.type != "cuda" or not distributed.launched():
-        return device
-    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if here > there:
-        raise UserError(
-            f"{here} processes on a machine of {there} CUDA devices: start one for each"
-            f" (--nproc_per_node={there}), or add --no_cuda."
-        )
-    device = torch.device("cuda", distributed.local_rank())
-    torch.cuda.set_device(device)
-    return device
 
 
 def be_deterministic() -> None:

@@ -56,6 +56,21 @@ def launched() -> bool:
 # Start and end
 
 
+def own_device(device: torch.device) -> torch.device:
+    """Give each process a CUDA device of its own. Raises UserError if there are too few."""
+    if device.type != "cuda" or not launched():
+        return device
+    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if here > there:
+        raise UserError(
+            f"{here} processes on a machine of {there} CUDA devices: start one for each"
+            f" (--nproc_per_node={there}), or add --no_cuda."
+        )
+    device = torch.device("cuda", local_rank())
+    torch.cuda.set_device(device)
+    return device
+
+
 def silence_other_ranks() -> None:
     """Ranks above 0 print nothing from here on, except for unexpected errors."""
     if launched() and int(os.environ["RANK"]):

@@ -1,0 +1,64 @@
+"""The house: imports run one way, and a start pays for nothing that it does not use."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("inception", "lib", "metrics", "scripts", "sources", "systems", "training")
+FIVE = ("main", "GAN", "trainer", "dataset", "fid")
+
+
+def test_imports_run_one_way(tmp_path):
+    """The contract of pyproject.toml; import-linter takes packages alone, so the five become some."""
+    pytest.importorskip("importlinter")
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.npz"))
+    for folder in (tmp_path / room for room in ROOMS):
+        for path in (folder, *filter(Path.is_dir, folder.rglob("*"))):
+            (path / "__init__.py").touch()
+    for name in FIVE:
+        (tmp_path / name).mkdir()
+        shutil.copy(ROOT / f"{name}.py", tmp_path / name / "__init__.py")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache", ROOT / "pyproject.toml"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def loaded_by(code: str) -> list[str]:
+    """The modules in memory after this code, in a fresh process."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+@pytest.fixture(scope="module")
+def started() -> list[str]:
+    return loaded_by("import main; main.parse(['--do_train'], main.SYSTEMS, '')")
+
+
+def test_the_main_job_reads_few_of_our_files(started):
+    own = [name for name in started if name.split(".")[0] in (*ROOMS, *FIVE)]
+    assert len(own) <= 45, sorted(own)
+
+
+def test_a_start_imports_nothing_heavy_that_it_does_not_use(started):
+    heavy = ("matplotlib", "sklearn", "lpips", "jinja2", "torch._dynamo", "torchvision.models")
+    assert not [name for name in started if name.startswith(heavy)]
+
+
+def test_few_files_know_of_several_processes():
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    files += [ROOT / f"{name}.py" for name in FIVE]
+    found = [p.name for p in files if "distributed import" in p.read_text(encoding="utf-8")]
+    found += [p.name for p in files if "import distributed" in p.read_text(encoding="utf-8")]
+    assert len(set(found)) <= 8, sorted(set(found))
