@@ -1,6 +1,6 @@
 """Datasets: decoded once into a uint8 tensor on the device; batches are indexed, not loaded.
 
-DATASETS is the registry; each dataset has a module of its own. docs/data.md.
+sources/ has the registry and a module for each dataset. docs/data.md.
 
 MNIST's training set at 32x32 is 61 MB as bytes, so there are no worker processes and no copies a
 step: a batch is `images[order]`, brought to [-1, 1]. The order of samples is a function of
@@ -11,7 +11,6 @@ uninterrupted one does.
 import hashlib
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +22,7 @@ from torch import Tensor
 from lib.config import Config
 from lib.distributed import shard
 from lib.seeding import generator
-from sources import cifar10, iclevr, mnist, stl10
-from sources import emoji as emoji_data
-from sources import folder as folder_data
+from sources import DATASETS
 from sources.pictures import resize
 from sources.spec import DataSpec
 
@@ -129,57 +126,9 @@ class Batches:
         return self.data.batch(shard(self.indices(step)))
 
 
-@dataclass(frozen=True)
-class Source:
-    """A dataset: its loader, the channels of its images, and a mark in the names of what is kept.
-
-    load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,) or (N, L), as NumPy
-    arrays.
-    channels and identity load no images where that can be helped; an identity tells apart two
-    sets of images that have the dataset's name. check_split loads none: it raises UserError where
-    the split is not there and won't be fetched. class_names are those of ImageData.
-    """
-
-    load: Callable[[DataSpec, str], tuple[np.ndarray, np.ndarray]]
-    channels: Callable[[DataSpec], int]
-    identity: Callable[[DataSpec], str] = lambda spec: ""
-    check_split: Callable[[DataSpec, str], object] = lambda spec, split: None
-    class_names: Callable[[DataSpec], tuple[str, ...]] = lambda spec: ()
-
-
-DATASETS: dict[str, Source] = {
-    "mnist": Source(
-        lambda s, split: mnist.load_mnist(s.data_dir, split),
-        lambda s: 1,
-        class_names=lambda s: mnist.MNIST.class_names,
-    ),
-    "fashion": Source(
-        lambda s, split: mnist.load_fashion(s.data_dir, split),
-        lambda s: 1,
-        class_names=lambda s: mnist.FASHION.class_names,
-    ),
-    "cifar10": Source(cifar10.load, lambda s: 3, class_names=lambda s: cifar10.CLASSES),
-    "stl10": Source(stl10.load, lambda s: 3),
-    "emoji": Source(emoji_data.load, lambda s: 3, emoji_data.identity, emoji_data.check_split),
-    "iclevr": Source(
-        iclevr.load,
-        lambda s: 3,
-        iclevr.identity,
-        lambda s, split: iclevr.read_split(s.data_dir, split),
-    ),
-    "folder": Source(
-        folder_data.load,
-        folder_data.channels,
-        folder_data.identity,
-        folder_data.check_split,
-        folder_data.class_names,
-    ),
-}
-
-
 def identity(config: Config) -> str:
     """What tells this config's images from others of the same dataset; "" where there is one."""
-    return DATASETS[config.dataset].identity(DataSpec.of(config))
+    return DATASETS[config.dataset]().identity(DataSpec.of(config))
 
 
 def check_split(config: Config, split: str) -> None:
@@ -187,17 +136,17 @@ def check_split(config: Config, split: str) -> None:
 
     Loads no images: what can be fetched is taken to be there.
     """
-    DATASETS[config.dataset].check_split(DataSpec.of(config), split)
+    DATASETS[config.dataset]().check_split(DataSpec.of(config), split)
 
 
 def num_channels(config: Config) -> int:
     """1 or 3: of this config's images."""
-    return DATASETS[config.dataset].channels(DataSpec.of(config))
+    return DATASETS[config.dataset]().channels(DataSpec.of(config))
 
 
 def class_names(config: Config) -> tuple[str, ...]:
     """Of the classes 0 .. K-1 of this config's images; empty where not every image is of one."""
-    return DATASETS[config.dataset].class_names(DataSpec.of(config))
+    return DATASETS[config.dataset]().class_names(DataSpec.of(config))
 
 
 def load(
@@ -220,10 +169,10 @@ def load_spec(name: str, split: str, spec: DataSpec, device: torch.device | str)
     Raises UserError where its files are damaged and can't be fetched, NoTestSplit where it has
     no test images.
     """
-    arrays = DATASETS[name].load(spec, split)
+    arrays = DATASETS[name]().load(spec, split)
     images, labels = map(as_tensor, arrays)
     if images.ndim == 3:
         images = images.unsqueeze(1)
     if not isinstance(arrays[0], np.memmap):
         images = resize(images, spec.image_size).to(device)
-    return ImageData(images, labels.long().to(device), DATASETS[name].class_names(spec))
+    return ImageData(images, labels.long().to(device), DATASETS[name]().class_names(spec))

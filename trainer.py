@@ -13,20 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchvision.utils import make_grid
 
 import dataset
 from dataset import Batch, Batches, ImageData
 from lib import checkpoint, distributed, guards
 from lib.config import Config
 from lib.distributed import agree, agreed_signal, main_process_first, on_main_process
+from lib.grids import make_grid
 from lib.log_lines import GAN_VALUES, write_line
 from lib.runlog import NoLog, Result, RunLog, open_log
 from lib.seeding import generator, stream
 from sources.spec import DataSpec
 from training.augment import Augment
-from training.config import GANConfig
-from training.decay import adam, set_rates
+from training.config import GANConfig, adam, set_rates
 from training.ema import Average, Inputs
 from training.layers import memory_format
 from training.losses import LOSSES, PENALTIES, mean_probability
@@ -318,7 +317,7 @@ class GANTrainer(Trainer):
 
     def sample_images(self) -> dict[str, Tensor]:
         images = self.sample(self.fixed_noise(64, "fixed noise"))
-        return {"samples": make_grid(images, nrow=8, padding=2, pad_value=-1.0)}
+        return {"samples": make_grid(images, columns=8)}
 
     def sampling_mode(self) -> dict[str, Any]:
         norm = f"re-estimated on {STATISTICS} generated images"

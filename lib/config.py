@@ -1,40 +1,29 @@
-"""Settings: frozen dataclasses <-> config.json; flags.py makes the command line of them.
-
-A field says everything about itself once, in `setting(...)`: default, help text with its unit,
-group in --help, bounds, and its role:
-    defines   part of what the run is: in its name, and never changed by a resume
-    free      step counts, intervals, how it is scored: may change from one command to the next
-    once      where and how this one command runs (device, folders): not taken from a saved config
-"""
+"""Config: the settings that every system has, the name of their run, and their config.json."""
 
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from lib.errors import UserError
+from lib.settings import (
+    GROUPS,
+    MOST_UNITS,
+    check,
+    complete_defaults,
+    logging,
+    machine,
+    refuse_misplaced,
+    scoring,
+    setting,
+    task,
+    training,
+)
 
 C = TypeVar("C", bound="Config")
-
-
-def setting(
-    default: Any,
-    text: str,
-    *,
-    group: str,
-    role: str = "defines",
-    tag: str = "",
-    choices: tuple = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A dataclass field that knows its flag. `tag` ("z{}") puts its value in every run's name."""
-    metadata = {"text": text, "group": group, "role": role, "tag": tag, "choices": choices}
-    metadata |= {"at_least": at_least, "above": above, "below": below}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,163 +31,98 @@ class Config:
     """What every system has. A system's own config adds its data, networks and optimisers."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}  # --preset NAME -> the fields it sets
+    NAMED_LAST: ClassVar[tuple[str, ...]] = ()  # settings at the end of a run's name: see name_of
 
-    model: str = setting("dcgan", "the system to train or score", group="what to do", tag="{}")
-    do_train: bool = setting(
+    model: str = setting(
+        "dcgan", "system to train or score", group="what to do", tag="{}", level="basic"
+    )
+    do_train: bool = task(
         False,
-        "train to --num_training_steps, from the latest checkpoint if there is one, then score;"
-        " without it: score the latest checkpoint",
-        group="what to do",
-        role="once",
+        "train from the latest checkpoint on, then score; without it, only score",
+        level="main",
     )
-    no_score: bool = setting(False, "skip the scoring", group="what to do", role="once")
-    dry_run: bool = setting(
-        False, "print what would be done and stop; writes nothing", group="what to do", role="once"
+    no_score: bool = task(False, "skip the scoring", level="basic")
+    dry_run: bool = task(False, "print the plan and stop; nothing is written", level="basic")
+    preset: str = task("", "a named set of flags; flags beside it override it", level="basic")
+    run: str = task(
+        "", "name of the run's folder; an old one brings back its settings", level="basic"
     )
-    preset: str = setting(
-        "",
-        "settings that belong together, by name; flags given beside it come before it",
-        group="what to do",
-        role="once",
-    )
-    run: str = setting(
-        "",
-        "name of the run's folder; of an existing run it brings back all its settings"
-        " (default: made from the settings)",
-        group="what to do",
-        role="once",
-    )
-    seed: int = setting(
-        42, "of the weights, the order and the noise", group="training", tag="s{}", at_least=0
-    )
-    batch_size: int = setting(
+    seed: int = training(42, "random seed of a run", tag="s{}", level="main")
+    batch_size: int = training(
         64,
-        "images a step, of all processes together",
-        group="training",
+        "images per step, of all processes",
         tag="b{}",
+        level="main",
         at_least=2,
-        below=1_000_001,
+        at_most=MOST_UNITS,
     )
-    sync_bn: bool = setting(
-        False,
-        "BatchNorm over the batch of all processes, not each one's share (torchrun; CUDA alone)",
-        group="training",
+    sync_bn: bool = training(False, "BatchNorm over all processes' batches (torchrun on CUDA)")
+    num_training_steps: int = training(
+        5000, "steps, counted from the start of the run", role="free", level="main", at_least=1
     )
-    num_training_steps: int = setting(
-        5000, "steps, counted from the start of the run", group="training", role="free", at_least=1
-    )
-    precision: str = setting(
+    precision: str = training(
         "fp32",
-        "arithmetic of the networks in training; bf16 keeps weights, losses, penalties and the"
-        " image's own convolutions in fp32",
-        group="training",
+        "arithmetic in training; with bf16, weights and losses stay in fp32",
         choices=("fp32", "bf16"),
     )
-    compile: bool = setting(
-        False,
-        "compile the networks first (torch.compile: a minute, and a C++ compiler)",
-        group="training",
-    )
-    logging_steps: int = setting(
-        10, "steps between two points of a curve", group="logging", role="free", at_least=1
-    )
-    saving_steps: int = setting(
+    compile: bool = training(False, "torch.compile the networks: a minute, and a C++ compiler")
+    logging_steps: int = logging(10, "log the curves every so many steps", level="main", at_least=1)
+    saving_steps: int = logging(
         1000,
-        "steps between two checkpoints, and between two grids of samples",
-        group="logging",
-        role="free",
+        "save a checkpoint and a grid of samples every so many steps",
+        level="main",
         at_least=1,
     )
-    sample_every: int = setting(
-        0,
-        "steps between two grids of samples; 0: one with each checkpoint",
-        group="logging",
-        role="free",
-        at_least=0,
+    sample_every: int = logging(0, "save a grid every so many steps; 0: with each checkpoint")
+    log_lines: bool = logging(
+        False, "print [epoch][batch] and the losses at every step; a GPU waits for it", role="once"
     )
-    log_lines: bool = setting(
-        False,
-        "print a line a step, [epoch/epochs][batch/batches] and the scalars; they are read back"
-        " from the device for it, which a GPU waits for",
-        group="logging",
-        role="once",
-    )
-    keep_checkpoints: int = setting(
-        3,
-        "newest checkpoints to keep on disk; 0 keeps all",
-        group="logging",
-        role="free",
-        at_least=0,
-    )
-    fid_protocol: str = setting(
+    keep_checkpoints: int = logging(3, "newest checkpoints to keep; 0 keeps all")
+    fid_protocol: str = scoring(
         "homework",
-        "images compared: homework 3000 training / 3000 generated, 10k test set / 10,000,"
-        " 50k training set / 50,000, all training set / as many, with KID (for small sets),"
-        " smoke 64 / 64 (tries the pipeline, no result)",
-        group="scoring",
-        role="free",
+        "images compared: homework 3000 training / 3000 generated; 10k test set / 10,000; 50k"
+        " training set / 50,000; all training set / as many, and KID (for small sets); smoke"
+        " 64 / 64 (a quick check, no result)",
+        level="basic",
         choices=("homework", "10k", "50k", "all", "smoke"),
     )
-    fid_precision: str = setting(
+    fid_precision: str = scoring(
         "fp32",
-        "arithmetic of the Inception network; bf16 is faster and shifts the value (see README)",
-        group="scoring",
-        role="free",
+        "arithmetic of Inception; bf16 is faster and shifts the value",
         choices=("fp32", "bf16"),
     )
-    fid_every: int = setting(
-        0,
-        "steps between two FIDs during training, by the same protocol; 0: only after it",
-        group="scoring",
-        role="free",
-        at_least=0,
+    fid_every: int = scoring(0, "score during training every so many steps; 0: at the end only")
+    inception_weights: str = scoring(
+        "", "file of other Inception weights; its sha256 goes into the result", role="once"
     )
-    inception_weights: str = setting(
-        "",
-        "file of Inception weights in place of the standard ones; its sha256 goes into the result",
-        group="scoring",
-        role="once",
-    )
-    data_dir: str = setting("data", "folder of datasets", group="machine", role="once")
-    runs_dir: str = setting("runs", "folder of runs", group="machine", role="once")
-    device: str = setting(
+    data_dir: str = machine("data", "folder of datasets", level="main")
+    runs_dir: str = machine("runs", "folder of runs", level="basic")
+    device: str = machine(
         "auto",
-        "auto takes cuda, else mps, else cpu",
-        group="machine",
-        role="once",
+        "auto: cuda, else mps, else cpu",
+        level="basic",
         choices=("auto", "cpu", "cuda", "mps"),
     )
-    no_cuda: bool = setting(False, "never use a CUDA device", group="machine", role="once")
-    cuda_graph: str = setting(
-        "auto",
-        "have CUDA run a DCGAN's step from a graph recorded once, not kernel by kernel; auto: where"
-        " it can be recorded",
-        group="machine",
-        role="once",
-        choices=("auto", "on", "off"),
-    )
-    deterministic: bool = setting(
-        False,
-        "bit-identical results on CUDA too, slower (the CPU always is)",
-        group="machine",
-        role="once",
-    )
+    no_cuda: bool = machine(False, "never use a CUDA device", level="main")
+    deterministic: bool = machine(False, "bit-identical results on CUDA too, but slower")
+
+    def __init_subclass__(cls) -> None:
+        complete_defaults(cls)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        refuse_misplaced(self)
         if self.run and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", self.run):
             raise UserError(f"--run {self.run!r}: wanted a plain folder name, without slashes.")
+        for name in ("data_dir", "runs_dir"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is empty: wanted a folder; for this one give a dot.")
         if self.do_train and self.no_score and self.fid_every:
             raise UserError(
                 f"--fid_every {self.fid_every} asks for scores and --no_score forbids them:"
-                " leave one out (--fid_every 0 where the run has it)."
+                " leave one out (--fid_every 0 if the run has it)."
             )
-
-    @property
-    def request(self) -> str:
-        """The flag that asks for the trained system's work instead of a training or a score."""
-        return ""
 
     @property
     def run_name(self) -> str:
@@ -209,38 +133,17 @@ class Config:
         return Path(self.runs_dir) / self.run_name
 
 
-def check(field: dataclasses.Field, value: Any) -> None:
-    """Type and bounds of one value; the error says found and wanted."""
-    rule = field.metadata
-    wanted = ""
-    types = (int, float) if field.type is float else field.type
-    if isinstance(value, bool) != (field.type is bool) or not isinstance(value, types):
-        wanted = f"a value of type {field.type.__name__}"
-    elif rule["choices"] and value not in rule["choices"]:
-        wanted = "one of " + ", ".join(map(str, rule["choices"]))
-    elif rule["at_least"] is not None and not value >= rule["at_least"]:
-        wanted = f"at least {rule['at_least']}"
-    elif rule["above"] is not None and not value > rule["above"]:
-        wanted = f"more than {rule['above']}"
-    elif rule["below"] is not None and not value < rule["below"]:
-        wanted = f"less than {rule['below']}"
-    if wanted:
-        raise UserError(f"--{field.name} {value}: wanted {wanted}.")
-
-
 def name_of(config: Config) -> str:
     """dcgan-mnist-32px-z16-g16-d16-b64-s42, then each untagged setting that is not the default.
 
     A name too long for a folder ends in a digest of the whole instead.
     """
-    fields = [f for f in dataclasses.fields(config) if f.metadata["role"] == "defines"]
-    tagged = sorted(
-        (f for f in fields if f.metadata["tag"]), key=lambda f: LAST_TAGS.get(f.name, 0)
-    )
-    parts = [f.metadata["tag"].format(getattr(config, f.name)) for f in tagged]
-    for field in fields:
-        value = getattr(config, field.name)
-        if not field.metadata["tag"] and value != field.default:
+    parts = []
+    for field in defining(config):
+        value, tag = getattr(config, field.name), field.metadata["tag"]
+        if tag:
+            parts.append(tag.format(value))
+        elif value != field.default:
             parts.append(f"{field.name}={in_a_name(value)}")
     name = "-".join(parts).encode()
     if len(name) > LONGEST_NAME:
@@ -249,25 +152,66 @@ def name_of(config: Config) -> str:
     return name.decode(errors="ignore")
 
 
+def defining(config: Config | type[Config]) -> list[dataclasses.Field]:
+    """The settings that make a run what it is, in the order in which its name has them."""
+    places = {name: i for i, name in enumerate([*NAME_ORDER.split(), *config.NAMED_LAST])}
+    fields = [f for f in dataclasses.fields(config) if f.metadata["role"] == "defines"]
+    return sorted(fields, key=lambda f: (not f.metadata["tag"], places.get(f.name, math.inf)))
+
+
+# Runs on disk are found by their names: never reorder this. A new setting may stand anywhere.
+NAME_ORDER = """
+    model dataset image_size condition layout latent_dim generator_hidden_dim
+    discriminator_hidden_dim batch_size seed
+    sync_bn precision compile folder folder_a folder_b small_images emoji_style jitter flip
+    loss penalty penalty_weight penalty_every augment d_steps fresh_noise
+    learning_rate learning_rate_d beta1 beta2 decay_from decay_to ema
+    hold_out pixels downsample positions start_from embedding_dim attention arch stem
+    residual_blocks block_convs hidden_dim width norm init upsample d_norm spectral_norm
+    likelihood beta reconstruction reconstruction_weight adversarial_weight
+    feature_matching_weight perceptual_weight perceptual_layer judge lambda_cycle lambda_identity
+    pool_size g_steps auxiliary_weight validate_on accumulate orthogonal_weight
+"""
+LONGEST_NAME = 255  # bytes, as file systems have it
+
+
 def in_a_name(value: Any) -> str:
-    """A value as part of a folder's name: of a path the last part alone, and no odd characters."""
+    """Make a value fit a folder's name: of a path the last part alone, and no odd characters."""
     if not isinstance(value, str):
         return str(value)
     return re.sub(r"[^\w.,+-]", "_", Path(value).resolve().name if "/" in value else value)
 
 
-LONGEST_NAME = 255  # bytes, as file systems have it
-LAST_TAGS = {"batch_size": 1, "seed": 2}  # a name reads from the system to the seed
+class Retired(NamedTuple):
+    """A setting of older versions. A saved run may have it at its default, or at any value if it
+    was for one command only.
+    """
+
+    default: Any
+    instead: str  # what to do now
+    role: str = "once"
+
+
+RETIRED = {
+    "cuda_graph": Retired("auto", "leave it out (--compile speeds up training)"),
+    "latent_density": Retired("prior", "leave it out: z is drawn from N(0, I)"),
+    "prompt": Retired("(none)", 'use python scripts/sample.py RUN --prompt "red cube"'),
+    "translate": Retired("", "use python scripts/translate.py"),
+    "upscale": Retired("", "use python scripts/upscale.py"),
+    "out": Retired("", "use python scripts/translate.py or python scripts/upscale.py"),
+}
 
 
 def differences(config: Config, saved: dict[str, Any]) -> list[str]:
     """The defining fields in which `saved` differs: "latent_dim is 16 there, 100 here"."""
     return [
         f"{f.name} is {saved[f.name]} there, {getattr(config, f.name)} here"
-        for f in dataclasses.fields(config)
-        if f.metadata["role"] == "defines"
-        and f.name in saved
-        and not alike(saved[f.name], getattr(config, f.name))
+        for f in defining(config)
+        if f.name in saved and not alike(saved[f.name], getattr(config, f.name))
+    ] + [
+        f"{name} is {saved[name]} there, and is no longer a setting"
+        for name, old in RETIRED.items()
+        if old.role != "once" and saved.get(name, old.default) != old.default
     ]
 
 
@@ -279,7 +223,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Written beside and renamed, so that a full disk does not cost the old one."""
+    """Write beside and rename, so that a full disk does not cost the old one."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     part.replace(path)
@@ -288,8 +232,8 @@ def save_config(config: Config, path: Path) -> None:
 def load_saved(path: Path) -> dict[str, Any]:
     """The settings in config.json as a dict; raises UserError if it is no JSON object."""
     try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        saved = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read as settings ({error}); delete or mend it.") from None
     if not isinstance(saved, dict):
         raise UserError(
@@ -299,12 +243,12 @@ def load_saved(path: Path) -> dict[str, Any]:
 
 
 def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], path: Path) -> C:
-    """Defaults, under a run's saved settings, under the flags given."""
+    """Lay the flags given over a run's saved settings over the defaults."""
     fields = {f.name: f.metadata["role"] for f in dataclasses.fields(config_class)}
-    unknown = sorted(set(saved) - set(fields))
+    unknown = sorted(set(saved) - set(fields) - set(RETIRED))
     if unknown:
         raise UserError(f"{path} has unknown settings: {', '.join(unknown)}.")
-    kept = {name: value for name, value in saved.items() if fields[name] != "once"}
+    kept = {name: value for name, value in saved.items() if fields.get(name, "once") != "once"}
     config = config_class(**(kept | given))
     differing = differences(config, saved)
     if differing:
@@ -316,9 +260,9 @@ def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], p
 
 
 def describe(config: Config) -> str:
-    """The settings as aligned lines, grouped as in --help."""
-    lines: dict[str, list[str]] = {}
+    """The settings as aligned lines, a group each."""
+    lines: dict[str, list[str]] = {group: [] for group in GROUPS}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        lines.setdefault(field.metadata["group"], []).append(f"{field.name}={value!s}")
-    return "\n".join(f"  {group:<11} {'  '.join(items)}" for group, items in lines.items())
+        lines[field.metadata["group"]].append(f"{field.name}={value!s}")
+    return "\n".join(f"  {group:<11} {'  '.join(items)}" for group, items in lines.items() if items)

@@ -21,7 +21,6 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import save_image
 
 from lib.config import Config, save_config
 from lib.distributed import rank
@@ -72,6 +71,8 @@ class RunLog:
 
 
 def write_grid(writer: SummaryWriter, run_dir: Path, tag: str, grid: Tensor, step: int) -> None:
+    from torchvision.utils import save_image  # here: torchvision would slow every start
+
     picture = (grid.float().cpu() + 1) / 2
     writer.add_image(tag, picture, step)
     path = run_dir / "samples" / f"{tag.replace('/', '-')}-{step:07d}.png"

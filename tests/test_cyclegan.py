@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-import main
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.flags import parse
-from main import SYSTEMS
 from metrics import lpips as perceptual
 from scripts._benchmark import cyclegan as bench_cyclegan
 from systems.cyclegan.domains import UnpairedBatches, counterparts, load_domain
@@ -553,59 +551,6 @@ def test_weights_that_nothing_has_are_one_sentence(monkeypatch, tmp_path):
 
 
 # --translate
-
-
-@pytest.fixture
-def trained(tiny_config, data_dir, tmp_path):
-    """Flags that name a trained run."""
-    SYSTEMS["cyclegan"](tiny_config("cyclegan", run="t", num_training_steps=2), CPU).train()
-    folders = ["--data_dir", str(data_dir), "--runs_dir", str(tmp_path / "runs")]
-    return ["--model", "cyclegan", "--run", "t", "--num_training_steps", "2", *folders]
-
-
-def test_a_folder_is_translated_under_its_names(trained, tmp_path, capsys):
-    photos = paint(tmp_path / "photos", 2, size=(90, 50))
-    paint(photos / "deep", 1, mode="L", size=(8, 8))
-    Image.new("RGB", (40, 40)).save(photos / "e.jpg")
-    (photos / "torn.png").write_bytes(b"no image")
-    (photos / "notes.txt").write_text("passed over")
-    flags = ["--translate", str(photos), "--out", str(tmp_path / "out"), "--direction", "b2a"]
-    assert main.main([*trained, *flags]) == 0
-    out = sorted(
-        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")
-    )
-    assert out == ["00.png", "01.png", "deep/00.png", "e.jpg"]
-    with Image.open(tmp_path / "out" / "00.png") as image:
-        assert (image.size, image.mode) == ((32, 32), "RGB")
-    said = capsys.readouterr().out
-    assert "4 images translated b2a at 32x32" in said
-    assert "skipped 1 unreadable: torn.png" in said
-
-
-def test_requests_that_cannot_be_met_are_one_sentence(trained, tmp_path, capsys):
-    photos, empty = paint(tmp_path / "photos", 1), paint(tmp_path / "empty", 0)
-    (tmp_path / "file").touch()
-    torn = paint(tmp_path / "torn", 0)
-    (torn / "a.png").write_bytes(b"no image")
-    out = ["--out", str(tmp_path / "out")]
-    cases = {
-        "needs --out": ["--translate", str(photos)],
-        "belongs to --translate": out,
-        "no folder is there": ["--translate", str(tmp_path / "none"), *out],
-        "no images are in it": ["--translate", str(empty), *out],
-        "is a file": ["--translate", str(photos), "--out", str(tmp_path / "file")],
-        "names are kept": ["--translate", str(photos), "--out", str(photos)],
-        "name one outside": ["--translate", str(photos), "--out", str(photos / "out")],
-        "holds --translate's folder": ["--translate", str(photos), "--out", str(tmp_path)],
-        "no image could be read": ["--translate", str(torn), *out],
-        "leave --do_train out": ["--translate", str(photos), *out, "--do_train"],
-        "needs a trained run": ["--translate", str(photos), *out, "--run", "other"],
-    }
-    for words, flags in cases.items():
-        assert main.main([*trained, *flags]) == 1, words
-        error = capsys.readouterr().err
-        assert words in error
-        assert "Traceback" not in error
 
 
 def test_the_benchmarks_peer_has_our_networks_and_learns(tiny_config):

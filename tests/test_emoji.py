@@ -76,7 +76,7 @@ def test_the_courses_folder_over_white_at_the_asked_size(course):
 
 
 def test_styles_and_sets_have_names_of_their_own(course):
-    identity = dataset.DATASETS["emoji"].identity
+    identity = dataset.DATASETS["emoji"]().identity
     marks = [identity(DataSpec(course, 32, emoji_style=style)) for style in ("Apple", "Windows")]
     assert [mark.split("-")[0] for mark in marks] == ["Apple", "Windows"]
     shutil.copy(course / "emoji/Apple/U+1F600.png", course / "emoji/Apple/U+1F699.png")

@@ -14,7 +14,7 @@ FIVE = ("main", "GAN", "trainer", "dataset", "fid")
 
 
 def test_imports_run_one_way(tmp_path):
-    """The contract of pyproject.toml; import-linter takes packages alone, so the five become some."""
+    """import-linter takes packages alone, so a copy of the tree makes packages of the five."""
     pytest.importorskip("importlinter")
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.npz"))

@@ -110,7 +110,7 @@ def test_flags_come_before_the_preset():
         ({"folder": "x"}, "--folder x belongs to --dataset folder, and this is mnist"),
         ({"emoji_style": "Apple"}, "belongs to --dataset emoji"),
         ({"dataset": "emoji", "small_images": "skip"}, "belongs to --dataset folder"),
-        ({"dataset": "stl10", "collapse_every": 5}, "knows only the digits"),
+        ({"dataset": "stl10", "collapse_every": 5}, "belongs to --dataset mnist"),
         ({"dataset": "cifar"}, "one of mnist, fashion, cifar10, stl10, emoji, iclevr, folder"),
     ],
 )

@@ -614,9 +614,9 @@ def test_without_test_images_the_training_images_shown_are_read_once(
     [
         ({"latent_dim": 0}, "--latent_dim 0: wanted at least 1"),
         ({"beta": -0.1}, "--beta -0.1: wanted at least 0"),
-        ({"likelihood": "mse", "pixels": "stochastic"}, "Take --pixels grey"),
-        ({"likelihood": "mse", "pixels": "static"}, "Take --pixels grey"),
-        ({"width": 8}, "--arch fc has none"),
+        ({"likelihood": "mse", "pixels": "stochastic"}, "mse belongs to --pixels grey"),
+        ({"likelihood": "mse", "pixels": "static"}, "and this is static"),
+        ({"width": 8}, "belongs to --arch conv, and this is fc"),
         ({"image_size": 30}, "wanted one of 28, 32, 64"),
         ({"arch": "cnn"}, "wanted one of fc, conv"),
         ({"importance_samples": -1}, "wanted at least 0"),

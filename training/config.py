@@ -1,80 +1,132 @@
-"""The settings of the adversarial game, which every system with a G and a D has."""
+"""The settings of Adam, of the adversarial game, and of networks like those of GAN.py."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
-from lib.config import Config, setting
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from lib.config import Config
 from lib.errors import UserError
+from lib.settings import MOST_REPEATS, game, network, training, width
 from training.augment import AUGMENTATIONS
-from training.decay import check_decay
 from training.losses import LOSSES, PENALTIES
+
+PENALIZED = {"penalty": tuple(name for name in PENALTIES if name != "none")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GANConfig(Config):
-    """What GANTrainer reads; a system's own config adds its data, its networks and a latent_dim."""
+class AdamConfig(Config):
+    """Adam, at a rate that may fall: constant up to --decay_from, then linear to 0."""
 
-    loss: str = setting(
-        "bce",
-        "what D and G minimise: bce is the cross-entropy with the log-D trick",
-        group="game",
-        choices=tuple(LOSSES),
-    )
-    penalty: str = setting(
-        "none",
-        "on D's gradient: gp (WGAN-GP), r1 (at real images), zero (zero-centred, between real and"
-        " fake); its D must do without BatchNorm (--d_norm, where there is one)",
-        group="game",
-        choices=tuple(PENALTIES),
-    )
-    penalty_weight: float = setting(10.0, "factor of the penalty", group="game", at_least=0)
-    penalty_every: int = setting(
-        1,
-        "steps between two penalties, each as many times as heavy (lazy regularisation)",
-        group="game",
-        at_least=1,
-    )
-    augment: str = setting(
-        "none",
-        "what D sees of real and fake images, for small data: diffaug changes colours, moves them"
-        " and cuts a square out",
-        group="game",
-        choices=AUGMENTATIONS,
-    )
-    d_steps: int = setting(
-        1, "updates of D an update of G, each on images of its own", group="game", at_least=1
-    )
-    fresh_noise: bool = setting(
-        False, "G learns from noise of its own, not from the fakes D has just seen", group="game"
-    )
-    learning_rate: float = setting(2e-4, "of Adam, both networks", group="training", above=0)
-    learning_rate_d: float = setting(
-        0.0, "of D's Adam; 0: that of --learning_rate", group="training", at_least=0
-    )
-    beta1: float = setting(
-        0.5, "of Adam: memory of the gradient", group="training", at_least=0, below=1
-    )
-    beta2: float = setting(
-        0.999, "of Adam: memory of its square", group="training", at_least=0, below=1
-    )
-    decay_from: int = setting(
-        0, "step from which the learning rates fall to 0, linearly", group="training", at_least=0
-    )
-    decay_to: int = setting(
-        0, "step at which they are 0; 0: they stay constant", group="training", at_least=0
-    )
-    ema: float = setting(
-        0.0,
-        "decay a step of an average of G's weights, which is sampled in its place; 0 samples G",
-        group="training",
-        at_least=0,
-        below=1,
-    )
+    NAMED_LAST: ClassVar = ("learning_rate", "beta1", "beta2", "decay_from", "decay_to", "ema")
+
+    learning_rate: float = training(2e-4, "step size of Adam", level="main", above=0)
+    beta1: float = training(0.5, "Adam's memory of the gradient", level="main", below=1)
+    beta2: float = training(0.999, "Adam's memory of the squared gradient", below=1)
+    decay_from: int = training(0, "step from which the learning rates fall to 0, linearly")
+    decay_to: int = training(0, "step at which they reach 0; 0: they stay constant")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty == "none" and (self.penalty_weight, self.penalty_every) != (10.0, 1):
+        first, last = self.decay_from, self.decay_to
+        if (first or last) and first >= last:
             raise UserError(
-                f"--penalty_weight {self.penalty_weight} --penalty_every {self.penalty_every}:"
-                " there is no penalty. Add --penalty, or leave them out."
+                f"--decay_from {first} --decay_to {last}: wanted the first below the second;"
+                " leave both out for constant learning rates."
             )
-        check_decay(self)
+        if 0 < last < self.num_training_steps:
+            raise UserError(
+                f"--decay_to {last} is before --num_training_steps {self.num_training_steps}:"
+                " the steps between would teach nothing. Move one."
+            )
+
+
+# To make an optimizer, torch imports torch._dynamo (2 s), which keeps torch.compile out of these
+# methods. Here only networks are compiled.
+for method in (Optimizer.add_param_group, Optimizer.load_state_dict, Optimizer.zero_grad):
+    if plain := getattr(method, "__wrapped__", None):
+        plain.__dynamo_disable = plain
+
+
+def adam(parameters: Iterable[Tensor], rate: float, config: AdamConfig) -> Adam:
+    """Build an Adam with the config's betas."""
+    return Adam(parameters, lr=rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def set_rates(
+    optimizers: dict[str, Optimizer], rates: dict[str, float], config: AdamConfig, step: int
+) -> None:
+    """Set each optimizer's learning rate: a function of the step alone, for an exact resume."""
+    first, last = config.decay_from, config.decay_to
+    if not last:
+        return
+    share = min(max((last - step) / (last - first), 0.0), 1.0)
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = rates[name] * share
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragedConfig(AdamConfig):
+    ema: float = training(
+        0.0, "decay per step of an average of the weights, which is sampled; 0: none", below=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig(AveragedConfig):
+    """What GANTrainer reads; a system's own config adds its data, its networks and a latent_dim."""
+
+    NAMED_LAST: ClassVar = ()
+
+    loss: str = game("bce", "what D and G minimise; bce has the log-D trick", choices=tuple(LOSSES))
+    penalty: str = game(
+        "none",
+        "on D's gradient: gp (WGAN-GP), r1 (at real images), zero (between real and fake images,"
+        " centred at 0); needs a D without BatchNorm (--d_norm none)",
+        choices=tuple(PENALTIES),
+    )
+    penalty_weight: float = game(10.0, "factor of the penalty", only_with=PENALIZED)
+    penalty_every: int = game(
+        1,
+        "add the penalty every so many steps, so many times as heavy",
+        at_least=1,
+        only_with=PENALIZED,
+    )
+    augment: str = game(
+        "none", "diffaug changes all images that D sees, for small data", choices=AUGMENTATIONS
+    )
+    d_steps: int = game(
+        1, "updates of D per update of G, on other images each", at_least=1, at_most=MOST_REPEATS
+    )
+    fresh_noise: bool = game(False, "G learns from new noise, not from the fakes D has just seen")
+    learning_rate_d: float = training(0.0, "Adam's step size for D; 0: --learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthConfig(Config):
+    """How wide G and D are."""
+
+    generator_hidden_dim: int = width(16, "channels of G's largest map", tag="g{}", level="main")
+    discriminator_hidden_dim: int = width(
+        16, "channels of D's largest map", tag="d{}", level="main"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvConfig(WidthConfig):
+    """The choices of GAN.py: for systems whose D is its own or one like it."""
+
+    init: str = network(
+        "normal",
+        "weights of convolutions: N(0, 0.02), or scaled by fan-in (for a D without norm)",
+        choices=("normal", "scaled"),
+    )
+    d_norm: str = network(
+        "batch",
+        "normalisation in D; none: biases instead",
+        choices=("batch", "none", "instance", "layer"),
+    )
+    spectral_norm: bool = network(False, "divide D's weights by their largest singular value")

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from dataset import Batch, ImageData, class_names, num_channels
 from lib.errors import UserError
+from lib.grids import make_grid
 from lib.seeding import generator, global_stream, stream
 from systems.biggan.config import BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from systems.biggan.sampling import balanced, draw
 from systems.biggan.spectral import orthogonal_penalty
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
-from training.decay import set_rates
+from training.config import set_rates
 from training.ema import Inputs, fresh_statistics
 from training.losses import mean_probability
 from training.modes import frozen, sampling
@@ -218,7 +218,7 @@ class BigGAN(GANTrainer):
         columns = min(self.num_classes, COLUMNS)
         z = self.fixed_noise(ROWS, "fixed noise").repeat_interleave(columns, 0)
         images = self.sample(z, torch.arange(columns).repeat(ROWS), truncated=0.0)
-        return {"samples": make_grid(images, nrow=columns, padding=2, pad_value=-1.0)}
+        return {"samples": make_grid(images, columns=columns)}
 
     def labels_of_generated(self, n: int, seed: int) -> Tensor:
         """The classes (n,) of the images that generate(n, seed) gives, in their order."""

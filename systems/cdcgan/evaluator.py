@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from lib.errors import UserError
@@ -33,9 +32,11 @@ class Evaluator(nn.Module):
     shift: Tensor  # (24,): a label's probability is sigmoid(scale * logit + shift). Platt 1999
 
     def __init__(self) -> None:
+        from torchvision.models import resnet18  # here: it would slow every start
+
         super().__init__()
         with global_stream("evaluator", 0):  # the caller's stream stays put
-            self.network = torchvision.models.resnet18(weights=None)
+            self.network = resnet18(weights=None)
             self.network.fc = nn.Sequential(nn.Linear(512, len(LABELS)), nn.Sigmoid())
         self.register_buffer("scale", torch.ones(len(LABELS)))
         self.register_buffer("shift", torch.zeros(len(LABELS)))

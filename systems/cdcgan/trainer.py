@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from dataset import Batch, Batches, to_bytes
 from GAN import add_spectral_norm
 from lib.errors import UserError
+from lib.grids import make_grid
 from lib.runlog import RunLog
 from lib.seeding import generator, global_stream
 from sources.iclevr import LABELS, load_conditions
@@ -24,7 +24,7 @@ from systems.cdcgan.hold_out import chosen_combinations, without
 from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, decoded
 from systems.cdcgan.scores import label_results
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
-from training.decay import set_rates
+from training.config import set_rates
 from training.ema import Inputs
 from training.losses import mean_probability
 from training.modes import frozen
@@ -200,7 +200,7 @@ class CDCGAN(GANTrainer):
         """An image of each condition of test.json, 8 a row, from noise that never changes."""
         y = load_conditions(self.config.data_dir, "test.json").float()
         images = self.sample(self.fixed_noise(len(y), "fixed noise"), y)
-        return {"samples": make_grid(images, nrow=8, padding=2, pad_value=-1.0)}
+        return {"samples": make_grid(images, columns=8)}
 
     # Accuracy
 

@@ -4,7 +4,7 @@
 folder with trainA/, testA/, trainB/, testB/, as CycleGAN's own datasets come.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,83 +13,15 @@ from torch import Tensor
 
 import dataset
 from dataset import Batch, Batches, ImageData
-from lib.config import Config, setting
 from lib.errors import UserError
 from lib.seeding import key_seed
 from sources import emoji as emoji_data
 from sources import folder as folder_data
-from sources.spec import SMALL_IMAGES, DataSpec, NoTestSplit
+from sources.spec import DataSpec, NoTestSplit
+from systems.cyclegan.config import DIRECTIONS, EMOJI_STYLE, UnpairedConfig
 from systems.cyclegan.jitter import Jitter
 
 DOMAINS = ("A", "B")
-EMOJI_STYLE = {"A": "Apple", "B": "Windows"}
-DIRECTIONS = {"a2b": ("A", "B"), "b2a": ("B", "A")}  # source, target
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnpairedConfig(Config):
-    """The settings that say which two domains a system learns from; its own adds image_size."""
-
-    dataset: str = setting(
-        "emoji",
-        "the two domains: emoji (A Apple, B Windows), or folder",
-        group="data",
-        tag="{}",
-        choices=("emoji", "folder"),
-    )
-    folder_a: str = setting(
-        "",
-        "of --dataset folder: domain A, a folder of images or a zip of one; or both domains, as"
-        " trainA/, testA/, trainB/, testB/",
-        group="data",
-    )
-    folder_b: str = setting("", "of --dataset folder: domain B", group="data")
-    small_images: str = setting(
-        "refuse",
-        "of --dataset folder: what to do with images smaller than --image_size",
-        group="data",
-        choices=SMALL_IMAGES,
-    )
-    jitter: float = setting(
-        1.0,
-        "training images are enlarged by this factor, and a square of --image_size is cut out of"
-        " each at random; 1: they are taken whole",
-        group="data",
-        at_least=1,
-    )
-    flip: bool = setting(
-        False, "mirror every training image at even chance, anew each time", group="data"
-    )
-    direction: str = setting(
-        "a2b",
-        "of --translate, and of the score by --fid_protocol (the other scores have both)",
-        group="what to do",
-        role="once",
-        choices=tuple(DIRECTIONS),
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("folder_a", "folder_b"):
-            if self.dataset != "folder" and getattr(self, name):
-                raise UserError(
-                    f"--{name} {getattr(self, name)} belongs to --dataset folder, and this is"
-                    f" {self.dataset}. Add --dataset folder, or leave --{name} out."
-                )
-
-    # The target of --direction, by the names under which dataset.py and score.py ask for a dataset
-
-    @property
-    def domain(self) -> str:
-        return DIRECTIONS[self.direction][1] if self.dataset == "folder" else ""
-
-    @property
-    def folder(self) -> str:
-        return (self.direction == "a2b" and self.folder_b) or self.folder_a
-
-    @property
-    def emoji_style(self) -> str:
-        return EMOJI_STYLE[DIRECTIONS[self.direction][1]]
 
 
 def domain_spec(config: UnpairedConfig, domain: str) -> DataSpec:
@@ -110,7 +42,7 @@ def num_channels(config: UnpairedConfig) -> int:
 
     UserError where a domain's images can't be found.
     """
-    source = dataset.DATASETS[config.dataset]
+    source = dataset.DATASETS[config.dataset]()
     if config.dataset == "folder" and not config.folder_b:
         names = folder_data.opened(domain_spec(config, "A")).names
         if not folder_data.holds_two_domains(names):

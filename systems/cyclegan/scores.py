@@ -111,7 +111,7 @@ def features_path(translator: Translator, domain: str, extractor: nn.Module) -> 
     """Named by all that the features depend on."""
     config, spec = translator.config, domain_spec(translator.config, domain)
     words = (
-        f"features-{config.dataset}-{dataset.DATASETS[config.dataset].identity(spec)}",
+        f"features-{config.dataset}-{dataset.DATASETS[config.dataset]().identity(spec)}",
         f"{config.image_size}px{translator.channels}",
         extractor.precision,
         f"{extractor.digest[:12]}.npy",

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchvision.utils import make_grid
 
 from dataset import ImageData, order, to_bytes, to_signed
+from lib.grids import make_grid
 from lib.seeding import global_stream, key_seed
 from systems.cyclegan.config import CycleGANConfig
 from systems.cyclegan.domains import (
@@ -27,7 +27,7 @@ from systems.cyclegan.image_pool import ImagePool
 from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS
 from systems.cyclegan.scores import domain_scores, paired_scores, reconstruction_scores
 from trainer import AT_ONCE, Scalars, Trainer
-from training.decay import adam, set_rates
+from training.config import adam, set_rates
 from training.ema import Inputs
 from training.layers import memory_format
 from training.losses import LSGAN
@@ -219,7 +219,7 @@ class CycleGAN(Trainer):
             y = self.translated(x, direction)
             triples = torch.stack([x, y, self.translated(y, back)], 1).flatten(0, 1)
             per_row = 3 * max(1, len(x) // rows)
-            sides.append(make_grid(triples, nrow=per_row, padding=2, pad_value=-1.0))
+            sides.append(make_grid(triples, columns=per_row))
         height = min(side.shape[1] for side in sides)
         gap = torch.ones(sides[0].shape[0], height, 8, device=self.device)
         return {"samples": torch.cat([sides[0][:, :height], gap, sides[1][:, :height]], 2)}

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_signed
+from lib.grids import make_grid
 from lib.seeding import global_stream, key_seed
 from metrics.lpips import load_vgg_maps
 from sources.spec import NoTestSplit
@@ -25,7 +25,7 @@ from systems.srgan.resampling import enlarge, shrink
 from systems.srgan.scores import restoration_scores
 from systems.srgan.warm_start import begin_with
 from trainer import AT_ONCE, STATISTICS, GANTrainer
-from training.decay import set_rates
+from training.config import set_rates
 from training.ema import Inputs
 from training.layers import memory_format
 from training.losses import mean_probability
@@ -200,7 +200,7 @@ class SRGAN(GANTrainer):
         low = self.shrunk(x)
         rows = torch.stack([enlarge(low), self.sample(low), x], 1)
         return {
-            tag: make_grid(some.flatten(0, 1), nrow=3, padding=2, pad_value=-1.0)
+            tag: make_grid(some.flatten(0, 1), columns=3)
             for tag, some in (("samples", rows), ("fixed_input", rows[:1]))
         }
 

@@ -2,14 +2,15 @@
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
+
+from lib.grids import make_grid
 
 MANIFOLD_SIDE = 20  # images
 
 
 def square_grid(x: Tensor) -> Tensor:
     """(n, C, S, S) in [-1, 1] -> one picture, about as many rows as columns."""
-    return make_grid(x, nrow=round(len(x) ** 0.5), padding=2, pad_value=-1.0)
+    return make_grid(x, columns=round(len(x) ** 0.5))
 
 
 def paired_grids(originals: Tensor, reconstructions: Tensor) -> Tensor:

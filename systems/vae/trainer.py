@@ -32,7 +32,7 @@ from systems.vae.scores import (
     to_unit,
 )
 from trainer import AT_ONCE, Scalars, Trainer
-from training.decay import adam, set_rates
+from training.config import adam, set_rates
 from training.ema import Average, Inputs
 from training.layers import memory_format
 from training.modes import sampling
