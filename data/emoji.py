@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lib.command import command, flag
 from lib.download import npm_pack
 from lib.errors import UserError
-from lib.flags import print_error
 from sources.emoji import check_end
 from sources.pictures import decode
 
@@ -58,26 +58,14 @@ APPLE = Style("Apple", "emoji-datasource-apple@16.0.0", "img/apple/64", ".png")
 FLUENT = Style("Windows", "@lobehub/fluent-emoji-3d@1.1.0", "assets", ".webp")
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data_dir", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--seed", type=int, default=0, help="of the held-out tenth (default: 0)")
-    parser.add_argument("--apple", type=Path, help=f"the package {APPLE.package}, if there")
-    parser.add_argument("--fluent", type=Path, help=f"the package {FLUENT.package}, if there")
-    args = parser.parse_args(argv)
-    try:
-        make(args.data_dir / "emoji", {APPLE: args.apple, FLUENT: args.fluent}, args.seed)
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        where = error.filename or args.data_dir
-        return print_error(UserError(f"{where} can't be used: {error.strerror}."))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+@command(
+    flag("--data_dir", type=Path, default=Path(__file__).resolve().parent, help="(default: here)"),
+    flag("--seed", type=int, default=0, help="of the held-out tenth"),
+    flag("--apple", type=Path, help=f"the package {APPLE.package}, if there"),
+    flag("--fluent", type=Path, help=f"the package {FLUENT.package}, if there"),
+)
+def main(args: argparse.Namespace) -> None:
+    make(args.data_dir / "emoji", {APPLE: args.apple, FLUENT: args.fluent}, args.seed)
 
 
 def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:

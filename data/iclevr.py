@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lib.command import command, flag
 from lib.errors import UserError
-from lib.flags import Parser, print_error
 from sources.clevr.folder import (
     Settings,
     check_labels,
@@ -30,47 +30,36 @@ from sources.clevr.folder import (
 )
 from sources.iclevr import LABELS
 
+HERE = Path(__file__).resolve().parent
 N = 18_009  # pictures in the course's train.json
 CONDITIONS = ("test.json", "new_test.json")
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+@command(
+    flag("command", choices=["render"]),
+    flag("--out", type=Path, default=HERE / "iclevr", help="the folder (default: beside this)"),
+    flag("--n", type=int, default=N, bounds=(2, 1_000_000), help="pictures to train on"),
+    flag("--n_val", type=int, bounds=(0, 1_000_000), help="held-out ones (default: --n / 10)"),
+    flag("--labels", type=Path, help="a train.json whose pictures to render"),
+    flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of labels and scenes"),
+    flag("--size", type=int, default=64, bounds=(16, 1024), help="pixels a side"),
+    flag("--workers", type=int, default=os.cpu_count(), bounds=(1, 1024), help="processes"),
+)
+def main(args: argparse.Namespace) -> int:
+    if args.labels and args.n != N:
+        raise UserError(
+            "--n is the number of drawn pictures, and --labels says which: leave one out."
+        )
     try:
         make(args)
-    except UserError as error:
-        return print_error(error)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from there", file=sys.stderr)
         return 130
-    except OSError as error:
-        where, reason = error.filename or args.out, error.strerror or error
-        return print_error(UserError(f"{where} can't be used: {reason}."))
     return 0
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("command", choices=["render"])
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parent / "iclevr", help="the folder"
-    )
-    parser.add_argument("--n", type=int, default=N, help=f"pictures to train on (default {N})")
-    parser.add_argument("--n_val", type=int, help="held-out pictures (default: a tenth of --n)")
-    parser.add_argument("--labels", type=Path, help="a train.json whose pictures to render")
-    parser.add_argument("--seed", type=int, default=0, help="of labels and scenes (default 0)")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side (default 64)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    return parser.parse_args(argv)
 
 
 def make(args: argparse.Namespace) -> None:
     """The pictures, and the .json files last, so that a loader finds whole sets only."""
-    check(args)
     settings = Settings(args.seed, args.size)
     train = (
         read_rows(args.labels) if args.labels else draw_rows(args.n, seed=args.seed, split="train")
@@ -99,18 +88,6 @@ def write_conditions(path: Path, args: argparse.Namespace) -> None:
         write_json(path, draw_conditions(seed=args.seed, name=path.name))
     elif given.resolve() != path.resolve():
         shutil.copyfile(given, path)
-
-
-def check(args: argparse.Namespace) -> None:
-    least = {"n": 2, "n_val": 0, "seed": 0, "size": 16, "workers": 1}
-    for name, smallest in least.items():
-        value = getattr(args, name)
-        if value is not None and value < smallest:
-            raise UserError(f"--{name} {value}: wanted {smallest} or more.")
-    if args.labels and args.n != N:
-        raise UserError(
-            "--n is the number of drawn pictures, and --labels says which: leave one out."
-        )
 
 
 if __name__ == "__main__":

@@ -51,8 +51,9 @@ class Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=100)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        hidden = action.default in (None, "", argparse.SUPPRESS) or action.default is False
-        return action.help if hidden else f"{action.help} (default: %(default)s)"
+        told = action.default in (None, "", argparse.SUPPRESS) or "(default" in action.help
+        silent = told or action.default is False
+        return action.help if silent else f"{action.help} (default: %(default)s)"
 
 
 def command(*flags: Flag) -> Callable:

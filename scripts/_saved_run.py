@@ -1,35 +1,32 @@
-"""A run's folder -> its Trainer at the latest checkpoint, for the scripts that look at runs."""
+"""Open saved runs, for the scripts that look at them."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from lib import checkpoint
 from lib.config import load_saved, merge
+from lib.device import pick_device
 from lib.errors import UserError
-from main import SYSTEMS
+from main import SYSTEMS, build
 from trainer import Trainer
 
 
-def open_run(run_dir: str | Path, **changes: Any) -> Trainer:
-    """The run's system with its saved settings and newest weights; `changes` as data_dir="data".
+def open_run(run_dir: str | Path, *, device: str = "cpu", **changes: Any) -> Trainer:
+    """The run's trainer with its saved settings and newest weights; `changes` as data_dir="data".
 
     Raises UserError if the folder is missing, has no settings, or has no whole checkpoint.
     """
     run_dir = Path(run_dir)
     if run_dir.name in ("", ".."):  # "." has no name, and the name says which run it is
         run_dir = run_dir.resolve()
-    saved = saved_settings(run_dir)
+    saved, path = saved_settings(run_dir), run_dir / "config.json"
     model = saved.get("model")
     if model not in SYSTEMS:
-        raise UserError(
-            f"{run_dir / 'config.json'} is of the model {model!r}: wanted one of"
-            f" {', '.join(SYSTEMS)}."
-        )
-    folders = {"runs_dir": str(run_dir.parent), "run": run_dir.name}
-    path = run_dir / "config.json"
-    config = merge(SYSTEMS[model].config_class, saved, folders | changes, path)
-    trainer = SYSTEMS[model].build(config, torch.device("cpu"))
+        raise UserError(f"{path} is of the model {model!r}: wanted one of {', '.join(SYSTEMS)}.")
+    own = {"runs_dir": str(run_dir.parent), "run": run_dir.name, "device": device}
+    config = merge(SYSTEMS[model].config_class, saved, own | changes, path)
+    trainer = build(config, pick_device(config))
     if not trainer.resume():
         raise UserError(
             f"{run_dir} has no checkpoint: found {contents(run_dir)}. Train it first:"
@@ -38,8 +35,36 @@ def open_run(run_dir: str | Path, **changes: Any) -> Trainer:
     return trainer
 
 
+def open_system(model: str, args: argparse.Namespace, **changes: Any) -> Trainer:
+    """Open the run of --run (a folder, or a name in --runs_dir), or else the newest of the model.
+
+    Raises UserError if it is a run of another model.
+    """
+    run_dir = Path(args.run) if args.run else newest_run(model, args.runs_dir)
+    if not run_dir.is_dir() and (Path(args.runs_dir) / run_dir).is_dir():
+        run_dir = Path(args.runs_dir) / run_dir
+    if (found := saved_settings(run_dir).get("model")) != model:
+        raise UserError(f"{run_dir} is a run of --model {found}: wanted one of --model {model}.")
+    return open_run(run_dir, device=args.device, data_dir=args.data_dir, **changes)
+
+
+def newest_run(model: str, runs_dir: str) -> Path:
+    """The run whose checkpoint was written last. Raises UserError if the model has none."""
+    found = []
+    for path in Path(runs_dir).glob("*/config.json"):
+        checkpoints = checkpoint.paths(path.parent / "checkpoints")
+        if checkpoints and load_saved(path).get("model") == model:
+            found.append((checkpoints[-1].stat().st_mtime_ns, path.parent))
+    if not found:
+        raise UserError(
+            f"no run of --model {model} with a checkpoint is in {runs_dir}/: train one (python"
+            f" main.py --do_train --model {model}), or name one by --run runs/NAME."
+        )
+    return max(found)[1]
+
+
 def saved_settings(run_dir: Path) -> dict[str, Any]:
-    """config.json of a run. Raises UserError if the folder is none of a run."""
+    """Read a run's config.json. Raises UserError if the folder is none of a run."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")
     if not (run_dir / "config.json").is_file():
@@ -58,8 +83,8 @@ def contents(folder: Path) -> str:
 def named_runs(names: list[str]) -> list[Path]:
     """The folders named on a command line, each once.
 
-    runs/* names what lies beside the runs too, which is passed over: files, a report, a folder of
-    other runs. Named alone, it is the caller's to complain of.
+    runs/* also names files, a report and folders of other runs, which are passed over; a single
+    name is kept, for the caller to complain of.
     """
     named = list({path.resolve(): path for path in map(Path, names)}.values())
     found = [path for path in named if len(named) == 1 or not lies_beside_runs(path)]

@@ -10,18 +10,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder and its collapse.py
 
 import dataset
 from dataset import ImageData
-from lib.errors import UserError
-from lib.flags import Parser, print_error
+from lib.command import command, flag
+from lib.errors import UserError, need
 from metrics.collapse import (
     diversity_statistics,
     judge,
@@ -31,11 +30,13 @@ from metrics.collapse import (
     p_in_words,
 )
 from metrics.digits import SIZE, as_input, load_digits, predict
-from metrics.digits.figures import counts_figure, neighbours_figure, save
 from metrics.score import circumstances
 from scripts._saved_run import open_run
 from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
+
+if TYPE_CHECKING:  # matplotlib is optional
+    from matplotlib.figure import Figure
 
 COMPARED = 2000  # at most so many images are compared pixel by pixel: the time grows with them
 GENERATED = 1000  # images, unless --n says otherwise
@@ -43,43 +44,36 @@ LEAST = 20  # images; of 10 fair ones every seventh sample looks like less than 
 ROWS, COLUMNS = 8, 5  # of neighbours.png
 
 
-def main(argv: list[str] | None = None) -> int:
-    try:
-        args = parse_args(argv)
-        if args.images:
-            out = args.out or args.images / "collapse"
-            result = examine_folder(args.images, args.data_dir, args.seed or 0, out, args.n)
-        else:
-            trainer = open_run(args.run_dir, data_dir=args.data_dir)
-            seed = trainer.config.seed if args.seed is None else args.seed
-            out = args.out or args.run_dir / "collapse"
-            result = examine(trainer, args.n or GENERATED, seed, out)
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        where = error.filename or "a file of the report"
-        return print_error(UserError(f"{where} can't be used: {error.strerror or error}."))
-    print(in_words(result))
-    print(f"wrote {', '.join(result['files'])}")
-    return 0
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, nargs="?", help="a run's folder, runs/NAME")
-    parser.add_argument("--images", type=Path, help="a folder of image files in place of a run")
-    text = f"images to generate (default {GENERATED}), or to draw from --images (default: all)"
-    parser.add_argument("--n", type=int, help=text)
-    text = "of the noise and of what is drawn (default: the run's own; 0 for --images)"
-    parser.add_argument("--seed", type=int, help=text)
-    parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
-    parser.add_argument("--out", type=Path, help="folder to write to (default RUN_DIR/collapse)")
-    args = parser.parse_args(argv)
+@command(
+    flag("run_dir", type=Path, nargs="?", help="a run's folder, runs/NAME"),
+    flag("--images", type=Path, help="a folder of image files in place of a run"),
+    flag(
+        "--n",
+        type=int,
+        bounds=(LEAST, 100_000),
+        help=f"images to generate (default: {GENERATED}), or to draw from --images (default: all)",
+    ),
+    flag(
+        "--seed",
+        type=int,
+        help="of the noise and of what is drawn (default: the run's own; 0 for --images)",
+    ),
+    flag("--data_dir", default="data", help="folder of datasets"),
+    flag("--out", type=Path, help="folder to write to (default: RUN_DIR/collapse)"),
+)
+def main(args: argparse.Namespace) -> None:
     if (args.run_dir is None) == (args.images is None):
         raise UserError("wanted either a run's folder or --images FOLDER: see --help.")
-    if args.n is not None and args.n < LEAST:
-        raise UserError(f"--n {args.n}: wanted at least {LEAST} images, better 1000.")
-    return args
+    out = args.out or (args.run_dir or args.images) / "collapse"
+    need("matplotlib", "collapse.py")  # before a minute of work
+    if args.images:
+        result = examine_folder(args.images, args.data_dir, args.seed or 0, out, args.n)
+    else:
+        trainer = open_run(args.run_dir, data_dir=args.data_dir)
+        seed = trainer.config.seed if args.seed is None else args.seed
+        result = examine(trainer, args.n or GENERATED, seed, out)
+    print(in_words(result))
+    print(f"wrote {', '.join(result['files'])}")
 
 
 def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, Any]:
@@ -128,6 +122,8 @@ def examine_images(
     images: Tensor, data_dir: str, seed: int, out: Path, *, title: str, about: dict[str, Any]
 ) -> dict[str, Any]:
     """The report on images uint8 (N, C, S, S). `seed` chooses the real images compared with."""
+    from metrics.digits.figures import counts_figure, save  # here: they import matplotlib
+
     classifier = load_digits()
     train = dataset.load("mnist", "train", image_size=SIZE, data_dir=data_dir, device="cpu")
     images = as_input(images)
@@ -159,11 +155,13 @@ def draw_neighbours(
     distances: Tensor,
     indices: Tensor,
     typical: list[float],
-) -> Figure:
-    """Half the rows as they come, half where copies would be: nearest to training, of each digit
+) -> "Figure":
+    """Show half the rows as they come, and half the nearest to training, where copies would be.
 
-    one at most, since two thin ones are always near.
+    Of each digit one at most, since two thin ones are always near.
     """
+    from metrics.digits.figures import neighbours_figure
+
     names = {row: f"sample {row}" for row in range(min(ROWS // 2, len(images)))}
     seen: set[int] = set()
     for row in distances[:, 0].argsort().tolist():

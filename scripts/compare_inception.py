@@ -19,42 +19,33 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from inception import WEIGHTS_DIGEST, InceptionV3, load_inception
 from inception.weights import State, find_weights
-from lib.errors import UserError
+from lib.command import command, flag
+from lib.errors import need
 
 LIMIT = 1e-4
 
 
-def main() -> int:
-    args = parse_args()
-    try:
-        theirs = pytorch_fid_network(find_weights(args.weights)).to(args.device)
-        ours = load_inception(args.device, weights=args.weights)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+@command(
+    flag("--images", type=int, default=32, bounds=(1, 100_000), help="images of each kind"),
+    flag("--weights", help="state dict to use instead of the published weights"),
+    flag("--device", default="cpu", choices=("cpu", "cuda", "mps"), help="cpu, cuda or mps"),
+)
+def main(args: argparse.Namespace) -> int:
+    theirs = pytorch_fid_network(find_weights(args.weights)).to(args.device)
+    ours = load_inception(args.device, weights=args.weights)
     known = "the published values" if ours.digest == WEIGHTS_DIGEST else "not the published values"
     print(f"weights {ours.digest} ({known})")
-    worst = max(
-        compare(name, images, ours, theirs) for name, images in image_sets(args.images).items()
-    )
+    sets = image_sets(args.images)
+    worst = max(compare(name, images, ours, theirs) for name, images in sets.items())
     print(f"largest difference {worst:.2e}, wanted below {LIMIT:g}")
     return 0 if worst < LIMIT else 1
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=32, help="images of each kind (default 32)")
-    parser.add_argument("--weights", help="state dict to use instead of the published weights")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
-    return parser.parse_args()
-
-
 def pytorch_fid_network(state: State) -> nn.Module:
     """pytorch_fid.inception.InceptionV3 up to pool3, its weights strictly from state."""
-    try:
-        from pytorch_fid import inception
-    except ImportError:
-        raise UserError("pytorch-fid is not installed: pip install pytorch-fid") from None
+    need("pytorch-fid", "compare_inception.py")
+    from pytorch_fid import inception
+
     classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
     weights = state | classifier  # which its constructor would download
     with mock.patch.object(inception, "load_state_dict_from_url", return_value=weights):

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
 from dataset import Batches, ImageData, to_signed
+from lib.command import command, flag
 from lib.config import Config
 from lib.errors import UserError
-from lib.flags import Parser, print_error
 from lib.seeding import generator
 from main import pick_device
 from sources.spec import NoTestSplit
@@ -53,46 +53,7 @@ LEARNING_RATE = 1.5e-3  # the peak of the cycle
 SCENE = 3  # pictures of one scene follow each other
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    path = args.weights or weights_path(args.data_dir)
-    try:
-        args.device = pick_device(Config(device=args.device))
-        return COMMANDS[args.command](args, path)
-    except UserError as error:
-        return print_error(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except OSError as error:
-        where, reason = error.filename or path, error.strerror or error
-        return print_error(UserError(f"{where} can't be used: {reason}."))
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("command", choices=list(COMMANDS))
-    parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
-    parser.add_argument("--weights", type=Path, help="(default <data_dir>/iclevr/evaluator.pth)")
-    parser.add_argument(
-        "--steps", type=int, default=STEPS, help=f"batches of {BATCH_SIZE} (default {STEPS})"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the order and the augmentation")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="cpu (default) or cuda"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default="fp32",
-        help="of the training (default fp32); bf16 halves the time on a CPU with bf16 units",
-    )
-    return parser.parse_args(argv)
-
-
 def train_command(args: argparse.Namespace, path: Path) -> int:
-    if args.steps < 8:  # a cycle needs a few
-        raise UserError(f"--steps {args.steps}: wanted 8 or more.")
     refuse_anothers(path)
     data, held_out = load(args.data_dir)
     started = time.process_time(), time.perf_counter()
@@ -144,6 +105,25 @@ def score_command(args: argparse.Namespace, path: Path) -> int:
 
 
 COMMANDS = {"train": train_command, "score": score_command}
+
+
+@command(
+    flag("command", choices=list(COMMANDS)),
+    flag("--data_dir", default="data", help="folder of datasets"),
+    flag("--weights", type=Path, help="(default: <data_dir>/iclevr/evaluator.pth)"),
+    flag("--steps", type=int, default=STEPS, bounds=(8, 10**9), help=f"batches of {BATCH_SIZE}"),
+    flag("--seed", type=int, default=0, help="of the order and the augmentation"),
+    flag("--device", choices=("cpu", "cuda"), default="cpu", help="cpu or cuda"),
+    flag(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the training; bf16 halves the time on a CPU with bf16 units",
+    ),
+)
+def main(args: argparse.Namespace) -> int:
+    args.device = pick_device(Config(device=args.device))
+    return COMMANDS[args.command](args, args.weights or weights_path(args.data_dir))
 
 
 def load(data_dir: str) -> tuple[ImageData, ImageData]:

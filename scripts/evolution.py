@@ -13,15 +13,16 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib.errors import UserError
-from lib.flags import Parser, print_error
+from lib.command import command, flag
+from lib.errors import UserError, need
 from scripts._saved_run import contents
 
 FPS = 4.0
@@ -94,30 +95,16 @@ def make_frames(grids: list[tuple[int, Path]], side: int) -> list[Image.Image]:
 
 
 def save_pictures(frames: list[Image.Image], path: Path, fps: float, kind: str) -> None:
-    """By Pillow, to be played without end."""
+    """Write a GIF (at most 256 colours a frame) or an animated PNG, to be played without end."""
     each = round(1000 / fps)
     durations = [each] * (len(frames) - 1) + [max(each, round(1000 * LAST))]
     frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-def save_gif(frames: list[Image.Image], path: Path, fps: float) -> None:
-    """At most 256 colours a frame; grey ones stay as they are."""
-    save_pictures(frames, path, fps, "GIF")
-
-
-def save_apng(frames: list[Image.Image], path: Path, fps: float) -> None:
-    save_pictures(frames, path, fps, "PNG")
-
-
 def save_mp4(frames: list[Image.Image], path: Path, fps: float) -> None:
-    """H.264, by imageio with ffmpeg where they are installed."""
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise UserError(
-            "an mp4 needs ffmpeg: pip install imageio-ffmpeg, or take --format gif or apng."
-        ) from None
-    writer = imageio_ffmpeg.write_frames(
+    """Write H.264 with the ffmpeg of imageio-ffmpeg, an optional package."""
+    ffmpeg = need("imageio-ffmpeg", "an mp4 (or take --format gif or apng)")
+    writer = ffmpeg.write_frames(
         str(path), frames[0].size, fps=fps, macro_block_size=2, output_params=["-f", "mp4"]
     )
     shown = frames + frames[-1:] * round(LAST * fps)
@@ -126,27 +113,31 @@ def save_mp4(frames: list[Image.Image], path: Path, fps: float) -> None:
         for frame in shown:
             writer.send(frame.convert("RGB").tobytes())
         writer.close()
-        written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+        written, _ = ffmpeg.count_frames_and_secs(str(path))
     except (OSError, RuntimeError) as problem:
-        raise UserError(f"ffmpeg could not make the mp4 ({first_line(problem)}).") from None
+        why = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise UserError(f"ffmpeg could not make the mp4 ({why}).") from None
     if written != len(shown):  # it says nothing of a full disk
         raise UserError(f"ffmpeg wrote {written} of {len(shown)} frames: make room on the disk.")
 
 
-def first_line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-
-
-FORMATS: dict[str, Callable[[list[Image.Image], Path, float], None]] = {
-    "gif": save_gif,
-    "apng": save_apng,
-    "mp4": save_mp4,
-}
+FORMATS = ("gif", "apng", "mp4")
 SUFFIXES = {".gif": "gif", ".png": "apng", ".apng": "apng", ".mp4": "mp4"}
 
 
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, renamed to it at the end."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def target(run_dir: Path, out: str, kind: str) -> tuple[Path, str]:
-    """Where to write and which format: that of --format, else of --out's name, else GIF."""
+    """Where to write and in which format: --format's, else that of --out's name, else GIF."""
     path = Path(out or run_dir / f"evolution.{kind or 'gif'}")
     of_name = SUFFIXES.get(path.suffix.lower())
     if of_name is None:
@@ -163,25 +154,24 @@ def animate(
     *,
     out: str = "",
     kind: str = "",
-    fps: float = 4.0,
+    fps: float = FPS,
     tag: str = "samples",
     most: int = 120,
     side: int = 640,
 ) -> tuple[Path, int]:
-    """Writes the animation, beside and renamed; its path and how many frames it has."""
+    """Write the animation; its path and how many frames it has."""
     path, kind = target(run_dir, out, kind)
     frames = make_frames(evenly(find_grids(run_dir, tag), most), side)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        FORMATS[kind](frames, part, fps)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with beside(path) as part:
+        if kind == "mp4":
+            save_mp4(frames, part, fps)
+        else:
+            save_pictures(frames, part, fps, "GIF" if kind == "gif" else "PNG")
     return path, len(frames)
 
 
 def draw_strip(run_dir: Path, *, out: str = "", tag: str, stages: int, side: int) -> Path:
-    """Writes the stages one after another, beside each other or, where they are wide, below."""
+    """Write the stages in a row, or below each other if they are wide."""
     path = Path(out or run_dir / "strip.png")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise UserError(f"--strip --out {path}: wanted a .png in a folder that there is.")
@@ -192,64 +182,33 @@ def draw_strip(run_dir: Path, *, out: str = "", tag: str, stages: int, side: int
     strip = Image.new(frames[0].mode, (width * n, height) if across else (width, height * n))
     for i, frame in enumerate(frames):
         strip.paste(frame, (width * i, 0) if across else (0, height * i))
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    strip.save(part, "PNG")
-    part.replace(path)
+    with beside(path) as part:
+        strip.save(part, "PNG")
     return path
 
 
-def parser() -> argparse.ArgumentParser:
-    p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    p.add_argument("run_dir", help="folder of a run, such as runs/NAME")
-    p.add_argument("--out", default="", help="file to write (default: RUN_DIR/evolution.gif)")
-    p.add_argument(
-        "--format", choices=tuple(FORMATS), default="", help="(default: as --out ends, else gif)"
-    )
-    p.add_argument("--fps", type=float, default=FPS, help="grids a second, to 50 (default: 4)")
-    p.add_argument("--tag", default="samples", help="which grids, by tag (default: samples)")
-    p.add_argument("--frames", type=int, default=120, help="at most, evenly chosen (default: 120)")
-    p.add_argument("--strip", type=int, default=0, help="one PNG of so many stages instead")
-    p.add_argument("--side", type=int, default=640, help="at most, in pixels (default: 640)")
-    return p
-
-
-def check_flags(args: argparse.Namespace) -> None:
+@command(
+    flag("run_dir", type=Path, help="folder of a run, such as runs/NAME"),
+    flag("--out", default="", help="file to write (default: RUN_DIR/evolution.gif)"),
+    flag("--format", choices=FORMATS, default="", help="(default: as --out ends, else gif)"),
+    flag("--fps", type=float, default=FPS, help="grids a second, to 50"),
+    flag("--tag", default="samples", help="which grids, by tag"),
+    flag("--frames", type=int, default=120, bounds=(2, 10_000), help="at most, evenly chosen"),
+    flag("--strip", type=int, default=0, bounds=(2, 100), help="one PNG of so many stages instead"),
+    flag("--side", type=int, default=640, bounds=(16, 10_000), help="at most, in pixels"),
+)
+def main(args: argparse.Namespace) -> None:
     if not 0 < args.fps <= 50:  # viewers of GIFs take less than 20 ms for a mistake
         raise UserError(f"--fps {args.fps:g}: wanted more than 0 and at most 50.")
-    if args.strip == 1 or args.strip < 0:
-        raise UserError(f"--strip {args.strip}: wanted two stages or more.")
     if args.strip and (args.format or args.fps != FPS):
         raise UserError("--strip makes one PNG: leave --format and --fps out.")
-    for name, least in (("frames", 2), ("side", 16)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: wanted at least {least}.")
-
-
-def main(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
-    try:
-        check_flags(args)
-        if args.strip:
-            chosen = {"tag": args.tag, "stages": args.strip, "side": args.side}
-            print(draw_strip(Path(args.run_dir), out=args.out, **chosen))
-            return 0
-        path, n = animate(
-            Path(args.run_dir),
-            out=args.out,
-            kind=args.format,
-            fps=args.fps,
-            tag=args.tag,
-            most=args.frames,
-            side=args.side,
-        )
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        where = error.filename or "a picture"
-        return print_error(UserError(f"{where} can't be used: {error.strerror or error}."))
+    chosen = {"out": args.out, "tag": args.tag, "side": args.side}
+    if args.strip:
+        print(draw_strip(args.run_dir, stages=args.strip, **chosen))
+        return
+    path, n = animate(args.run_dir, kind=args.format, fps=args.fps, most=args.frames, **chosen)
     print(f"{path}: {n} grids, {path.stat().st_size / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -12,12 +12,8 @@ import json
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
@@ -25,14 +21,25 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import to_bytes
 from inception import load_inception
-from lib.errors import UserError
-from lib.flags import Parser, print_error
+from lib.command import command, flag
+from lib.errors import UserError, need
 from lib.seeding import generator
+from scripts._figures import new_figure, write_figure
 from scripts._saved_run import open_run
-from systems.biggan.trainer import ClassConditionalTrainer
-from systems.cdcgan.trainer import ConditionalGANTrainer
 from trainer import Trainer
 from training.modes import sampling
+
+if TYPE_CHECKING:  # matplotlib is optional
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REFUSED = {
+    "cyclegan": "has no noise to interpolate in: wanted a GAN or a VAE.",
+    "srgan": "has no noise to interpolate in: wanted a GAN or a VAE.",
+    "biggan": "needs a class beside the noise: python scripts/embeddings.py interpolates between"
+    " classes, and within one.",
+    "cdcgan": "needs labels beside the noise: wanted another GAN.",
+}
 
 
 def linear(z1: Tensor, z2: Tensor, t: float) -> Tensor:
@@ -68,19 +75,8 @@ def interpolate(
     trainer: Trainer, path: str, *, pairs: int, images: int, extrapolate: int, seed: int
 ) -> Tensor:
     """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
-    if not hasattr(trainer, "sampled_generator") or not hasattr(trainer.config, "latent_dim"):
-        raise UserError(
-            f"{trainer.config.model} has no noise to interpolate in: wanted a GAN or a VAE."
-        )
-    if isinstance(trainer, ClassConditionalTrainer):
-        raise UserError(
-            f"{trainer.config.model} needs a class beside the noise: `python scripts/embeddings.py`"
-            " interpolates between classes, and within one."
-        )
-    if isinstance(trainer, ConditionalGANTrainer):
-        raise UserError(
-            f"{trainer.config.model} needs labels beside the noise: wanted another GAN."
-        )
+    if why := REFUSED.get(trainer.config.model):
+        raise UserError(f"{trainer.config.model} {why}")
     size = (pairs, 2, trainer.config.latent_dim)
     ends = torch.randn(size, generator=generator("cpu", "interpolation", seed))
     ts = positions(images, extrapolate)
@@ -103,33 +99,31 @@ def feature_change(x: Tensor, extractor: Any) -> Tensor:
     return features.float().unflatten(0, x.shape[:2]).diff(dim=1).norm(dim=2)
 
 
-def grid_figure(x: Tensor, ts: list[float], title: str) -> plt.Figure:
+def grid_figure(x: Tensor, ts: list[float], title: str) -> "Figure":
     """Rows are pairs, columns are t; what lies beyond the two ends has an orange frame."""
     rows, columns = x.shape[:2]
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(0.62 * columns, 0.62 * rows + 0.5), squeeze=False
-    )
+    figure, axes = new_figure(0.62 * columns, 0.62 * rows + 0.5, rows, columns)
     for row in range(rows):
         for column, t in enumerate(ts):
             show(axes[row][column], x[row, column], beyond=not 0 <= t <= 1)
             if row == 0:
                 axes[row][column].set_title(f"{t:.2f}", fontsize=7)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(title, fontsize=8, parse_math=False)
     figure.tight_layout(pad=0.2, w_pad=0.15, h_pad=0.15, rect=(0, 0, 1, 1 - 0.1 / (0.62 * rows)))
     return figure
 
 
-def show(axis: plt.Axes, image: Tensor, *, beyond: bool) -> None:
+def show(axis: "Axes", image: Tensor, *, beyond: bool) -> None:
     axis.imshow(((image + 1) / 2).permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
     for side in axis.spines.values():
         side.set(color="tab:orange" if beyond else "0.7", linewidth=1.5 if beyond else 0.5)
 
 
-def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> plt.Figure:
+def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> "Figure":
     """One panel a measure: a thin line a pair, a thick one their mean, for every path."""
     measures = list(next(iter(changes.values())))
-    figure, axes = plt.subplots(1, len(measures), figsize=(4.2 * len(measures), 3.2), squeeze=False)
+    figure, axes = new_figure(4.2 * len(measures), 3.2, 1, len(measures))
     middles = [(a + b) / 2 for a, b in pairwise(ts)]
     for axis, measure in zip(axes[0], measures, strict=True):
         for colour, (path, values) in zip(("tab:blue", "tab:red"), changes.items(), strict=False):
@@ -148,46 +142,8 @@ LABELS = {
 }
 
 
-def examine(
-    trainer: Trainer,
-    paths: list[str],
-    out: Path,
-    *,
-    pairs: int = 5,
-    images: int = 10,
-    extrapolate: int = 0,
-    seed: int = 0,
-    extractor: Any = None,
-) -> dict[str, Any]:
-    """Grids and changes into `out`; what was measured, as in its interpolation.json."""
-    out.mkdir(parents=True, exist_ok=True)
-    ts, changes = positions(images, extrapolate), {}
-    result = {"pairs": pairs, "images": images, "extrapolate": extrapolate, "seed": seed, "t": ts}
-    result |= {"step": trainer.step, "files": [], "change": {}}
-    for path in paths:
-        x = interpolate(
-            trainer, path, pairs=pairs, images=images, extrapolate=extrapolate, seed=seed
-        )
-        changes[path] = {"pixel": pixel_change(x)}
-        if extractor is not None:
-            changes[path]["feature"] = feature_change(x, extractor)
-        title = f"{path} interpolation, t from z1 (0) to z2 (1)"
-        result["files"].append(save(grid_figure(x, ts, title), out / f"{path}.png"))
-        inside = slice(extrapolate, extrapolate + images - 1)  # the steps between the two ends
-        result["change"][path] = {k: statistics(v[:, inside]) for k, v in changes[path].items()}
-    result["files"].append(save(change_figure(changes, ts), out / "change.png"))
-    (out / "interpolation.json").write_text(json.dumps(result, indent=2) + "\n")
-    return result
-
-
-def save(figure: plt.Figure, path: Path) -> str:
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
-    return str(path)
-
-
 def statistics(change: Tensor) -> dict[str, Any]:
-    """Of (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even).
+    """Summarise (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even).
 
     A collapsed G may not change at all: that is even.
     """
@@ -201,55 +157,67 @@ def statistics(change: Tensor) -> dict[str, Any]:
     }
 
 
-def in_words(result: dict[str, Any]) -> str:
-    lines = []
+def examine(
+    trainer: Trainer,
+    paths: list[str],
+    out: Path,
+    *,
+    pairs: int = 5,
+    images: int = 10,
+    extrapolate: int = 0,
+    seed: int = 0,
+    extractor: Any = None,
+) -> dict[str, Any]:
+    """Write grids and changes into `out`; return what its interpolation.json says."""
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = {"pairs": pairs, "images": images, "extrapolate": extrapolate, "seed": seed}
+    ts, changes = positions(images, extrapolate), {}
+    result = drawn | {"t": ts, "step": trainer.step, "files": [], "change": {}}
+    inside = slice(extrapolate, extrapolate + images - 1)  # the steps between the two ends
+    for path in paths:
+        x = interpolate(trainer, path, **drawn)
+        changes[path] = {"pixel": pixel_change(x)}
+        if extractor is not None:
+            changes[path]["feature"] = feature_change(x, extractor)
+        title = f"{path} interpolation, t from z1 (0) to z2 (1)"
+        result["files"].append(write_figure(grid_figure(x, ts, title), out / f"{path}.png"))
+        result["change"][path] = {k: statistics(v[:, inside]) for k, v in changes[path].items()}
+    result["files"].append(write_figure(change_figure(changes, ts), out / "change.png"))
+    (out / "interpolation.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+@command(
+    flag("run_dir", help="folder of a run, such as runs/NAME"),
+    flag("--pairs", type=int, default=5, bounds=(1, 100), help="rows"),
+    flag("--images", type=int, default=10, bounds=(2, 100), help="images a pair, K + 1"),
+    flag("--extrapolate", type=int, default=0, bounds=(0, 100), help="images beyond each end"),
+    flag("--path", choices=[*PATHS, "both"], default="linear", help="through the noise"),
+    flag("--seed", type=int, default=0, help="of the noise vectors"),
+    flag("--out", help="folder to write to (default: RUN_DIR/interpolation)"),
+    flag("--no_features", action="store_true", help="pixel changes alone, no Inception"),
+)
+def main(args: argparse.Namespace) -> None:
+    need("matplotlib", "interpolate.py")  # before minutes of work
+    result = examine(
+        open_run(args.run_dir),
+        list(PATHS) if args.path == "both" else [args.path],
+        Path(args.out or Path(args.run_dir) / "interpolation"),
+        pairs=args.pairs,
+        images=args.images,
+        extrapolate=args.extrapolate,
+        seed=args.seed,
+        extractor=None if args.no_features else load_inception("cpu", "fp32"),
+    )
     for path, measures in result["change"].items():
         for measure, s in measures.items():
-            lines.append(
+            print(
                 f"{path:<9} {measure:<7} change a step: mean {s['mean']:.3f}, the largest of a pair"
                 f" {s['largest_to_mean']:.2f} times its mean"
             )
-    return "\n".join([*lines, *(f"wrote {name}" for name in result["files"])])
-
-
-def parser() -> argparse.ArgumentParser:
-    p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    p.add_argument("run_dir", help="folder of a run, such as runs/NAME")
-    p.add_argument("--pairs", type=int, default=5, help="rows (default: 5)")
-    p.add_argument("--images", type=int, default=10, help="images a pair, K + 1 (default: 10)")
-    p.add_argument("--extrapolate", type=int, default=0, help="images beyond each end (default: 0)")
-    p.add_argument("--path", choices=[*PATHS, "both"], default="linear", help="(default: linear)")
-    p.add_argument("--seed", type=int, default=0, help="of the noise vectors (default: 0)")
-    p.add_argument("--out", default="", help="folder to write to (default: RUN_DIR/interpolation)")
-    p.add_argument("--no_features", action="store_true", help="pixel changes alone, no Inception")
-    return p
-
-
-def main(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
-    try:
-        for name, least in (("pairs", 1), ("images", 2), ("extrapolate", 0)):
-            if getattr(args, name) < least:
-                raise UserError(f"--{name} {getattr(args, name)}: wanted at least {least}.")
-        trainer = open_run(args.run_dir)
-        result = examine(
-            trainer,
-            list(PATHS) if args.path == "both" else [args.path],
-            Path(args.out or Path(args.run_dir) / "interpolation"),
-            pairs=args.pairs,
-            images=args.images,
-            extrapolate=args.extrapolate,
-            seed=args.seed,
-            extractor=None if args.no_features else load_inception("cpu", "fp32"),
-        )
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        where = error.filename or "a picture"
-        return print_error(UserError(f"{where} can't be used: {error.strerror or error}."))
-    print(in_words(result))
-    return 0
+    for name in result["files"]:
+        print(f"wrote {name}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -16,30 +16,30 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fid import frechet_distance
 from inception import load_inception
-from lib.errors import UserError
-from lib.flags import parse, print_error
+from lib import command
+from lib.flags import parse
 from metrics.reference import SHIPPED, compute_reference, file_name, load_reference, save_reference
 from systems.dcgan import DCGAN, DCGANConfig
 
 TOLERANCE = 1e-3  # FID between the remade moments and the shipped ones, which are float32
 
 
-def main(argv: list[str]) -> int:
-    check = "--check" in argv
+def main(argv: list[str] | None = None) -> int:
+    return command.run(lambda: work(sys.argv[1:] if argv is None else argv))
+
+
+def work(argv: list[str]) -> int:
     flags = [flag for flag in argv if flag != "--check"]
-    try:
-        trainer = DCGAN(parse(flags, {"dcgan": DCGANConfig}, __doc__), torch.device("cpu"))
-        extractor = load_inception("cpu", trainer.config.fid_precision)
-        path = SHIPPED / file_name(trainer, extractor)
-        reference = compute_reference(trainer, extractor)
-        print(f"floor {reference.floor:.3f} ± {reference.floor_error:.3f}")
-        if check:
-            return compare(reference, load_reference(path))
-        save_reference(reference, path)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        return 0
-    except UserError as error:
-        return print_error(error)
+    trainer = DCGAN(parse(flags, {"dcgan": DCGANConfig}, __doc__), torch.device("cpu"))
+    extractor = load_inception("cpu", trainer.config.fid_precision)
+    path = SHIPPED / file_name(trainer, extractor)
+    reference = compute_reference(trainer, extractor)
+    print(f"floor {reference.floor:.3f} ± {reference.floor_error:.3f}")
+    if "--check" in argv:
+        return compare(reference, load_reference(path))
+    save_reference(reference, path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def compare(made, shipped) -> int:
@@ -51,4 +51,4 @@ def compare(made, shipped) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

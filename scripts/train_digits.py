@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
 from dataset import Batches, ImageData
+from lib.command import command, flag
 from lib.errors import UserError
-from lib.flags import Parser, print_error
 from lib.seeding import generator, global_stream
 from metrics.collapse import SURE, nearest
 from metrics.digits import SIZE, WEIGHTS, DigitClassifier, load_digits, predict, save_digits
@@ -35,42 +35,32 @@ LEARNING_RATE = 0.1  # the peak of the cycle
 YARDSTICK = 1000  # test images whose nearest training image is looked up
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    try:
-        if args.check:
-            return check(args)
-        if not args.out.parent.is_dir():  # known before minutes of training, not after them
-            raise UserError(f"--out {args.out}: {args.out.parent} is no folder.")
-        train_data, test_data = (load(split, args.data_dir) for split in ("train", "test"))
-        started = time.process_time(), time.perf_counter()
-        classifier = train(train_data, seed=args.seed, epochs=args.epochs)
-        cpu, wall = time.process_time() - started[0], time.perf_counter() - started[1]
-        fit_distances(classifier, train_data)
-        save_digits(classifier, args.out)  # first, so that what is measured is what was stored
-        classifier = load_digits("cpu", args.out)
-        settings = {"seed": args.seed, "epochs": args.epochs, "torch": str(torch.__version__)}
-        classifier.measured = measure(classifier, train_data, test_data) | settings
-        save_digits(classifier, args.out)
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        where, reason = error.filename or args.out, error.strerror or error
-        return print_error(UserError(f"{where} can't be used: {reason}."))
-    print(in_words(load_digits("cpu", args.out).measured))
+@command(
+    flag("--epochs", type=int, default=6, bounds=(1, 1000), help="passes over MNIST"),
+    flag("--seed", type=int, default=0, help="of weights, order and shifts"),
+    flag("--data_dir", default="data", help="folder of datasets"),
+    flag("--out", type=Path, default=WEIGHTS, help=f"(default: {WEIGHTS.name})"),
+    flag("--check", action="store_true", help="measure --out, write nothing"),
+)
+def main(args: argparse.Namespace) -> int:
+    if args.check:
+        return check(args)
+    if not args.out.parent.is_dir():  # known before minutes of training, not after them
+        raise UserError(f"--out {args.out}: {args.out.parent} is no folder.")
+    train_data, test_data = (load(split, args.data_dir) for split in ("train", "test"))
+    started = time.process_time(), time.perf_counter()
+    classifier = train(train_data, seed=args.seed, epochs=args.epochs)
+    cpu, wall = time.process_time() - started[0], time.perf_counter() - started[1]
+    fit_distances(classifier, train_data)
+    save_digits(classifier, args.out)  # first, so that what is measured is what was stored
+    classifier = load_digits("cpu", args.out)
+    settings = {"seed": args.seed, "epochs": args.epochs, "torch": str(torch.__version__)}
+    classifier.measured = measure(classifier, train_data, test_data) | settings
+    save_digits(classifier, args.out)
+    print(in_words(classifier.measured))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB; training took {wall:.0f} s", end="")
     print(f" ({cpu:.0f} s of CPU)")
     return 0
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--epochs", type=int, default=6, help="passes over MNIST (default 6)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and shifts")
-    parser.add_argument("--data_dir", default="data", help="folder of datasets (default data)")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help=f"(default {WEIGHTS.name})")
-    parser.add_argument("--check", action="store_true", help="measure --out, write nothing")
-    return parser.parse_args(argv)
 
 
 def load(split: str, data_dir: str) -> ImageData:
@@ -107,15 +97,9 @@ def jitter(images: Tensor, stream: torch.Generator) -> Tensor:
     angle, scale, x, y = (2 * torch.rand(4, n, generator=stream) - 1).unbind()
     angle, scale = angle * math.radians(12), 1 + 0.1 * scale
     x, y = x * 5 / side, y * 5 / side  # affine_grid's unit is half the side
-    rows = (
-        scale * angle.cos(),
-        -scale * angle.sin(),
-        x,
-        scale * angle.sin(),
-        scale * angle.cos(),
-        y,
-    )
-    grid = F.affine_grid(torch.stack(rows, 1).view(n, 2, 3), images.shape, align_corners=False)
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    rows = torch.stack((cos, -sin, x, sin, cos, y), 1).view(n, 2, 3)
+    grid = F.affine_grid(rows, images.shape, align_corners=False)
     return F.grid_sample(images.float(), grid, align_corners=False)
 
 

@@ -82,7 +82,7 @@ class ZipFiles:
         windows = not any("/" in e.filename for e in entries)  # tools that write backslashes
         named = {e.filename.replace("\\", "/") if windows else e.filename: e for e in entries}
         self.entries = {name: entry for name, entry in named.items() if is_image(name)}
-        self.passed_over = passed_over(named)
+        self.passed_over = passed_over(named.keys() - self.entries.keys())
         self.names = sorted(self.entries)
 
     def read(self, name: str) -> bytes:
@@ -122,9 +122,11 @@ def has_extension(name: str, extensions: set[str]) -> bool:
 
 
 def passed_over(names: Iterable[str]) -> str:
-    """ "12 .gif, 1 .heic": images of kinds that are not read, or nothing."""
+    """ "12 .gif, 1 broken link": images of kinds that are not read and links to no file, or ""."""
     kinds = Counter(
-        PurePosixPath(name).suffix.lower() for name in names if has_extension(name, PASSED_OVER)
+        PurePosixPath(name).suffix.lower() if has_extension(name, PASSED_OVER) else "broken link"
+        for name in sorted(names)
+        if has_extension(name, PASSED_OVER | EXTENSIONS)
     )
     return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
 

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L"}  # of Pillow: no colour in them
 ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}  # 16 bits a pixel; "I" is how older Pillows read them
+ROUNDING = 2  # of 255: by so much a profile of sRGB's own may move a value
 
 
 class TooSmall(Exception):
@@ -69,12 +70,44 @@ def middle(width: int, height: int) -> tuple[float, float, float, float]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow -> RGB of 8 bits."""
-    if image.mode in DEEP_MODES:
-        return Image.fromarray(eight_bits(np.asarray(image))).convert("RGB")
+    """Any mode of Pillow -> RGB of 8 bits in sRGB, transparency on white."""
     if image.mode == "F":
         raise ValueError("pixels are floats of no known range")
+    image = to_srgb(to_8_bits(image))
     return on_white(image) if has_alpha(image) else image.convert("RGB")
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits a pixel becomes L, or LA if one of its values is declared transparent."""
+    if image.mode not in DEEP_MODES:
+        return image
+    values, clear = np.asarray(image), image.info.get("transparency")
+    grey = Image.fromarray(eight_bits(values))
+    if clear is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    grey.info["icc_profile"] = image.info.get("icc_profile")
+    return grey
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Convert from the colour profile in the file, if it is another; a damaged one is ignored."""
+    if not (profile := image.info.get("icc_profile")):
+        return image
+    if has_alpha(image):
+        image = image.convert("RGBA")
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        made = ImageCms.profileToProfile(image, profile, srgb, outputMode=mode)
+    except (ImageCms.PyCMSError, OSError):  # or the profile of another kind of pixels
+        return image
+    change = ImageChops.difference(made.convert("RGB"), image.convert("RGB")).getextrema()
+    if max(most for _, most in change) <= ROUNDING:
+        return image
+    return made.convert("L") if image.mode == "L" else made
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -82,10 +115,9 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether `to_rgb` lets the ground through at some pixel."""
-    if image.mode in DEEP_MODES or not has_alpha(image):
-        return False
-    return image.convert("RGBA").getextrema()[3][0] < 255
+    """True if `to_rgb` lets the ground through at some pixel."""
+    image = to_8_bits(image)
+    return has_alpha(image) and image.convert("RGBA").getextrema()[3][0] < 255
 
 
 def eight_bits(values: np.ndarray) -> np.ndarray:

@@ -120,3 +120,22 @@ def pixel_means(monkeypatch) -> PixelMeans:
     extractor = PixelMeans()
     monkeypatch.setattr("metrics.score.load_inception", lambda *_: extractor)
     return extractor
+
+
+@pytest.fixture
+def train(tiny_config):
+    """train(model, steps=1, **settings) -> the folder of a run that main.py has trained."""
+    import main  # here: it imports every system
+
+    def make(model: str = "dcgan", steps: int = 1, **settings) -> Path:
+        config = tiny_config(model, run=model, num_training_steps=steps, **settings)
+        given = {
+            f.name: getattr(config, f.name)
+            for f in dataclasses.fields(config)
+            if getattr(config, f.name) != f.default
+        }
+        flags = [f"--{name}={'on' if v is True else v}" for name, v in given.items()]
+        assert main.main([*flags, "--do_train", "--no_score", "--no_cuda"]) == 0
+        return config.run_dir
+
+    return make

@@ -258,8 +258,8 @@ def test_given_labels_are_rendered_exactly(command, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--n", "1"], "--n 1: wanted 2 or more"),
-        (["--size", "4"], "--size 4: wanted 16 or more"),
+        (["--n", "1"], "--n 1: wanted at least 2"),
+        (["--size", "4"], "--size 4: wanted at least 16"),
         (["--labels", "nowhere/train.json"], "train.json is not there: name a file of the form"),
     ],
 )

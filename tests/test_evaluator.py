@@ -234,7 +234,7 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, monkeypatch):
     assert script.main(["score", *argv]) == 0
     assert "1 object " in capsys.readouterr().out
     assert script.main(["train", *argv, "--steps", "2"]) == 1
-    assert "--steps 2: wanted 8 or more" in capsys.readouterr().err
+    assert "--steps 2: wanted at least 8" in capsys.readouterr().err
     assert script.main(["score", *argv, "--weights", str(tmp_path / "none.pth")]) == 1
     assert "is not there" in capsys.readouterr().err
 

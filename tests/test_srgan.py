@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from systems.srgan.files import find_pictures, read_picture, upscale_picture
 from torch import nn
+from user_files import save
 
 import systems.srgan.scores
 from dataset import to_bytes
@@ -26,7 +28,6 @@ from scripts import evolution, tradeoff
 from scripts._benchmark import srgan as bench_srgan
 from scripts.interpolate import interpolate
 from systems.srgan.config import PRESETS, SRGANConfig
-from systems.srgan.files import find_pictures, read_picture, upscale_picture
 from systems.srgan.flips import (
     POSITIONS,
     InRandomPositions,
@@ -41,7 +42,6 @@ from systems.srgan.scores import mse, psnr, restoration_scores, ssim
 from systems.srgan.tiles import MARGIN, blending_window, count_tiles, upscale_in_tiles
 from systems.srgan.trainer import SRGAN
 from trainer import GANTrainer
-from user_files import save
 
 ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
 DECODER = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16)]  # in: the skip joined

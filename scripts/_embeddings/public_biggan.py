@@ -6,15 +6,13 @@ the form that the scripts look at. Brock et al. 2018, app. B, fig. 16 and tables
 
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from lib.config import load_saved
-from lib.errors import UserError
+from lib.errors import UserError, need
 from lib.seeding import generator
 
 WEIGHTS, CONFIG = "pytorch_model.bin", "config.json"  # how the published files' names end
@@ -62,87 +60,32 @@ def names_of(num_classes: int) -> list[str]:
     return list(names) if num_classes == len(names) else [str(i) for i in range(num_classes)]
 
 
-def package() -> ModuleType:
-    """UserError, with how to get it, where the package can't be imported."""
-    try:
-        import pytorch_pretrained_biggan
-    except ImportError as error:
-        raise UserError(
-            f"--weights needs the package of those networks ({error}): pip install"
-            " pytorch-pretrained-biggan. The addresses of the weights are in its model.py."
-        ) from None
-    return pytorch_pretrained_biggan
-
-
 def load_public(path: Path) -> PublicBigGAN:
-    """A published file, beside its config.json. UserError: not there, of other sizes or keys."""
-    biggan = package()
-    if not path.is_file():
-        raise UserError(f"--weights {path}: no file is there. {where(biggan, '_MODEL_')}")
-    settings = read_settings(path, biggan)
-    state = read_state(path)
-    try:
-        network = biggan.BigGAN(biggan.BigGANConfig.from_dict(settings))
-    except Exception as error:  # whatever a config of another kind leads its constructor into
-        raise UserError(
-            f"{config_path(path)} builds no BigGAN ({type(error).__name__}: {error}): put the one"
-            f" that was published with {path.name} there."
-        ) from None
-    fill(network, state, path)
-    return PublicBigGAN(network)
+    """Read a published file and its config.json, biggan-deep-128-config.json or the like beside it.
 
-
-def where(biggan: ModuleType, kind: str) -> str:
-    """The published addresses, by the package's own map."""
-    maps = vars(sys.modules.get(f"{biggan.__name__}.model", biggan))
-    urls = maps.get(f"PRETRAINED{kind}ARCHIVE_MAP", {})
-    return f"Fetch one of: {', '.join(urls.values()) or 'those in the package’s model.py'}."
-
-
-def config_path(path: Path) -> Path:
-    """biggan-deep-128-pytorch_model.bin -> biggan-deep-128-config.json, beside it."""
+    Raises UserError if one is missing, or if they don't belong together; no code of theirs is run.
+    """
+    biggan = need("pytorch-pretrained-biggan", "--weights")
     stem = path.name[: -len(WEIGHTS)] if path.name.endswith(WEIGHTS) else path.stem + "-"
-    return path.with_name(stem + CONFIG)
-
-
-def read_settings(path: Path, biggan: ModuleType) -> dict[str, Any]:
-    config = config_path(path)
-    if not config.is_file():
-        raise UserError(
-            f"{path} needs its {config.name} beside it. {where(biggan, '_CONFIG_')} It goes there"
-            " under that name."
-        )
-    return load_saved(config)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name; no code of the file is run."""
+    config = path.with_name(stem + CONFIG)
+    for file in (path, config):
+        if not file.is_file():
+            raise UserError(
+                f"--weights {path}: {file.name} is not there. The addresses of the weights and of"
+                " their config.json are in the package's model.py; put both into one folder."
+            )
+    settings = load_saved(config)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # an unpickler that is fed garbage raises anything
+        network = biggan.BigGAN(biggan.BigGANConfig.from_dict(settings))
+        differing = network.load_state_dict(state, strict=False)
+        if differing.missing_keys:
+            raise KeyError(differing.missing_keys[0])
+    except Exception as error:  # an unpickler that is fed garbage raises anything
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(
-            f"{path} is torn or no file of tensors: fetch the published one anew."
+            f"{path} and {config.name} make no BigGAN ({why}): fetch both again, of one network."
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no tensors by name: wanted a published {WEIGHTS}.")
-    return state
-
-
-def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """UserError where a tensor is missing or of another size; one too many is only told."""
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state]
-    if missing:
-        raise UserError(
-            f"{path} is of another network than its {config_path(path).name} says: {missing[0]} and"
-            f" {len(missing) - 1} more of its {len(wanted)} tensors are missing."
-        )
-    for name, value in wanted.items():
-        if state[name].shape != value.shape:
-            raise UserError(
-                f"{path} is of another size than its {config_path(path).name} says: {name} is"
-                f" {tuple(state[name].shape)}, wanted {tuple(value.shape)}."
-            )
-    if over := sorted(set(state) - set(wanted)):
+    if over := differing.unexpected_keys:
         print(f"{path.name}: {len(over)} unknown tensors passed over: {over[0]}", file=sys.stderr)
-    network.load_state_dict({name: state[name] for name in wanted})
+    return PublicBigGAN(network)

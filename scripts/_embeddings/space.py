@@ -2,17 +2,18 @@
 
 import csv
 import io
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.errors import UserError
+from lib.errors import UserError, need
+from scripts._figures import new_figure
+
+if TYPE_CHECKING:  # matplotlib is optional
+    from matplotlib.figure import Figure
 
 NEIGHBOURS = 3  # of each class, in the table
 EXTREMES = 5  # pairs, nearest and farthest, in the table
@@ -78,16 +79,13 @@ def perplexity_of(k: int) -> float:
 def tsne(r: Tensor, *, seed: int = 0) -> tuple[Tensor, float]:
     """(K, 2) by t-SNE (van der Maaten & Hinton 2008) from the PCA, and its divergence.
 
-    UserError: fewer than four classes, or no scikit-learn.
+    Raises UserError if there are fewer than four classes, or no scikit-learn.
     """
     if len(r) < LEAST_FOR_TSNE:
         raise UserError(f"no t-SNE of {len(r)} classes: it wants {LEAST_FOR_TSNE} or more.")
-    try:
-        from sklearn.manifold import TSNE  # optional: all else here does without it
-    except ImportError:
-        raise UserError(
-            "no t-SNE: it needs scikit-learn, which is not installed (pip install scikit-learn)."
-        ) from None
+    need("scikit-learn", "t-SNE")
+    from sklearn.manifold import TSNE
+
     method = TSNE(
         perplexity=perplexity_of(len(r)),
         init="pca" if min(r.shape) > 1 else "random",
@@ -100,30 +98,26 @@ def tsne(r: Tensor, *, seed: int = 0) -> tuple[Tensor, float]:
 
 def space_figure(
     panels: dict[str, Tensor], names: list[str], marked: list[tuple[int, int]]
-) -> plt.Figure:
+) -> "Figure":
     """A panel a projection (K, 2), by title; each class by name, lines between the marked pairs."""
     many = len(names) > MANY
     side = 16 if many else 5.2
-    figure, axes = plt.subplots(1, len(panels), figsize=(side * len(panels), side), squeeze=False)
+    figure, axes = new_figure(side * len(panels), side, 1, len(panels))
     for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
         x, y = points.T.tolist()
         for a, b in marked:
             axis.plot([x[a], x[b]], [y[a], y[b]], color="tab:orange", linewidth=1, zorder=1)
         axis.scatter(x, y, s=4 if many else 18, color="tab:blue", zorder=2)
         for name, px, py in zip(names, x, y, strict=True):
-            axis.annotate(
-                name,
-                (px, py),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize=4 if many else 9,
-                parse_math=False,
-            )
+            axis.annotate(name, (px, py), xytext=(3, 3), fontsize=4 if many else 9, **LABEL)
         axis.set_title(title, fontsize=9)
         axis.margins(0.2)
         axis.tick_params(labelsize=7)
     figure.tight_layout()
     return figure
+
+
+LABEL = {"textcoords": "offset points", "parse_math": False}  # a name may have $
 
 
 def pairs_csv(pairs: list[Pair], names: list[str]) -> str:
@@ -155,7 +149,7 @@ def extremes_table(pairs: list[Pair], names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def neighbours_table(r: Tensor, names: list[str], shown: list[int]) -> str:
+def neighbours_table(r: Tensor, names: list[str], shown: Iterable[int]) -> str:
     """Markdown: the classes shown, each with its nearest ones by both measures."""
     measures = [(cosines(r), 1), (euclideans(r), -1)]  # and whether large is near
     found = [(values, neighbours(sign * values, NEIGHBOURS)) for values, sign in measures]

@@ -4,12 +4,8 @@ Brock et al. 2018, sec. 3.1: smaller values of z give better images of fewer kin
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +15,10 @@ from inception.moments import Moments
 from lib.errors import UserError
 from metrics.prdc import K, features, prdc
 from scripts._embeddings.paths import ClassModel
+from scripts._figures import new_figure
+
+if TYPE_CHECKING:  # matplotlib is optional
+    from matplotlib.figure import Figure
 
 AT_ONCE = 50  # images
 MEASURES = ("fid", "precision", "recall", "density", "coverage")
@@ -83,11 +83,11 @@ def sweep_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def sweep_figure(rows: list[Row]) -> plt.Figure:
+def sweep_figure(rows: list[Row]) -> "Figure":
     """FID by truncation, then precision against recall; none comes last, whatever its place."""
     rows = sorted(rows, key=lambda row: row["truncation"] or float("inf"))
     names = [in_words(row["truncation"]) for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+    figure, ((left, right),) = new_figure(8.4, 3.4, 1, 2)
     fid, error = ([row["fid"][key] for row in rows] for key in ("value", "error"))
     left.errorbar(range(len(rows)), fid, error, color="tab:blue", marker="o", capsize=3)
     left.set_xticks(range(len(rows)), names)

@@ -1,0 +1,141 @@
+"""Write images that a trained run generates, one PNG each.
+
+    python scripts/sample.py runs/NAME --n 64 --out DIR --grid
+    python scripts/sample.py runs/NAME --out DIR --classes 3,7                    of biggan
+    python scripts/sample.py runs/NAME --out DIR --prompt "red cube; blue sphere" of cdcgan
+
+DIR/0000.png and so on, and DIR/grid.png. With several classes or prompts image i is of the i-th in
+turn: a column of the grid each, and the images of a row share their noise.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from dataset import to_bytes
+from lib.command import command, flag
+from lib.errors import UserError
+from lib.seeding import generator
+from scripts._embeddings.paths import class_index
+from scripts._pictures import DEVICE, save
+from scripts._saved_run import open_run
+from sources.iclevr import parse_prompt
+from trainer import Trainer
+from training.modes import sampling
+
+AT_ONCE = 100  # images in a forward pass
+OTHERS = {"cyclegan": "translate.py", "srgan": "upscale.py"}  # they make images of images
+Inputs = tuple[Tensor, ...]  # a batch of what G takes: (z,) or (z, y)
+
+
+@command(
+    flag("run_dir", help="folder of a run, such as runs/NAME"),
+    flag("--n", type=int, default=64, bounds=(1, 1_000_000), help="images"),
+    flag("--out", required=True, help="folder for them"),
+    flag("--grid", action="store_true", help="write DIR/grid.png too, of the first 64"),
+    flag("--classes", default="", help='of biggan, by number or name: "3,7" (default: all)'),
+    flag("--prompt", default="", help='of cdcgan: "red cube, blue sphere"; a semicolon separates'),
+    flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of the noise"),
+    flag("--data_dir", default="data", help="folder of datasets"),
+    DEVICE,
+)
+def main(args: argparse.Namespace) -> None:
+    out, width = Path(args.out).expanduser(), max(4, len(str(args.n - 1)))
+    names = [f"{i:0{width}d}.png" for i in range(args.n)]
+    check_folder(out, set(names))
+    trainer = open_run(args.run_dir, device=args.device, data_dir=args.data_dir)
+    y = requested(trainer, args)
+    inputs = trainer.sampling_inputs(args.n, args.seed) if y is None else paired(trainer, args, y)
+    G, step = sampled_generator(trainer)
+    made = images(G, inputs, trainer.device)
+    shown = []
+    out.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(tqdm(names, unit="image", disable=None), made, strict=True):
+        save(image, out / name)
+        if args.grid and len(shown) < 64:
+            shown.append(image)
+    print(f"{args.n:,} images of step {step}, in {out}/")
+    if args.grid:
+        columns = 8 if y is None or len(y) == 1 else len(y)
+        save(make_grid(torch.stack(shown), nrow=columns, padding=2), out / "grid.png")
+        print(out / "grid.png")
+
+
+def check_folder(out: Path, names: set[str]) -> None:
+    """Raises UserError if the folder holds more numbered images, which would mix with these."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder.")
+    others = sorted(p.name for p in out.glob("*.png") if p.stem.isdigit() and p.name not in names)
+    if others:
+        raise UserError(
+            f"--out {out} holds images of another number ({others[0]}): name another folder."
+        )
+
+
+def requested(trainer: Trainer, args: argparse.Namespace) -> Tensor | None:
+    """A row for each class or prompt asked for, as G takes it; None if none is."""
+    model = trainer.config.model
+    for name, owner in (("classes", "biggan"), ("prompt", "cdcgan")):
+        if getattr(args, name) and model != owner:
+            raise UserError(f"--{name} is of --model {owner}, and this run is of {model}.")
+    if model in OTHERS:
+        raise UserError(f"{model} makes images of images: python scripts/{OTHERS[model]}")
+    if args.prompt:
+        return parse_prompt(args.prompt).float()
+    if args.classes:
+        return torch.tensor([class_of(name, trainer.class_names) for name in words(args.classes)])
+    return None
+
+
+def words(text: str) -> list[str]:
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise UserError('--classes names no class: wanted numbers or names, as in "3,7".')
+    return found
+
+
+def class_of(word: str, names: list[str]) -> int:
+    """The class of that name, or else of that number."""
+    if word not in names and word.isascii() and word.isdigit() and int(word) < len(names):
+        return int(word)
+    return class_index(word, names)
+
+
+def paired(trainer: Trainer, args: argparse.Namespace, y: Tensor) -> Iterable[Inputs]:
+    """Batches of n (z, y): the rows of y in turn, all of them with one z before the next."""
+    rows, config = -(-args.n // len(y)), trainer.config
+    if hasattr(trainer, "draw_z"):
+        z = trainer.draw_z(rows, args.seed, truncation=config.truncation)
+    else:
+        stream = generator("cpu", "sample", args.seed)
+        z = torch.randn(rows, config.latent_dim, 1, 1, generator=stream)
+    for i in torch.arange(args.n).split(AT_ONCE):
+        yield z[i // len(y)], y[i % len(y)]
+
+
+def sampled_generator(trainer: Trainer) -> tuple[nn.Module, int]:
+    """G as it is sampled, and its step; of cdcgan the weights that validated best, if any did."""
+    best = trainer.networks.get("best")
+    if best is not None and best.exists:
+        return best.network, int(best.step)
+    return trainer.sampled_generator(), trainer.step
+
+
+def images(G: nn.Module, inputs: Iterable[Inputs], device: torch.device) -> Iterator[Tensor]:
+    """The images of G one by one, uint8 (C, S, S)."""
+    for batch in inputs:
+        with sampling(G):
+            made = to_bytes(G(*(t.to(device) for t in batch)))
+        yield from made.cpu()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

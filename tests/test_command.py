@@ -1,0 +1,142 @@
+"""Every command: flags in bounds, errors as one sentence, and a status that says which kind."""
+
+import argparse
+import errno
+import importlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.command import OUT_OF_MEMORY, command, flag
+from lib.errors import UserError, need
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(path.stem for path in ROOT.glob("scripts/[a-z]*.py"))
+
+
+def raising(error: BaseException):
+    @command()
+    def main(args: argparse.Namespace) -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (UserError("no such run."), 1, "error: no such run.\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (OSError(errno.EACCES, "Permission denied", "a.png"), 1,
+         "error: a.png can't be used: Permission denied.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1,
+         "error: a.png has no room for what this run writes"),
+        (OSError("broken data stream"), 1, "error: a file can't be used: broken data stream.\n"),
+        (MemoryError(), 1, f"error: {OUT_OF_MEMORY}\n"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, f"error: {OUT_OF_MEMORY}\n"),
+    ],
+)  # fmt: skip
+def test_what_the_user_can_mend_is_one_sentence(error, status, told, capsys):
+    assert raising(error)([]) == status
+    error = capsys.readouterr().err
+    assert error.startswith(told)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("bug", [RuntimeError("shapes differ"), TypeError("a bug"), KeyError(1)])
+def test_a_bug_keeps_its_traceback(bug):
+    with pytest.raises(type(bug)):
+        raising(bug)([])
+
+
+@command(
+    flag("run_dir", help="a folder"),
+    flag("--n", type=int, default=5, bounds=(2, 100), help="images"),
+    flag("--share", type=float, bounds=(0, 1), help="of them"),
+    flag("--fast", action="store_true", help="be quick"),
+)
+def example(args: argparse.Namespace) -> None:
+    """Not the module's own docstring, which --help shows."""
+    print(args)
+
+
+def test_numbers_have_bounds_that_are_told(capsys):
+    assert example(["r"]) == example(["r", "--n", "100", "--share", "1"]) == 0
+    assert "n=100, share=1.0" in capsys.readouterr().out
+    cases = {
+        "--n 1: wanted at least 2.": ["--n", "1"],
+        "--n 1000000000: wanted at most 100.": ["--n", "1000000000"],
+        "9: wanted at most 100.": ["--n", "9" * 401],
+        "--share nan: wanted at least 0.": ["--share", "nan"],
+        "--share inf: wanted at most 1.": ["--share", "inf"],
+    }
+    for told, flags in cases.items():
+        assert example(["r", *flags]) == 1
+        assert told in capsys.readouterr().err
+    for told, flags in {"did you mean --fast;": ["--fasd"], "invalid int value": ["--n=x"]}.items():
+        with pytest.raises(SystemExit) as stopped:
+            example(["r", *flags])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+
+
+def test_help_shows_the_docstring_and_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        example(["--help"])
+    told = capsys.readouterr().out
+    assert "Every command: flags in bounds" in told
+    assert "images (default: 5)" in told
+    assert "be quick\n" in told
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f"scripts.{name}").main(["--help"])
+    assert stopped.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_a_terminal_that_lacks_a_character_gets_it_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+
+    @command()
+    def main(args: argparse.Namespace) -> None:
+        print("3 \xb1 1, caf\udce9", flush=True)
+
+    assert main([]) == 0
+    assert terminal.buffer.getvalue() == b"3 \\xb1 1, caf\\udce9\n"
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom lib.command import command\n"
+        "@command()\ndef main(args):\n    for i in range(100_000): print(i)\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        f"{sys.executable} {program} | head -n 1",
+        shell=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.stdout, done.stderr) == (b"0\n", b"")
+
+
+def test_an_optional_package_is_named_with_its_pip_command(monkeypatch):
+    assert need("torch", "this test") is torch
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UserError, match=r"^t-SNE needs the package scikit-learn, which is not"):
+        need("scikit-learn", "t-SNE")
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match=r"not installed: pip install imageio-ffmpeg$"):
+        need("imageio-ffmpeg", "an mp4")
