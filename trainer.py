@@ -145,15 +145,22 @@ class Trainer:
 
     def resume(self) -> bool:
         """Load the newest whole checkpoint; False if there is none. Raises UserError if unlike."""
-        state = checkpoint.load_newest(self.checkpoint_dir, model=self.config.model)
+        state = checkpoint.load_newest(
+            self.checkpoint_dir, model=self.config.model, check=self.check_state
+        )
         if state is not None:
             self.restore(state)
         return state is not None
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        checkpoint.check_state(state, self.config, self.networks, self.optimizers)
+
     def restore(self, state: dict[str, Any]) -> None:
-        checkpoint.restore(state, self.config, self.networks, self.optimizers)
-        self.step, self.ranks = state["step"], state.get("ranks", 1)
-        self.trained_on = state.get("data", "")
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.step, self.ranks, self.trained_on = state["step"], state["ranks"], state["data"]
 
     def batches(self) -> Batches:
         """batches(step) -> Batch of the training split."""

@@ -56,6 +56,10 @@ class Style:
 
 APPLE = Style("Apple", "emoji-datasource-apple@16.0.0", "img/apple/64", ".png")
 FLUENT = Style("Windows", "@lobehub/fluent-emoji-3d@1.1.0", "assets", ".webp")
+SHA256 = {  # of the packages
+    APPLE: "b34d1665e136f163b0d4433318df151895b785186e8c729b2211b43017945075",
+    FLUENT: "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+}
 
 
 @command(
@@ -76,7 +80,7 @@ def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="emoji-") as folder:
         scratch = Path(folder)
         pictures = {
-            style: dict(read(style, package or npm_pack(style.package, scratch)))
+            style: dict(read(style, package or fetched(style, scratch)))
             for style, package in packages.items()
         }
         held_out = choose(set().union(*pictures.values()), seed)
@@ -86,6 +90,10 @@ def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
         (scratch / "emoji").rename(target)
     both = set.intersection(*map(set, pictures.values()))
     print(f"{target}: {len(both):,} emoji are there in both styles\n{LICENCES}", end="")
+
+
+def fetched(style: Style, folder: Path) -> Path:
+    return npm_pack(style.package, folder, sha256=SHA256[style])
 
 
 def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:

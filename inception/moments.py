@@ -1,9 +1,8 @@
 """Mean and covariance of features, streamed: memory does not depend on the number of images."""
 
 import math
+import operator
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,8 @@ from lib.distributed import rank, share_size, total, world
 from lib.errors import UserError
 
 SYMMETRIC = 1e-6  # how far, of the largest entry: more than float32 sums leave
-# What numpy raises on a file that is no .npz, or a torn one.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,  # Python 3.10, of a .npy file
-    EOFError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
+LARGEST = 1e100  # of a moment: the products of a FID are finite then
+MOST_BYTES = 1 << 30  # of a .npz, unpacked: moments of 11,000 features
 
 
 def as_float64(x: Tensor | np.ndarray) -> Tensor:
@@ -120,19 +111,26 @@ class Moments:
         """Reads a .npz of `save`, bit for bit, or of pytorch-fid. UserError if it is neither."""
         try:
             with np.load(path) as file:
+                if (size := sum(entry.file_size for entry in file.zip.infolist())) > MOST_BYTES:
+                    raise UserError(f"{path} holds {size:,} bytes: wanted moments")
                 if any(np.iscomplexobj(file[name]) for name in ("mu", "sigma")):
                     raise UserError(f"{path} holds complex moments: wanted real ones")
                 mu, sigma = as_float64(file["mu"]), as_float64(file["sigma"])
-                n = int(file["n"]) if "n" in file else None
+                n = operator.index(file["n"].item()) if "n" in file else None
         except KeyError as problem:
             raise UserError(f"{path} has no array named mu or sigma: wanted moments") from problem
-        except UNREADABLE as problem:
-            raise UserError(f"{path} cannot be read as .npz moments ({problem})") from problem
+        except UserError:
+            raise
+        except Exception as problem:  # NumPy raises anything on a file that is no .npz, or torn
+            reason = " ".join(str(problem).split())[:200]
+            raise UserError(f"{path} cannot be read as .npz moments ({reason})") from problem
         if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
             found = f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}"
             raise UserError(f"{path} holds {found}: wanted (d,) and (d, d)")
         if not (mu.isfinite().all() and sigma.isfinite().all()):
             raise UserError(f"{path} holds NaN or infinite moments: make it again")
+        if max(mu.abs().max(), sigma.abs().max()) > LARGEST:
+            raise UserError(f"{path} holds moments above {LARGEST:.0e}: make it again")
         if (sigma.diagonal() < 0).any():
             raise UserError(f"{path} holds negative variances: wanted a covariance in sigma")
         if (sigma - sigma.T).abs().max() > SYMMETRIC * sigma.abs().max():

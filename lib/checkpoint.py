@@ -8,19 +8,21 @@ import io
 import os
 import re
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lib.config import Config, differences
 from lib.errors import UserError, is_out_of_memory
 
 FORMAT = 1
-KEYS = {"format", "model", "config", "step", "networks", "optimizers"}
+ENTRIES = {"format": 1, "model": "", "config": {}, "step": 0, "networks": {}, "optimizers": {}}
+LATER = {"ranks": 1, "data": ""}  # what older checkpoints lack
 
 
 def save(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
@@ -71,23 +73,30 @@ def latest_name(folder: Path) -> str:
     return str(found[-1]) if found else "the start"
 
 
-def load_newest(folder: Path, *, model: str) -> dict[str, Any] | None:
+def load_newest(
+    folder: Path, *, model: str, check: Callable[[dict[str, Any]], None] = lambda state: None
+) -> dict[str, Any] | None:
     """The newest whole checkpoint of this model; None if the folder has no checkpoint at all.
 
-    A torn or foreign file is named and passed over; UserError if no other is left. What is raised
-    where one can't be read now passes through: it may be whole, and going on without it would cut
-    the run's history back to an older one.
+    One that is torn or foreign, or that `check` refuses by UserError, is named and passed over;
+    UserError if no other is left. What is raised where one can't be read now passes through: it may
+    be whole, and going on without it would cut the run's history back to an older one.
     """
-    found = paths(folder)
+    found, reasons = paths(folder), []
     for path in reversed(found):
         try:
-            return read(path, model=model)
+            state = read(path, model=model)
+            check(state)
         except UserError as error:
-            print(f"warning: {error}")
+            reasons.append(error)
+        else:
+            for reason in reasons:
+                print(f"warning: {reason} The one before it is used.")
+            return state
     if found:
         raise UserError(
-            f"none of the {len(found)} files in {folder} is a whole checkpoint of {model}."
-            " Move them away to start afresh, or give another --run."
+            f"none of the {len(found)} files in {folder} is a whole checkpoint of this run:"
+            f" {reasons[0]} Move them away to start afresh, or give another --run."
         )
     return None
 
@@ -111,13 +120,18 @@ def read(path: Path, *, model: str) -> dict[str, Any]:
         if is_out_of_memory(error):
             raise
         raise UserError(f"{path} is no checkpoint of tensors and plain values.") from None
-    if not isinstance(state, dict) or not set(state) >= KEYS:
-        raise UserError(f"{path} is foreign: wanted the entries {', '.join(sorted(KEYS))}.")
-    if state["format"] != FORMAT or state["model"] != model:
+    state = LATER | state if isinstance(state, dict) else {}
+    likes = (ENTRIES | LATER).items()
+    wrong = [name for name, like in likes if type(state.get(name)) is not type(like)]
+    if wrong:
+        raise UserError(f"{path} is foreign: wrong or missing entries: {', '.join(wrong)}.")
+    if (state["format"], state["model"]) != (FORMAT, model):
         raise UserError(
             f"{path} is a checkpoint of {state['model']}, format {state['format']}:"
             f" wanted {model}, format {FORMAT}."
         )
+    if path.stem.isdigit() and state["step"] != int(path.stem):
+        raise UserError(f"{path} is foreign: it holds step {state['step']}.")
     return state
 
 
@@ -136,31 +150,21 @@ def pack(
     }
 
 
-def restore(
+def check_state(
     state: dict[str, Any],
     config: Config,
     networks: dict[str, nn.Module],
     optimizers: dict[str, Optimizer],
 ) -> None:
-    """Load a checkpoint's tensors into networks and optimizers.
-
-    Raises UserError if it is of another configuration, naming the fields, or of another model.
-    """
-    where = f"the checkpoint of step {state['step']} in {config.run_dir / 'checkpoints'}"
-    if differing := differences(config, state["config"]):
-        raise UserError(
-            f"{where} is of another configuration: {'; '.join(differing)}. Match it, or give"
-            " another --run."
-        )
+    """Raise UserError if a checkpoint is of another configuration, or of other networks."""
+    about = f"the checkpoint of step {state['step']} in {config.run_dir / 'checkpoints'}"
     try:
-        for name, network in networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-    except (KeyError, RuntimeError, ValueError) as error:
+        if differing := differences(config, state["config"]):
+            raise UserError(f"{about} is of another configuration: {'; '.join(differing)}.")
+        check_fit(state, networks, optimizers)
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{where} holds other tensors than this model's"
-            f" ({' '.join(str(error).split())[:200]}). Move it away, or give another --run."
+            f"{about} holds other values than this model's ({' '.join(str(error).split())[:200]})."
         ) from None
 
 
@@ -176,3 +180,47 @@ def same_data(known: str, batches: Any, config: Config) -> str:
             f" {known} there, {found} here. Bring them back, or give another --run."
         )
     return found
+
+
+def check_fit(
+    state: dict[str, Any], networks: dict[str, nn.Module], optimizers: dict[str, Optimizer]
+) -> None:
+    """Raise ValueError at the first value that these can't load: fused Adam would crash on it.
+
+    Also KeyError, TypeError, AttributeError or RuntimeError if there is no value to compare.
+    """
+    for name, network in networks.items():
+        compare(state["networks"][name], network.state_dict(), name)
+    for name, optimizer in optimizers.items():
+        saved, groups = state["optimizers"][name], optimizer.state_dict()["param_groups"]
+        params = enumerate(p for group in optimizer.param_groups for p in group["params"])
+        moments = {
+            k: {"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p}
+            for k, p in params
+            if k in saved["state"]
+        }
+        compare(saved["state"], moments, f"{name}'s Adam")
+        for theirs, ours in zip(saved["param_groups"], groups, strict=True):
+            compare({key: theirs.get(key, ours[key]) for key in ours}, ours, f"{name}'s Adam")
+
+
+def compare(found: Any, wanted: Any, name: str) -> None:
+    """Raise ValueError at the first place where two nested values aren't built alike."""
+    found, wanted = dict(built(found, name)), dict(built(wanted, name))
+    for place in wanted | found:
+        if found.get(place) != wanted.get(place):
+            raise ValueError(f"{place} is {found.get(place)}, wanted {wanted.get(place)}")
+
+
+def built(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Each place of a nested value and what is there: ("G['linear.weight']", "float32 (3, 4)")."""
+    if isinstance(value, Tensor):
+        kind = "meta" if value.is_meta else f"{value.layout} {value.dtype}"
+        yield name, f"{kind} {tuple(value.shape)}".replace("torch.", "")
+    elif isinstance(value, dict | list | tuple):
+        yield name, "a dict" if isinstance(value, dict) else "a list"
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from built(item, f"{name}[{key!r}]")
+    else:  # numbers, flags and None stand for each other among Adam's settings
+        number = isinstance(value, int | float | None)
+        yield name, "a number" if number else type(value).__name__

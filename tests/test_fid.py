@@ -1,7 +1,9 @@
 """FID on closed forms, with stand-ins for Inception: no weights, no network."""
 
 import math
+import struct
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -370,6 +372,68 @@ def test_command_refuses_bad_moments(folders, tmp_path):
     for content in (b"", b"garbage", path.read_bytes()[:200]):
         path.write_bytes(content)
         assert "cannot be read as .npz moments" in refusal(path, folders[0])
+
+
+def npz(path, *, header=None, **arrays):
+    """A .npz of these arrays; header: what sigma says of itself, before 8 bytes of values."""
+    np.savez(path, **arrays)
+    if header is not None:
+        line = header.encode().ljust(118) + b"\n"
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(
+                "sigma.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(line)) + line + bytes(8)
+            )
+    return path
+
+
+EYE = {"mu": np.zeros(3), "sigma": np.eye(3)}
+LARGE = {"mu": np.full(3, 1e300), "sigma": np.eye(3) * 1e300}
+HEADER = "{{'descr': '<f8', 'fortran_order': False, 'shape': {}}}"
+HOSTILE = {
+    "10**12 floats": {"mu": EYE["mu"], "header": HEADER.format("(1000000, 1000000)")},
+    "10**18 floats": {"mu": EYE["mu"], "header": HEADER.format("(1000000000, 1000000000)")},
+    "10**30 floats": {"mu": EYE["mu"], "header": HEADER.format(f"({10**15}, {10**15})")},
+    "below 0": {"mu": EYE["mu"], "header": HEADER.format("(-3, -3)")},
+    "no shape": {"mu": EYE["mu"], "header": "{'descr': '<f8'}"},
+    "brackets": {"mu": EYE["mu"], "header": "[" * 9_000},
+    "an open string": {"mu": EYE["mu"], "header": '"open'},
+    "indentation": {"mu": EYE["mu"], "header": "(\n  1\n )\n   2\n 3"},
+    "objects": EYE | {"mu": np.array([None, 1, "x"])},
+    "words": EYE | {"mu": np.array(["a", "b", "c"])},
+    "records": EYE | {"mu": np.zeros(3, [("a", "f8")])},
+    "dates": EYE | {"mu": np.zeros(3, "datetime64[s]")},
+    "n a word": EYE | {"n": np.array("ten")},
+    "n infinite": EYE | {"n": np.inf},
+    "n a fraction": EYE | {"n": 2.5},
+    "n many": EYE | {"n": np.arange(3)},
+    "n below 0": EYE | {"n": -(10**15)},
+    "mean of 1e300": EYE | {"mu": LARGE["mu"]},
+    "covariance of 1e300": EYE | {"sigma": LARGE["sigma"]},
+    "both of 1e300": LARGE,
+    "both of 1e300, of few": LARGE | {"n": 3},
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_command_refuses_hostile_moments_in_one_sentence(tmp_path, hostile):
+    good, bad = npz(tmp_path / "good.npz", **EYE), npz(tmp_path / "bad.npz", **hostile)
+    for paths in ((good, bad), (bad, good), (bad, bad)):
+        assert "bad.npz" in refusal(*paths)
+
+
+def test_command_refuses_a_file_that_would_unpack_to_gigabytes(tmp_path, monkeypatch):
+    path = npz(tmp_path / "bomb.npz", **EYE)  # two .npy of a header of 128 bytes, and 12 numbers
+    monkeypatch.setattr("inception.moments.MOST_BYTES", 351)
+    assert "holds 352 bytes: wanted moments" in refusal(path, path)
+    monkeypatch.setattr("inception.moments.MOST_BYTES", 352)
+    fid.main([str(path), str(path)])
+
+
+def test_moments_as_large_as_they_may_be_are_compared(capsys, tmp_path):
+    large = npz(tmp_path / "large.npz", mu=np.full(3, 1e100), sigma=np.eye(3) * 1e100)
+    good = npz(tmp_path / "good.npz", **EYE)
+    for paths in ((large, good), (good, large)):
+        assert printed(capsys, *paths) == approx(3e200)
 
 
 def test_command_refuses_bad_flags(folders):

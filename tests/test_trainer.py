@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import warnings
 from collections import Counter
@@ -220,6 +221,128 @@ def test_a_bad_newest_checkpoint_is_named_and_the_one_before_is_used(toy, damage
     assert trainer.resume()
     assert trainer.step == 16
     assert path.name in capsys.readouterr().out
+
+
+def moments(state) -> dict:
+    return state["optimizers"]["G"]["state"][0]
+
+
+def group(state) -> dict:
+    return state["optimizers"]["D"]["param_groups"][0]
+
+
+def nested(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+WRONG = {
+    "networks None": lambda s: s.update(networks=None),
+    "networks a list": lambda s: s.update(networks=list(s["networks"].values())),
+    "a network None": lambda s: s["networks"].update(G=None),
+    "a network missing": lambda s: s["networks"].pop("D"),
+    "a weight missing": lambda s: s["networks"]["G"].pop("linear.bias"),
+    "a weight too many": lambda s: s["networks"]["G"].update(more=torch.zeros(1)),
+    "a weight a list": lambda s: s["networks"]["G"].update({"linear.bias": [0.0] * 16}),
+    "a weight of another shape": lambda s: s["networks"]["D"].update(
+        {"linear.bias": torch.ones(2)}
+    ),
+    "a weight of whole numbers": lambda s: s["networks"]["D"].update(
+        {"linear.bias": torch.ones(1, dtype=torch.int64)}
+    ),
+    "a weight without values": lambda s: s["networks"]["D"].update(
+        {"linear.bias": torch.ones(1, device="meta")}
+    ),
+    "optimizers a list": lambda s: s.update(optimizers=[]),
+    "an optimizer None": lambda s: s["optimizers"].update(G=None),
+    "an optimizer missing": lambda s: s["optimizers"].pop("D"),
+    "no moments": lambda s: s["optimizers"]["G"].pop("state"),
+    "moments a list": lambda s: s["optimizers"]["G"].update(
+        state=list(s["optimizers"]["G"]["state"].values())
+    ),
+    "moments by name": lambda s: s["optimizers"]["G"].update(
+        state={str(k): v for k, v in s["optimizers"]["G"]["state"].items()}
+    ),
+    "moments of no parameter": lambda s: s["optimizers"]["G"]["state"].update({7: {}}),
+    "exp_avg missing": lambda s: moments(s).pop("exp_avg"),
+    "exp_avg of another shape": lambda s: moments(s).update(exp_avg=torch.zeros(2)),
+    "exp_avg_sq turned over": lambda s: moments(s).update(exp_avg_sq=moments(s)["exp_avg_sq"].T),
+    "exp_avg_sq in float64": lambda s: moments(s).update(exp_avg_sq=torch.zeros(16, 3).double()),
+    "exp_avg_sq empty": lambda s: moments(s).update(exp_avg_sq=torch.zeros(0)),
+    "exp_avg sparse": lambda s: moments(s).update(exp_avg=torch.zeros(16, 3).to_sparse()),
+    "Adam's step a word": lambda s: moments(s).update(step="x"),
+    "Adam's step many": lambda s: moments(s).update(step=torch.zeros(5)),
+    "groups None": lambda s: s["optimizers"]["D"].update(param_groups=None),
+    "no group": lambda s: s["optimizers"]["D"].update(param_groups=[]),
+    "a group a word": lambda s: s["optimizers"]["D"].update(param_groups=["x"]),
+    "betas a word": lambda s: group(s).update(betas="x"),
+    "rate a word": lambda s: group(s).update(lr="x"),
+    "other parameters": lambda s: group(s).update(params=[0]),
+    "step a word": lambda s: s.update(step="x"),
+    "step below 0": lambda s: s.update(step=-5),
+    "step a flag": lambda s: s.update(step=True),
+    "step a tensor": lambda s: s.update(step=torch.tensor([23, 23])),
+    "step of another file": lambda s: s.update(step=5),
+    "config None": lambda s: s.update(config=None),
+    "config of another type": lambda s: s["config"].update(latent_dim="x"),
+    "config with a tensor": lambda s: s["config"].update(latent_dim=torch.ones(3)),
+    "config of another size": lambda s: s["config"].update(latent_dim=4),
+    "format a tensor": lambda s: s.update(format=torch.ones(2)),
+    "model None": lambda s: s.update(model=None),
+    "ranks a word": lambda s: s.update(ranks="x"),
+    "data a number": lambda s: s.update(data=5),
+    "two hundred levels": lambda s: s["networks"].update(G=nested(200)),
+    "no dict": lambda s: s.clear(),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_whatever_is_wrong_in_a_checkpoint_the_one_before_it_is_used(toy, wrong, capsys):
+    toy().train()
+    path = checkpoint.paths(toy().checkpoint_dir)[-1]
+    whole = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True)
+    wrong(state)
+    torch.save(state, path)
+    capsys.readouterr()
+    trainer = toy()
+    trainer.train()
+    out = capsys.readouterr().out
+    assert out.count("warning: ") == 1
+    assert re.search(r"warning: .*(0000023.pt|step 23 in ).*\. The one before it is used\.\n", out)
+    assert "goes on from step 16" in out
+    assert_same(final_state(trainer), whole)
+    assert {p.name for p in trainer.checkpoint_dir.iterdir()} == {
+        "0000008.pt",
+        "0000016.pt",
+        "0000023.pt",
+    }
+
+
+def test_checkpoints_that_are_all_of_another_configuration_give_one_sentence(toy, capsys):
+    toy().train()
+    capsys.readouterr()
+    with pytest.raises(UserError, match=r"none of the 3 .*another configuration: latent_dim is 3 "):
+        toy(latent_dim=4).resume()
+    assert capsys.readouterr().out == ""
+
+
+def test_an_older_torchs_checkpoint_fits(toy):
+    """It names fewer settings of Adam, and a newer one may name more."""
+    toy().train()
+    path = checkpoint.paths(toy().checkpoint_dir)[-1]
+    state = torch.load(path, weights_only=True)
+    for saved in state["optimizers"].values():
+        del saved["param_groups"][0]["maximize"]
+        saved["param_groups"][0]["unheard_of"] = "x"
+    for later in ("ranks", "data"):
+        del state[later]
+    torch.save(state, path)
+    trainer = toy()
+    assert trainer.resume()
+    assert (trainer.step, trainer.ranks, trainer.trained_on) == (23, 1, "")
 
 
 def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(toy):

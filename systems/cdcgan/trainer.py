@@ -84,8 +84,9 @@ class CDCGAN(GANTrainer):
         share, seed = self.config.hold_out, self.config.seed
         return chosen_combinations(self.training_labels, share, seed)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def check_state(self, state: dict[str, Any]) -> None:
         """Raises UserError too if the checkpoint is of another list of labels, or another order."""
+        super().check_state(state)
         theirs = decoded(state["networks"]["G"]["label_names"])
         if theirs != LABELS:
             if len(theirs) != len(LABELS):
@@ -97,7 +98,6 @@ class CDCGAN(GANTrainer):
                 f"the checkpoint in {self.checkpoint_dir} is of another set of labels: {found}."
                 " Give another --run."
             )
-        super().restore(state)
 
     # A step
 

@@ -23,10 +23,9 @@ def begin_with(G: nn.Module, run_dir: Path) -> None:
             f"--start_from {run_dir.name}: {run_dir / 'checkpoints'} holds no checkpoint. Wanted"
             " the name of a trained run of --model srgan in the same --runs_dir."
         )
-    weights = weights_of(found["networks"], averaged=not mixes_samples(G))
     try:
-        G.load_state_dict(weights)
-    except RuntimeError as error:
+        G.load_state_dict(weights_of(found["networks"], averaged=not mixes_samples(G)))
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise UserError(
             f"--start_from {run_dir.name}: its G is another network"
             f" ({' '.join(str(error).split())[:200]}). Give the same --arch, widths and"
