@@ -12,8 +12,12 @@ from torch import Tensor, nn
 
 from lib.config import Config
 from main import SYSTEMS
+from main import build as build_trainer
+from metrics import score
 from sources.iclevr import LABELS
+from trainer import Trainer
 
+CPU = torch.device("cpu")
 torch.set_num_threads(1)  # tiny work, and a busy machine makes threads wait for each other
 
 TINY = {
@@ -104,6 +108,16 @@ def tiny_config(data_dir, tmp_path):
     return make
 
 
+@pytest.fixture
+def build(tiny_config):
+    """build(model="dcgan", seed=1, ...) -> a fresh trainer on the CPU, as main.py builds it."""
+
+    def make(model: str = "dcgan", **changes) -> Trainer:
+        return build_trainer(tiny_config(model, **changes), CPU)
+
+    return make
+
+
 class PixelMeans(nn.Module):
     """Stands in for Inception: 16 means over quarters of rows and columns, in [0, 1]."""
 
@@ -118,7 +132,7 @@ class PixelMeans(nn.Module):
 def pixel_means(monkeypatch) -> PixelMeans:
     """Scoring with PixelMeans in place of Inception."""
     extractor = PixelMeans()
-    monkeypatch.setattr("metrics.score.load_inception", lambda *_: extractor)
+    monkeypatch.setattr(score, "load_inception", lambda *_: extractor)
     return extractor
 
 

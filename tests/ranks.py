@@ -1,9 +1,8 @@
 """What test_distributed.py runs once a rank: main.py on little networks, without Inception.
 
-The environment says what befalls it: NO_BATCHNORM takes BatchNorm out of G and D; at step POISON
-rank 1 has a NaN in its images, at step OOM its memory runs out, and at step SIGNAL it gets a
-SIGTERM. Beside the checkpoints each rank leaves the weights it ended with, as rank-0.pt and
-rank-1.pt.
+The environment says what befalls it: at step POISON rank 1 has a NaN in its images, at step OOM its
+memory runs out, and at step SIGNAL it gets a SIGTERM. Beside the checkpoints each rank leaves the
+weights it ended with, as rank-0.pt and rank-1.pt.
 """
 
 import json
@@ -26,9 +25,9 @@ from inception.moments import features_to_groups
 from lib import distributed
 from lib.config import Config
 from metrics import score
-from systems.biggan.config import BigGAN
-from systems.dcgan import DCGAN
-from systems.vae.trainer import VAE
+from systems import System
+from systems.dcgan import DCGANConfig
+from trainer import GANTrainer, Trainer
 
 TESTS = Path(__file__).parent
 
@@ -44,14 +43,7 @@ def without_batchnorm(network: nn.Module) -> None:
                 setattr(module, name, nn.Identity())
 
 
-class Watched(DCGAN):
-    def __init__(self, config, device) -> None:
-        super().__init__(config, device)
-        if "NO_BATCHNORM" in os.environ:
-            for name, network in (("G", self.G), ("D", self.D)):
-                without_batchnorm(network)
-                self.optimizers[name].param_groups[0]["params"] = list(network.parameters())
-
+class Watched(GANTrainer):
     def train_step(self, batch):
         if befalls("SIGNAL", self.step):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -70,10 +62,15 @@ class Watched(DCGAN):
                 torch.save(weights, self.config.run_dir / f"rank-{distributed.rank()}.pt")
 
 
+def build_watched(config: DCGANConfig, device: torch.device) -> Watched:
+    plain = main.build_dcgan(config, device)
+    return Watched(config, device, G=plain.G, D=plain.D)
+
+
 def run_main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     score.load_inception = lambda *_: PixelMeans()
-    main.SYSTEMS = {"dcgan": Watched, "vae": VAE}
+    main.SYSTEMS = {"dcgan": System(lambda: (DCGANConfig, build_watched))}
     return main.main(argv)
 
 
@@ -87,19 +84,26 @@ def print_moments() -> None:
             print([group.n, *group.mean.tolist(), *group.cov.flatten().tolist()])
 
 
-def print_weights(config: Config) -> None:
-    """Those of a BigGAN without BatchNorm after two steps, and its scalars' means."""
+def two_steps(trainer: Trainer) -> list[dict[str, float]]:
+    """After each, the sums of each network's weights and the means of the scalars over the ranks.
+
+    Without BatchNorm in G, which would normalise by each rank's own share.
+    """
+    without_batchnorm(trainer.networks["G"])
+    distributed.prepare(trainer.networks, trainer.optimizers, step=0, sync_bn=False)
+    batches, found = trainer.batches(), []
+    for trainer.step in range(2):
+        scalars = distributed.mean_scalars(trainer.train_step(batches(trainer.step)))
+        states = {name: network.state_dict() for name, network in trainer.networks.items()}
+        sums = {f"{n}.{k}": v.abs().sum().item() for n, s in states.items() for k, v in s.items()}
+        found.append(sums | scalars)
+    return found
+
+
+def print_two_steps(config: Config) -> None:
     torch.set_num_threads(1)
     with distributed.session(torch.device("cpu")):
-        trainer = BigGAN(config, torch.device("cpu"))
-        without_batchnorm(trainer.G)
-        distributed.prepare(trainer.networks, trainer.optimizers, step=0, sync_bn=False)
-        batches = trainer.batches()
-        for trainer.step in range(2):
-            scalars = distributed.mean_scalars(trainer.train_step(batches(trainer.step)))
-        for name, network in trainer.networks.items():
-            sums = {f"{name}.{k}": v.abs().sum().item() for k, v in network.state_dict().items()}
-            print(json.dumps(sums | scalars))
+        print(json.dumps(two_steps(main.build(config, torch.device("cpu")))))
 
 
 # Starting ranks

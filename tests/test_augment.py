@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lib.seeding import generator
-from main import build_dcgan
 from training import augment
 from training.augment import (
     Augment,
@@ -121,38 +120,29 @@ def test_the_same_key_gives_the_same_images_and_another_others():
     assert not any(torch.equal(a(x, "real", 3), other) for other in others)
 
 
-def test_two_ranks_draw_together_what_one_draws_alone(monkeypatch):
-    x = images(6, size=16)
-    alone = Augment("diffaug", 42)(x, "real", 3)
-    monkeypatch.setattr("training.augment.world", lambda: 2)
-    for rank in range(2):
-        monkeypatch.setattr("training.augment.shard", lambda rows, rank=rank: rows[rank::2])
-        assert torch.equal(Augment("diffaug", 42)(x[rank::2], "real", 3), alone[rank::2])
-
-
 def test_the_gradient_is_that_of_finite_differences():
     x = images(2, size=4).double().requires_grad_()
     one = Draws(*(d.double() if d.is_floating_point() else d for d in drawn(2, 4)))
     assert torch.autograd.gradcheck(lambda x: diffaug(x, one), x)
 
 
-def test_d_sees_augmented_images_alone_and_g_learns_through_them(tiny_config):
+def test_d_sees_augmented_images_alone_and_g_learns_through_them(build):
     changes = {"d_norm": "none", "penalty": "r1", "d_steps": 2, "fresh_noise": True}
-    trainer = build_dcgan(tiny_config(augment="diffaug", **changes), torch.device("cpu"))
+    trainer = build(augment="diffaug", **changes)
     made, seen, asked = [], [], []
-    do, judge, penalty = trainer.augmented, trainer.play_D, trainer.penalty
+    do, judge, penalty = trainer.augment, trainer.step_D, trainer.penalty
 
-    def note(images, purpose, part=None):
-        asked.append((purpose, trainer.step if part is None else trainer.d_updates(part)))
-        made.append(do(images, purpose, part))
+    def note(images, purpose, index):
+        asked.append((purpose, index))
+        made.append(do(images, purpose, index))
         return made[-1]
 
-    trainer.augmented = note
-    trainer.play_D = lambda x: (seen.append(x), judge(x))[1]
-    trainer.penalty = lambda logits, x, fake, share: (
-        seen.extend((x, fake)),
-        penalty(logits, x, fake, share),
-    )[1]
+    def note_penalty(D, x, fake, share):
+        seen.extend((x, fake))
+        return penalty(D, x, fake, share)
+
+    trainer.augment, trainer.penalty = note, note_penalty
+    trainer.step_D = lambda x: (seen.append(x), judge(x))[1]
     trainer.step = 5
     before = [p.clone() for p in trainer.G.parameters()]
     trainer.train_step(trainer.batches()(5))

@@ -1,21 +1,23 @@
 """BigGAN: its networks' sizes, layers in closed form, accumulation, truncation, what is refused."""
 
-import json
 import math
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from ranks import print_weights, run_ranks, without_batchnorm
+from ranks import without_batchnorm
 from torch import nn
 
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.flags import parse
 from lib.seeding import generator
+from main import SYSTEMS
+from systems.biggan import class_scores, networks, scores
 from systems.biggan.blocks import (
     ConditionalBatchNorm2d,
     DiscriminatorBlock,
@@ -23,11 +25,12 @@ from systems.biggan.blocks import (
     PooledConv2d,
     SelfAttention,
 )
-from systems.biggan.config import BigGAN, BigGANConfig
+from systems.biggan.config import BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from systems.biggan.sampling import balanced, draw
 from systems.biggan.scores import class_fids, inception_scores
 from systems.biggan.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
+from systems.biggan.trainer import BigGAN
 from training.modes import sampling
 
 
@@ -37,11 +40,8 @@ def seeded():
 
 
 @pytest.fixture
-def build(tiny_config):
-    def make(**changes) -> BigGAN:
-        return BigGAN(tiny_config(model="biggan", **changes), torch.device("cpu"))
-
-    return make
+def build(build):
+    return partial(build, "biggan")
 
 
 def pair(size: int, *, width: int, classes: int, channels: int, latent: int, **more):
@@ -57,7 +57,7 @@ def pair(size: int, *, width: int, classes: int, channels: int, latent: int, **m
 @pytest.fixture
 def meta(monkeypatch):
     """Networks of shapes alone; what would fill their weights is left out."""
-    monkeypatch.setattr("systems.biggan.config.networks.init_orthogonal", lambda module: None)
+    monkeypatch.setattr(networks, "init_orthogonal", lambda module: None)
     with torch.device("meta"):
         yield {"spectral_norm": False}
 
@@ -138,21 +138,15 @@ def test_blocks_are_the_residual_ones_of_the_paper():
 
 
 def test_self_attention_starts_as_the_identity_and_then_mixes_places():
-    layer, x = SelfAttention(16), torch.randn(2, 16, 8, 8)
+    layer, x = SelfAttention(16).double(), torch.randn(2, 16, 8, 8, dtype=torch.float64)
     assert torch.equal(layer(x), x)
     with torch.no_grad():
-        layer.gamma.fill_(0.5)
+        layer.gamma.fill_(1)
         moved = x.clone()
         moved[:, :, 0, 0] += 3
         changed = (layer(moved) - layer(x)).abs().amax((0, 1))
-    assert (changed > 0).all()  # one place is seen from everywhere
-
-
-def test_self_attention_of_equal_keys_is_the_mean_of_the_values():
-    layer, x = SelfAttention(16).double(), torch.randn(2, 16, 4, 4, dtype=torch.float64)
-    with torch.no_grad():
-        layer.key.weight.zero_()
-        layer.gamma.fill_(1)
+        assert (changed > 0).all()  # one place is seen from everywhere
+        layer.key.weight.zero_()  # of equal keys it is the mean of the values
         mean = F.max_pool2d(layer.value(x), 2).mean((2, 3), keepdim=True)
         torch.testing.assert_close(layer(x), x + layer.out(mean).expand_as(x))
 
@@ -180,6 +174,10 @@ def test_rows_are_orthonormal_after_the_initialisation():
             rows = layer.weight.detach().flatten(1)
             rows = rows if rows.shape[0] <= rows.shape[1] else rows.T
             torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+    layer = nn.Linear(3, 2)
+    bias = layer.bias.clone()
+    init_orthogonal(layer)
+    assert torch.equal(layer.bias, bias)
 
 
 def bounded(*layers: nn.Module) -> SpectralNetwork:
@@ -238,10 +236,9 @@ def test_the_orthogonal_penalty_leaves_the_diagonal_out():
 
 
 def test_accumulated_batches_are_one_large_one(build):
-    game = {"fresh_noise": True}
     steps = []
     for settings in ({"batch_size": 8}, {"batch_size": 2, "accumulate": 4}):
-        trainer = build(**game, **settings)
+        trainer = build(fresh_noise=True, **settings)
         without_batchnorm(trainer.G)
         gradients, values = {}, trainer.train_step(trainer.batches()(0))
         for name, network in (("G", trainer.G), ("D", trainer.D)):
@@ -254,11 +251,7 @@ def test_accumulated_batches_are_one_large_one(build):
     for key, gradient in wanted.items():
         if gradient is not None:
             torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-6, msg=key)
-
-
-def test_a_step_takes_the_images_of_all_its_updates(build):
-    trainer = build(d_steps=2, accumulate=3, batch_size=4)
-    assert len(trainer.batches()(0).x) == 24
+    assert len(build(d_steps=2, accumulate=3, batch_size=4).batches()(0).x) == 24
 
 
 def test_attention_learns_once_its_gate_is_open(build):
@@ -273,40 +266,22 @@ def test_attention_learns_once_its_gate_is_open(build):
 
 
 def test_the_average_gets_statistics_of_its_own_weights(build):
-    trainer = build(ema=0.5)
-    batches = trainer.batches()
-    for _ in range(3):
-        trainer.train_step(batches(0))
-    G = trainer.sampled_generator()
-    raw = dict(trainer.average.module.named_parameters())
+    trainer = build(ema=0.5, num_training_steps=3)
+    trainer.train()
+    G, average = trainer.sampled_generator(), trainer.averages["G"].module
+    raw = dict(average.named_parameters())
     assert all(torch.equal(p, raw[name]) for name, p in G.named_parameters())
     torch.manual_seed(1)
     y = torch.arange(2000) % trainer.num_classes
     norm, seen = G.blocks[0].norm1.norm, []
     norm.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
-    G.eval()
-    with torch.no_grad():
+    with sampling(G):
         G(torch.randn(2000, 8), y)
     (x,) = seen
     torch.testing.assert_close(norm.running_mean, x.mean((0, 2, 3)), atol=0.02, rtol=0)
     torch.testing.assert_close(norm.running_var, x.var((0, 2, 3)), atol=0, rtol=0.1)
-    stale = trainer.average.module.blocks[0].norm1.norm.running_var
+    stale = average.blocks[0].norm1.norm.running_var
     assert not torch.allclose(stale, x.var((0, 2, 3)), atol=0, rtol=0.1)
-
-
-def test_two_ranks_play_the_game_of_one(tiny_config, tmp_path):
-    settings = {"accumulate": 2, "d_steps": 2, "orthogonal_weight": 1e-3}
-    config = tiny_config(model="biggan", **settings)
-    said = []
-    for number in (1, 2):
-        ended = run_ranks(number, print_weights, config, folder=tmp_path)
-        assert [one.status for one in ended] == [0] * number, ended
-        assert len({one.stdout for one in ended}) == 1  # the ranks are alike
-        said.append([json.loads(line) for line in ended[0].stdout.splitlines()])
-    one, two = said
-    assert len(one) == 2
-    for wanted, found in zip(one, two, strict=True):
-        assert found == pytest.approx(wanted, rel=1e-3, abs=1e-5)
 
 
 # Sampling
@@ -326,20 +301,15 @@ def test_truncation_bounds_z_and_keeps_its_shape():
         assert float(z.var()) == pytest.approx(variance, rel=0.05)
 
 
-def test_the_trainer_draws_by_seed(build):
-    trainer = build()
-    assert trainer.draw_z(3, 1).shape == (3, 8)
-    assert torch.equal(trainer.draw_z(3, 1), trainer.draw_z(3, 1))
-    assert not torch.equal(trainer.draw_z(3, 1), trainer.draw_z(3, 2))
-    assert trainer.draw_z(100, 1, truncation=0.3).abs().max() <= 0.3
-
-
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_class_vectors_of_the_classes_give_the_classes(build, ema):
-    trainer = build(ema=ema)
-    trainer.train_step(trainer.batches()(0))
+    trainer = build(ema=ema, num_training_steps=1)
+    trainer.train()
     r, z = trainer.embeddings(), trainer.draw_z(4, 0)
     assert r.shape == (10, 6)
+    assert torch.equal(z, trainer.draw_z(4, 0))
+    assert not torch.equal(z, trainer.draw_z(4, 1))
+    assert trainer.draw_z(100, 1, truncation=0.3).abs().max() <= 0.3
     line = [trainer.images_of(z, ((1 - a) * r[3] + a * r[5]).expand(4, -1)) for a in (0, 0.5, 1)]
     assert trainer.G.training
     G = trainer.sampled_generator()
@@ -353,13 +323,13 @@ def test_class_vectors_of_the_classes_give_the_classes(build, ema):
 
 def test_generated_classes_are_balanced_and_known(build):
     trainer = build()
-    y = trainer.labels_of_generated(23, seed=5)
+    y = trainer.labels_of_generated(123, seed=5)
     counts = y.bincount(minlength=10)
-    assert (int(counts.min()), int(counts.max())) == (2, 3)
+    assert (int(counts.min()), int(counts.max())) == (12, 13)
     assert not torch.equal(y, y.sort().values)
-    assert torch.equal(balanced(23, 10, "generated classes", 5), y)
-    pairs = list(trainer.generated_pairs(23, 5, batch_size=10))
-    assert [len(z) for z, _ in pairs] == [10, 10, 3]
+    assert torch.equal(balanced(123, 10, "generated classes", 5), y)
+    pairs = list(trainer.sampling_inputs(123, 5))
+    assert [z.shape for z, _ in pairs] == [(100, 8), (23, 8)]
     assert torch.equal(torch.cat([classes for _, classes in pairs]), y)
 
 
@@ -367,12 +337,8 @@ def test_truncated_sampling_has_standing_statistics(build):
     trainer = build()
     trainer.train_step(trainer.batches()(0))
     assert trainer.sampled_generator() is trainer.G
-    narrow = trainer.sampled_generator(0.1)
-    name = "blocks.1.norm1.norm.running_var"
+    narrow, name = trainer.sampled_generator(0.1), "blocks.1.norm1.norm.running_var"
     assert not torch.allclose(narrow.state_dict()[name], trainer.G.state_dict()[name], rtol=0.05)
-    assert trainer.sampled_generator(0.1) is narrow  # kept
-    trainer.train_step(trainer.batches()(1))
-    assert trainer.sampled_generator(0.1) is not narrow  # but not for other weights
     mode = build(truncation=0.5).sampling_mode()
     assert mode["truncation"] == 0.5
     assert "re-estimated" in mode["batchnorm"]
@@ -381,11 +347,23 @@ def test_truncated_sampling_has_standing_statistics(build):
 # Scores
 
 
-def test_every_class_has_a_fid_and_all_together_precision_and_recall(build, pixel_means):
-    trainer = build(fid_protocol="smoke", batch_size=10)
-    trainer.training_data.labels[:] = torch.arange(150) % 3  # 50 images of each
-    trainer.class_names = ["a", "b", "c"]
-    trainer.G.shared.num_embeddings = 3
+@pytest.fixture
+def three(build):
+    """A trainer that takes the training images to be of three classes: labels (150,)."""
+
+    def make(labels: torch.Tensor) -> BigGAN:
+        trainer = build(fid_protocol="smoke", batch_size=10)
+        trainer.training_data.labels[:] = labels
+        trainer.class_names, trainer.G.shared.num_embeddings = ["a", "b", "c"], 3
+        return trainer
+
+    yield make
+    for kept in (Path(build().config.data_dir) / "reference").glob("features-fashion*3x21*.npy"):
+        kept.unlink()
+
+
+def test_every_class_has_a_fid_and_all_together_precision_and_recall(three, pixel_means):
+    trainer = three(torch.arange(150) % 3)  # 50 images of each
     found = inception_scores(trainer, pixel_means)
     assert [r["metric"] for r in found] == [
         *(f"fid_of_class/{k}" for k in range(3)),
@@ -402,36 +380,26 @@ def test_every_class_has_a_fid_and_all_together_precision_and_recall(build, pixe
     kept = list((Path(trainer.config.data_dir) / "reference").glob("features-fashion*3x21*.npy"))
     assert len(kept) == 1
     assert inception_scores(trainer, pixel_means) == found
-    kept[0].unlink()
 
 
-def test_a_rare_class_has_no_fid_and_leaves_the_others_theirs(build, pixel_means, capsys):
-    trainer = build(fid_protocol="smoke", batch_size=10)
-    trainer.training_data.labels[:30] = torch.arange(30).clamp(max=1) + 1  # one of class 1, 29 of 2
-    trainer.training_data.labels[30:] = 0
-    trainer.class_names = ["a", "b", "c"]
-    trainer.G.shared.num_embeddings = 3
-    found = inception_scores(trainer, pixel_means)
-    assert [r["metric"] for r in found][:3] == [
-        "fid_of_class/0",
-        "fid_of_class/2",
-        "fid_of_classes",
-    ]
+def test_a_rare_class_has_no_fid_and_leaves_the_others_theirs(three, pixel_means, capsys):
+    labels = torch.cat([torch.tensor([1] + 29 * [2]), torch.zeros(120, dtype=torch.long)])
+    found = inception_scores(three(labels), pixel_means)
+    wanted = ["fid_of_class/0", "fid_of_class/2", "fid_of_classes"]
+    assert [r["metric"] for r in found][:3] == wanted
     assert [r["n_real"] for r in found] == [21, 21, 42, *[43] * 4]
     assert [r["n_fake"] for r in found] == [21, 21, 42, *[43] * 4]
     assert "mean of 2 classes' FIDs, 21 images" in found[2]["about"]
     assert "no fid_of_class of classes with fewer than 20 training images: b (1)" in (
         capsys.readouterr().err
     )
-    for kept in (Path(trainer.config.data_dir) / "reference").glob("features-fashion*3x21*.npy"):
-        kept.unlink()
     pairs = [(torch.rand(n, 3), torch.rand(n, 3)) for n in (19, 20, 30)]
     assert "20 to 30 images of each" in class_fids(pairs, ["a", "b", "c"])[-1]["about"]
     assert class_fids(pairs[:1], ["a"]) == []
 
 
 def test_many_classes_have_precision_and_recall_alone(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("systems.biggan.config.scores.MOST_CLASSES", 2)
+    monkeypatch.setattr(scores, "MOST_CLASSES", 2)
     found = inception_scores(build(fid_protocol="smoke"), pixel_means)
     assert [r["metric"] for r in found] == ["precision", "recall", "density", "coverage"]
 
@@ -447,7 +415,7 @@ def test_images_of_the_class_itself_score_far_better_than_another_classs():
 
 
 def test_digits_are_judged_by_their_class_too(build, pixel_means, monkeypatch):
-    monkeypatch.setattr("systems.biggan.class_scores.no_classifier", lambda dataset: "")
+    monkeypatch.setattr(class_scores, "no_classifier", lambda dataset: "")
     found = build(fid_protocol="smoke").evaluate(pixel_means)
     assert [r["metric"] for r in found][:2] == ["class_accuracy", "class_score"]
     assert sum(map(sum, found[0]["confusion"])) == 3000
@@ -479,7 +447,10 @@ def test_a_class_without_an_image_is_refused_before_the_first_step(build, tmp_pa
 def test_a_game_without_bounds_is_told_the_flags_that_there_are(build):
     with pytest.warns(UserWarning, match="add --penalty gp, or --spectral_norm both$"):
         build(loss="wgan", spectral_norm="none")
-    assert not hasattr(build().config, "d_norm")
+    trainer = build()
+    assert not hasattr(trainer.config, "d_norm")
+    assert "Trouser" in trainer.class_names  # of FashionMNIST
+    assert len(trainer.class_names) == 10
 
 
 @pytest.mark.parametrize(
@@ -502,7 +473,7 @@ def test_the_page_scores_the_run_that_it_trained():
         for line in page.splitlines()
         if line.startswith("python main.py")
     ]
-    trained, scored = (parse(commands[i], {"biggan": BigGANConfig}, "") for i in (0, 2))
+    trained, scored = (parse(commands[i], SYSTEMS, "") for i in (0, 2))
     assert (scored.do_train, scored.truncation) == (False, 0.5)
     assert scored.run_name == trained.run_name
 
@@ -511,16 +482,3 @@ def test_the_presets_are_whole():
     for name, fields in BigGANConfig.PRESETS.items():
         own = {"folder": "photos"} if fields.get("dataset") == "folder" else {}
         assert BigGANConfig(model="biggan", **fields, **own), name
-
-
-def test_names_come_with_the_classes(build):
-    names = build().class_names
-    assert len(names) == 10
-    assert "Trouser" in names  # of FashionMNIST
-
-
-def test_init_orthogonal_leaves_biases_alone():
-    layer = nn.Linear(3, 2)
-    bias = layer.bias.clone()
-    init_orthogonal(layer)
-    assert torch.equal(layer.bias, bias)

@@ -2,21 +2,22 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_iclevr
-from systems.cdcgan.system import CDCGAN
+from conftest import CPU, make_iclevr
 from test_curves import made, then
+from test_trainer import Killed, assert_same, die_at, kill
 from torch import nn
 
+import main
 from dataset import Batches, ImageData, to_signed
 from GAN import count_parameters
 from lib import checkpoint
 from lib.errors import UserError
 from lib.flags import parse
-from lib.runlog import NoLog
 from metrics.curve_rules import SATURATES
 from metrics.curves import ILL, diagnose
 from scripts import evaluator as script
@@ -24,29 +25,25 @@ from sources.clevr.geometry import join
 from sources.clevr.scenes import draw_scene
 from sources.clevr.shading import render
 from sources.iclevr import LABELS, multi_hot
+from systems.cdcgan import evaluator as judges
+from systems.cdcgan import trainer as system
 from systems.cdcgan.accuracy import accuracy
-from systems.cdcgan.config import PRESETS, CDCGANConfig
+from systems.cdcgan.config import PRESETS
 from systems.cdcgan.evaluator import Evaluator, predict
 from systems.cdcgan.hold_out import chosen_combinations, without
 from systems.cdcgan.label_scores import chance, in_a_table, report
-from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project, decoded
-from systems.dcgan import DCGANConfig
-from training.modes import Paired
-
-CPU = torch.device("cpu")
-CLASSES = {"dcgan": DCGANConfig, "cdcgan": CDCGANConfig}
+from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project
+from systems.cdcgan.scores import lists_of_conditions
+from systems.cdcgan.trainer import CDCGAN
 
 
 @pytest.fixture
-def build(tiny_config):
-    def make(**changes) -> CDCGAN:
-        return CDCGAN(tiny_config("cdcgan", **changes), CPU)
-
-    return make
+def build(build):
+    return partial(build, "cdcgan")
 
 
 def from_preset(name: str) -> CDCGAN:
-    return CDCGAN(parse(["--model", "cdcgan", "--preset", name], CLASSES, ""), CPU)
+    return CDCGAN(parse(["--model", "cdcgan", "--preset", name], main.SYSTEMS, ""), CPU)
 
 
 def conv(a: int, b: int) -> int:
@@ -82,21 +79,17 @@ def test_row_7s_layers_and_parameters():
     assert slopes == {0.01}
 
 
-def test_initialisation():
-    D = from_preset("iclevr").D
-    weights, biases = D.downs[2][0].weight, D.downs[2][0].bias
-    assert weights.detach().std().item() == pytest.approx(0.02, rel=0.02)
-    assert not biases.any()
-    assert D.downs[3][1].weight.detach().mean().item() == pytest.approx(1, abs=0.005)
-
-
-def test_settings_of_the_source():
-    config = from_preset("iclevr").config
+def test_settings_and_initialisation_of_the_source():
+    trainer = from_preset("iclevr")
+    config, downs = trainer.config, trainer.D.downs
     rates = (config.learning_rate, config.learning_rate_d, config.beta1, config.beta2)
     assert rates == (1e-4, 4e-4, 0.9, 0.999)
     assert (config.g_steps, config.batch_size, config.condition) == (4, 64, "concat")
     assert config.fresh_noise
     assert config.num_training_steps == 500 * math.ceil(18_009 / 64)
+    assert downs[2][0].weight.detach().std().item() == pytest.approx(0.02, rel=0.02)
+    assert not downs[2][0].bias.any()
+    assert downs[3][1].weight.detach().mean().item() == pytest.approx(1, abs=0.005)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -135,65 +128,44 @@ def test_the_projection_of_z_is_the_transposed_convolution():
     torch.testing.assert_close(layer(code), as_listed)
 
 
-def test_a_network_knows_its_labels():
-    G = ConditionalGenerator(label_names=LABELS, hidden_dim=1, embedding_dim=2, latent_dim=2)
-    assert decoded(G.label_names) == LABELS
-
-
-def test_a_pair_as_one_argument():
-    G = ConditionalGenerator(label_names=("a",), hidden_dim=1, image_size=16).eval()
-    z, y = torch.randn(2, 100, 1, 1), torch.ones(2, 1)
-    assert torch.equal(Paired(G)((z, y)), G(z, y))
-
-
 # The step
 
 
-def test_each_update_leaves_the_other_network_without_gradient(build, monkeypatch):
-    trainer = build(fresh_noise=True)
-    batch = trainer.batches()(0)
-    x, y, z = batch.x, batch.y.float(), trainer.noise(4, "noise", 0)
-    trainer.update_discriminator(x, z, y, part=0)
-    assert all(p.grad is None for p in trainer.G.parameters())
-    kept = [p.grad.clone() for p in trainer.D.parameters()]
-    trainer.train_step(batch)
+def test_no_update_leaves_a_gradient_in_the_other_network(build):
+    trainer, of_g, of_d = build(fresh_noise=True, g_steps=3), [], []
+
+    def gradients() -> list[torch.Tensor]:
+        return [p.grad.clone() for p in trainer.D.parameters()]
+
+    def of_d_update(*_) -> None:
+        of_d.append(gradients())
+        assert all(p.grad is None for p in trainer.G.parameters())
+
+    trainer.optimizers["D"].register_step_pre_hook(of_d_update)
+    trainer.optimizers["G"].register_step_pre_hook(lambda *_: of_g.append(gradients()))
+    trainer.train_step(trainer.batches()(0))
+    assert len(of_g) == 3
+    for found in of_g:  # D's gradients are those of its own update
+        assert_same(found, of_d[0])
     assert all(p.requires_grad for p in trainer.D.parameters())
-    seen = []
-    step = trainer.optimizers["G"].step
-    monkeypatch.setattr(
-        trainer.optimizers["G"],
-        "step",
-        lambda: (seen.append([p.grad.clone() for p in trainer.D.parameters()]), step()),
-    )
-    trainer.train_step(batch)
-    assert len(kept) == len(seen[0])
-    for first, second in itertools.pairwise(seen):  # D's gradients are those of its own update
-        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_every_update_of_g_has_noise_of_its_own(fresh, build, monkeypatch):
+def test_every_update_of_g_has_noise_of_its_own(fresh, build):
     trainer, drawn = build(fresh_noise=fresh, g_steps=3), []
-    forward = trainer.play_G
-    monkeypatch.setattr(trainer, "play_G", lambda z, y: (drawn.append(z), forward(z, y))[1])
+    trainer.G.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0]))
     batches = trainer.batches()
-    for step in range(2):
-        trainer.step = step
-        trainer.train_step(batches(step))
+    for trainer.step in range(2):
+        trainer.train_step(batches(trainer.step))
     assert len(drawn) == 2 * (3 + fresh)  # D's fakes, and G's but for the first unless fresh
     for a, b in itertools.combinations(drawn, 2):
         assert not torch.equal(a, b)
 
 
-def test_logged_are_the_first_and_the_last_update_of_g(build, monkeypatch):
+def test_logged_are_the_first_and_the_last_update_of_g(build):
     trainer, losses = build(g_steps=3), []
-    update = trainer.update_generator
-
-    def noted(*args, **keywords):
-        losses.append(update(*args, **keywords))
-        return losses[-1]
-
-    monkeypatch.setattr(trainer, "update_generator", noted)
+    update = trainer.update_towards
+    trainer.update_towards = lambda *args: losses.append(update(*args)) or losses[-1]
     scalars = trainer.train_step(trainer.batches()(0))
     assert scalars["generator_loss"] == losses[0]["generator_loss"]
     assert scalars["D(G(z2))"] == losses[0]["D(G(z2))"]
@@ -238,7 +210,7 @@ def test_held_out_combinations_are_not_trained_on(build):
     assert not held & {tuple(row) for row in left.labels.tolist()}
     assert torch.equal(trainer.held_out, build(hold_out=0.1).held_out)
     assert not torch.equal(trainer.held_out, build(hold_out=0.1, seed=1).held_out)
-    assert len(trainer.lists_of_conditions()["held_out"]) == 3
+    assert len(lists_of_conditions(trainer)["held_out"]) == 3
 
 
 def test_holding_out_too_little_or_a_whole_label_is_refused():
@@ -345,7 +317,7 @@ def test_an_evaluator_trained_on_renders_knows_others_and_a_deaf_generator_score
     monkeypatch.setattr(script, "BATCH_SIZE", 16)
     monkeypatch.setattr(script, "LEARNING_RATE", 3e-3)
     monkeypatch.setattr(script, "augment", lambda x, stream: script.shift(x, stream, up_to=1))
-    monkeypatch.setattr("systems.cdcgan.system.evaluator.SIZE", 32)
+    monkeypatch.setattr(judges, "SIZE", 32)
     fresh = renders(100, "fresh")
     judge = script.train(renders(120, "train"), seed=0, steps=130)
     assert accuracy(predict(judge, fresh.images), fresh.labels) >= 0.98
@@ -366,7 +338,7 @@ def validated(build, monkeypatch):
     def make(values: dict[int, float], **changes) -> CDCGAN:
         trainer = build(validate_every=1, num_training_steps=6, **changes)
         trainer.evaluator = Painted()
-        monkeypatch.setattr("systems.cdcgan.system.accuracy", lambda *_: values[trainer.step])
+        monkeypatch.setattr(system, "accuracy", lambda *_: values[trainer.step])
         return trainer
 
     return make
@@ -376,15 +348,12 @@ VALUES = {1: 0.2, 2: 0.5, 3: 0.1, 4: 0.5, 5: 0.6, 6: 0.3}
 
 
 def test_the_best_weights_are_those_of_the_best_validation(validated):
-    trainer = validated(VALUES)
-    copies = {}
-    watch = trainer.watch
-
-    def copying(log, scalars):
-        watch(log, scalars)
-        copies[trainer.step] = {k: v.clone() for k, v in trainer.G.state_dict().items()}
-
-    trainer.watch = copying
+    trainer, copies = validated(VALUES), {}
+    trainer.observers.append(
+        lambda *_: copies.update(
+            {trainer.step: {k: v.clone() for k, v in trainer.G.state_dict().items()}}
+        )
+    )
     trainer.train()
     assert (int(trainer.best.step), float(trainer.best.value)) == (5, 0.6)
     for key, value in trainer.best.network.state_dict().items():
@@ -401,22 +370,16 @@ def test_a_resumed_run_ends_with_the_same_best(stop, validated):
     whole = validated(VALUES, run="whole")
     whole.train()
     first = validated(VALUES, run="parts", saving_steps=stop)
-    batches, log = first.batches(), NoLog()
-    while first.step < stop + 1:  # killed a step after its checkpoint, that step's best on disk
-        first.train_step(batches(first.step))
-        first.step += 1
-        first.watch(log, None)
-        if first.step == stop:
-            first.save()
+    die_at(first, stop + 1, kill)  # a step after its checkpoint, that step's best on disk
+    with pytest.raises(Killed):
+        first.train()
     parts = validated(VALUES, run="parts", saving_steps=stop)
     parts.train()
-    for key, value in whole.best.state_dict().items():
-        assert torch.equal(value, parts.best.state_dict()[key]), key
+    assert_same(whole.best.state_dict(), parts.best.state_dict())
     ours, theirs = (t.config.run_dir / "best.pt" for t in (whole, parts))
     ours, theirs = (checkpoint.read(path, model="cdcgan") for path in (ours, theirs))
     assert ours["step"] == theirs["step"] == 5
-    for key, value in ours["networks"]["G"].items():
-        assert torch.equal(value, theirs["networks"]["G"][key])
+    assert_same(ours["networks"]["G"], theirs["networks"]["G"])
 
 
 def test_validation_leaves_the_training_as_it_is(build):
@@ -424,8 +387,7 @@ def test_validation_leaves_the_training_as_it_is(build):
     watched.evaluator = Painted()
     for trainer in (plain, watched):
         trainer.train()
-    for a, b in zip(plain.G.parameters(), watched.G.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert_same(plain.G.state_dict(), watched.G.state_dict())
 
 
 def test_without_an_evaluator_it_is_said_once(build, capsys):
@@ -475,14 +437,14 @@ def test_samples_are_test_jsons_conditions_eight_a_row(build):
 
 def test_labels_of_generated_images_are_the_training_sets(build):
     trainer = build()
-    pairs = list(trainer.generated_pairs(7, 0, 3))
-    y = torch.cat([y for _, y in pairs])
+    y, again, others = (
+        torch.cat([y for _, y in trainer.sampling_inputs(103, seed)]) for seed in (0, 0, 1)
+    )
     known = {tuple(row) for row in trainer.training_labels.tolist()}
-    assert [len(z) for z, _ in pairs] == [3, 3, 1]
+    assert len(y) == 103
     assert {tuple(row) for row in y.tolist()} <= known
-    again = torch.cat([y for _, y in trainer.generated_pairs(7, 0, 3)])
     assert torch.equal(y, again)
-    assert not torch.equal(y, torch.cat([y for _, y in trainer.generated_pairs(7, 1, 3)]))
+    assert not torch.equal(y, others)
 
 
 # The convergence failure of the source
@@ -498,21 +460,19 @@ def test_the_doctor_catches_the_sources_convergence_failure():
     assert diagnose(well, window=1000).verdict not in ILL
 
 
-# Prompts and bad input
+# What is refused
 
 
 def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):
     build(num_training_steps=1).train()
-    others = (LABELS[1], LABELS[0], *LABELS[2:])
-    monkeypatch.setattr("systems.cdcgan.system.LABELS", others)
-    with pytest.raises(UserError, match="its number 0 is 'gray cube', here it is 'red cube'"):
-        build().resume()
-    monkeypatch.setattr("systems.cdcgan.system.LABELS", LABELS[:20])
-    with pytest.raises(UserError, match="another set of labels: it knows 24, here there are 20"):
-        build().resume()
-    monkeypatch.setattr("systems.cdcgan.system.LABELS", (*LABELS, "red cone"))
-    with pytest.raises(UserError, match="another set of labels: it knows 24, here there are 25"):
-        build().resume()
+    for labels, told in (
+        ((LABELS[1], LABELS[0], *LABELS[2:]), "number 0 is 'gray cube', here it is 'red cube'"),
+        (LABELS[:20], "another set of labels: it knows 24, here there are 20"),
+        ((*LABELS, "red cone"), "another set of labels: it knows 24, here there are 25"),
+    ):
+        monkeypatch.setattr(system, "LABELS", labels)
+        with pytest.raises(UserError, match=told):
+            build().resume()
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from test_digits import MNIST, needs_mnist
-from test_trainer import assert_same, curves
+from test_trainer import assert_same, curves, final_state
 
 import dataset
 from lib.errors import UserError
-from main import build_dcgan
 from metrics import collapse
 from metrics.collapse import judge, label_statistics
 from metrics.digits import load_digits, predict
@@ -40,15 +39,11 @@ def test_wilson_against_known_values():
     assert (low[2], high[2]) == pytest.approx((100 / (100 + z**2), 1), abs=1e-6)
 
 
-def test_entropy_in_bits():
+def test_entropy_and_chi_square_in_closed_form():
     assert collapse.entropy_bits([7] * 10) == pytest.approx(math.log2(10), abs=1e-12)
     assert collapse.entropy_bits([9, 0, 0]) == 0
     assert collapse.entropy_bits([2, 1, 1]) == pytest.approx(1.5, abs=1e-12)
-
-
-def test_chi_square_in_closed_form():
-    """Two classes: X is z squared, and its p two-sided."""
-    statistic, p_value = collapse.chi_square([5, 15], [0.5, 0.5])
+    statistic, p_value = collapse.chi_square([5, 15], [0.5, 0.5])  # z squared, and p two-sided
     assert statistic == pytest.approx(5, abs=1e-9)
     assert p_value == pytest.approx(math.erfc(math.sqrt(5 / 2)), abs=1e-9)
     assert collapse.chi_square([30, 10], [0.75, 0.25]) == pytest.approx((0, 1))
@@ -73,12 +68,9 @@ def test_label_statistics():
     assert result["low_confidence"] == 0.5
     assert result["off_digits"] == 0.25
     assert result["chi2"] == pytest.approx(sum((c - 0.4) ** 2 / 0.4 for c in result["counts"]))
-    assert all(low <= c / 4 <= high for low, c, high in rows(result))
+    rows = zip(result["low"], result["counts"], result["high"], strict=True)
+    assert all(low <= c / 4 <= high for low, c, high in rows)
     json.dumps(result, allow_nan=False)
-
-
-def rows(result):
-    return zip(result["low"], result["counts"], result["high"], strict=True)
 
 
 UNEVEN = [150, 150, 100, 100, 100, 100, 100, 100, 50, 50]
@@ -189,9 +181,9 @@ def fake_mnist(monkeypatch):
 
 
 @pytest.fixture
-def run(fake_mnist, tiny_config) -> GANTrainer:
+def run(fake_mnist, build) -> GANTrainer:
     """A run of six steps."""
-    trainer = build_dcgan(tiny_config(dataset="mnist", run="mine"), torch.device("cpu"))
+    trainer = build(dataset="mnist", run="mine")
     trainer.train()
     return trainer
 
@@ -269,38 +261,29 @@ def test_bad_input_gets_one_sentence(argv, words, capsys):
     assert error.count("\n") == 1
 
 
-def test_a_run_on_other_images_is_refused(tiny_config, tmp_path):
-    trainer = build_dcgan(tiny_config(), torch.device("cpu"))
+def test_other_images_are_refused(build, tiny_config, tmp_path):
     with pytest.raises(UserError, match="learned fashion"):
-        script.examine(trainer, 20, 0, tmp_path)
-
-
-def test_watching_on_other_images_is_refused(tiny_config):
+        script.examine(build(), 20, 0, tmp_path)
     with pytest.raises(UserError, match="only the digits of MNIST, not fashion"):
         tiny_config(collapse_every=10)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_watching_leaves_the_training_as_it_is(ema, fake_mnist, tiny_config):
-    runs = {}
+def test_watching_leaves_the_training_as_it_is(ema, fake_mnist, build):
+    states, points = [], []
     for every in (0, 6):
-        settings = {"dataset": "mnist", "run": f"every-{every}", "ema": ema}
-        runs[every] = build_dcgan(
-            tiny_config(collapse_every=every, **settings), torch.device("cpu")
-        )
-        runs[every].train()
+        run = build(dataset="mnist", run=f"every-{every}", ema=ema, collapse_every=every)
+        run.train()
+        states.append(final_state(run))
+        points.append(set(curves(run.config.run_dir)))
     for part in ("networks", "optimizers"):
-        plain, watched = (
-            {name: value.state_dict() for name, value in getattr(run, part).items()}
-            for run in runs.values()
-        )
-        assert_same(plain, watched)
-    plain, watched = (set(curves(run.config.run_dir)) for run in runs.values())
+        assert_same(*(state[part] for state in states))
+    plain, watched = points
     assert plain < watched
     own = {"entropy", "largest_share", "low_confidence", "off_digits"}
     added = {(tag, step) for tag, step, _ in watched - plain}
     assert added == {(f"collapse/{name}", 6) for name in own}
-    panel = runs[6].config.run_dir / "samples" / "collapse-digits-0000006.png"
+    panel = run.config.run_dir / "samples" / "collapse-digits-0000006.png"
     assert min(Image.open(panel).size) > 400
 
 

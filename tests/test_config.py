@@ -15,7 +15,7 @@ from lib.config import RETIRED, Config, Retired, differences, load_saved, name_o
 from lib.errors import UserError, need
 from lib.flags import parse
 from lib.settings import ABOVE_0, default
-from systems import SYSTEMS
+from main import SYSTEMS
 from systems.dcgan import DCGANConfig
 from systems.srgan.config import PRESETS as SRGAN_PRESETS
 from systems.srgan.config import SRGANConfig

@@ -1,9 +1,10 @@
 """Two processes on the CPU (gloo) against one, by tests/ranks.py: no Inception, no network.
 
-Where two ranks are held against one there is no BatchNorm: with it each normalises by half a
-batch, which is another game. And a GAN amplifies rounding, so that few steps can agree.
+Each rank draws noise of its own. Where two are held against one that draws what both drew there is
+no BatchNorm, which normalises by a rank's own share; and a GAN amplifies rounding: few steps agree.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -16,14 +17,17 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, PixelMeans
-from ranks import free_port, print_moments, run_main, run_ranks
+from ranks import free_port, print_moments, print_two_steps, run_main, run_ranks, two_steps
 from test_cli import ROOT, flags
 from test_trainer import assert_same, curves
 
 from inception import moments
 from inception.moments import members
-from lib import checkpoint, distributed
+from lib import checkpoint, distributed, seeding
 from lib.errors import UserError
+from lib.seeding import generator
+from main import build
+from training.augment import Augment
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2")
 
@@ -62,35 +66,70 @@ def results(folder: Path) -> list[dict]:
 # Whole runs
 
 
-def test_two_ranks_play_the_game_of_one(train, tmp_path):
-    for number in (1, 2):
-        env = {"NO_BATCHNORM": "1"}
-        train(number, f"of{number}", env=env, logging_steps=1, batch_size=8, fid_every=3)
-    lines = results(tmp_path / "of2")
-    assert [(line["step"], line["ranks"]) for line in lines] == [(3, 2), (6, 2)]  # each once
-    one, two = ({k[:2]: k[2] for k in curves(tmp_path / f"of{n}")} for n in (1, 2))
-    assert one.keys() == two.keys()
-    assert {("discriminator_loss", 1), ("D(G(z2))", 6), ("fid_smoke", 3)} <= one.keys()
-    for point in one:
-        assert two[point] == pytest.approx(one[point], rel=1e-4), point
-    a, b = (state_of(tmp_path / f"of{n}") for n in (1, 2))
-    assert (a["ranks"], b["ranks"]) == (1, 2)
-    for name, network in a["networks"].items():
-        for key, value in network.items():
-            torch.testing.assert_close(b["networks"][name][key], value, rtol=1e-3, atol=1e-5)
-
-
 def test_rank_0_alone_writes_and_speaks_and_both_end_with_the_same_weights(train, tmp_path):
-    first, second = train(2, "run", ema=0.9, d_steps=2)
+    first, second = train(2, "run", ema=0.9, d_steps=2, fid_every=3)
     assert "2 processes" in first.stdout
     assert "6/6" in first.stderr
     assert second.stdout + second.stderr == ""
     folder = tmp_path / "run"
-    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 2  # the last score comes afterwards
     assert not list(folder.rglob("*.part"))
     assert_same(weights_of(folder, 0), weights_of(folder, 1))  # BatchNorm's statistics too
     assert_same(weights_of(folder, 0), state_of(folder)["networks"])
     assert set(curves(folder).values()) == {1}
+    assert [(line["step"], line["ranks"]) for line in results(folder)] == [(3, 2), (6, 2)]
+
+
+# A step
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("dcgan", {"loss": "hinge", "d_norm": "none", "d_steps": 2, "fresh_noise": True}),
+        ("biggan", {"accumulate": 2, "d_steps": 2, "orthogonal_weight": 1e-3}),
+    ],
+)
+def test_two_ranks_make_the_step_of_one_that_draws_what_both_drew(
+    model, settings, tiny_config, tmp_path, monkeypatch
+):
+    config = tiny_config(model, **settings)
+    ended = run_ranks(2, print_two_steps, config, folder=tmp_path)
+    assert [one.status for one in ended] == [0, 0], ended
+    assert ended[0].stdout == ended[1].stdout  # the ranks are alike
+    alone = build(config, torch.device("cpu"))
+    draws = "drawn" if model == "biggan" else "noise"
+    monkeypatch.setattr(alone, draws, of_both_ranks(getattr(alone, draws), monkeypatch))
+    wanted = two_steps(alone)
+    for a, b in zip(json.loads(ended[0].stdout), wanted, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+
+
+def of_both_ranks(draw, monkeypatch):
+    """draw(n, purpose, index), the first half by rank 0's stream and the second by rank 1's."""
+
+    def drawn(n: int, *key):
+        parts = []
+        for number in range(2):
+            monkeypatch.setattr(seeding, "rank", lambda number=number: number)
+            parts.append(draw(n // 2, *key))
+        if isinstance(parts[0], tuple):
+            return tuple(map(torch.cat, zip(*parts, strict=True)))
+        return torch.cat(parts)
+
+    return drawn
+
+
+def test_each_rank_draws_by_itself_and_rank_0_what_one_process_does(monkeypatch):
+    alone, x = torch.rand(4, generator=generator("cpu", "noise", 7)), torch.rand(4, 3, 16, 16)
+    drawn, seen = [], []
+    for number in range(3):
+        monkeypatch.setattr(seeding, "rank", lambda number=number: number)
+        drawn.append(torch.rand(4, generator=seeding.stream("cpu", "noise", 7)))
+        seen.append(Augment("diffaug", 42)(x, "real", 3))
+    assert torch.equal(drawn[0], alone)
+    for a, b in [*itertools.combinations(drawn, 2), *itertools.combinations(seen, 2)]:
+        assert not torch.equal(a, b)
 
 
 # How they end
@@ -249,21 +288,3 @@ def test_two_ranks_score_fid_and_kid_as_one_does(data_dir, tmp_path):
         assert (a["n_real"], a["n_fake"], b["n_real"], b["n_fake"]) == (150,) * 4
         for key in ("value", "error", "floor"):
             assert b[key] == pytest.approx(a[key], rel=1e-6)
-
-
-def test_two_ranks_draw_z_from_one_density(data_dir, tmp_path):
-    pytest.importorskip("sklearn", reason="scikit-learn is optional")
-    tiny = {"dataset": "fashion", "latent_dim": 5, "hidden_dim": 8, "importance_samples": 0}
-    tiny |= {"run": "fresh", "fid_protocol": "smoke", "data_dir": data_dir}
-    found = []
-    for number in (1, 2):
-        argv = flags(**tiny, runs_dir=tmp_path / f"of{number}", latent_density="gaussian")
-        ended = run_ranks(number, run_main, ["--model", "vae", *argv], folder=tmp_path)
-        assert [one.status for one in ended] == [0] * number, ended
-        assert [one.stderr.count("fitting a gaussian") for one in ended] == [1, 0][:number]
-        found.append(results(tmp_path / f"of{number}" / "fresh"))
-    one, two = ({line["metric"]: line for line in lines} for lines in found)
-    assert two["fid"]["latent_density"] == "gaussian"
-    assert two["elbo_loss"]["latent_density"] == "encoder"
-    for metric in ("fid", "elbo_loss"):
-        assert two[metric]["value"] == pytest.approx(one[metric]["value"], rel=1e-6)

@@ -140,3 +140,15 @@ def test_an_mp4_is_made_or_says_what_it_needs(run_dir, capsys):
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
     assert (frames, seconds) == (12, pytest.approx(3, abs=0.1))
     assert next(imageio_ffmpeg.read_frames(str(path)))["size"] == (70, 84)
+
+
+def test_a_strip_of_five_stages(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in range(10, 110, 10):
+        picture = Image.new("RGB", (200, 68), (step, 0, 0))
+        picture.save(tmp_path / "samples" / f"fixed_input-{step:07d}.png")
+    assert evolution.main([str(tmp_path), "--strip", "5", "--tag", "fixed_input"]) == 0
+    with Image.open(tmp_path / "strip.png") as strip:
+        reds = [strip.getpixel((100, 82 * i + 40))[0] for i in range(5)]
+        assert strip.size == (200, 5 * 82)
+    assert reds == [10, 30, 50, 80, 100]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from main import build_dcgan
+from lib.errors import UserError
 from scripts import interpolate
 
 
 @pytest.fixture
-def trainer(tiny_config):
-    return build_dcgan(tiny_config(run="tiny", num_training_steps=1), torch.device("cpu"))
+def trainer(build):
+    return build(run="tiny", num_training_steps=1)
 
 
 @pytest.mark.parametrize("path", interpolate.PATHS.values())
@@ -21,12 +21,9 @@ def test_a_path_starts_at_z1_and_ends_at_z2(path):
     z1, z2 = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(path(z1, z2, 0.0), z1, atol=1e-5)
     assert torch.allclose(path(z1, z2, 1.0), z2, atol=1e-5)
-
-
-def test_linear_goes_on_beyond_its_ends_by_the_same_step():
-    z1, z2 = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0])
-    assert torch.equal(interpolate.linear(z1, z2, 2.0), torch.tensor([2.0, 1.0]))
-    assert torch.equal(interpolate.linear(z1, z2, -1.0), torch.tensor([-1.0, 1.0]))
+    line = interpolate.linear(z1, z2, 2.0)  # beyond its ends by the same step
+    assert torch.allclose(line, 2 * z2 - z1, atol=1e-5)
+    assert torch.allclose(interpolate.linear(z1, z2, -1.0), 2 * z1 - z2, atol=1e-5)
 
 
 def test_spherical_halves_the_angle_and_keeps_to_the_shell():
@@ -35,10 +32,7 @@ def test_spherical_halves_the_angle_and_keeps_to_the_shell():
     assert middle.norm() == pytest.approx(3.0, abs=1e-5)
     assert math.atan2(middle[1], middle[0]) == pytest.approx(math.pi / 4, abs=1e-5)
     assert interpolate.linear(z1, z2, 0.5).norm() < 2.5
-
-
-def test_where_no_circle_joins_the_two_spherical_is_the_line():
-    z1, z2 = torch.tensor([2.0]), torch.tensor([-4.0])
+    z1, z2 = torch.tensor([2.0]), torch.tensor([-4.0])  # no circle joins the two: the line does
     assert interpolate.spherical(z1, z2, 0.5).tolist() == [-1.0]
     assert interpolate.spherical(z1, 2 * z1, 0.5).tolist() == [3.0]
 
@@ -62,32 +56,37 @@ def test_pixel_change_is_in_pixels_from_0_to_1():
 
 def test_the_ends_do_not_depend_on_how_many_images_lie_between(trainer):
     def ends(images):
-        x = interpolate.interpolate(
-            trainer, "linear", pairs=2, images=images, extrapolate=0, seed=3
-        )
-        return x[:, [0, -1]]
+        settings = {"pairs": 2, "images": images, "extrapolate": 0, "seed": 3}
+        return interpolate.interpolate(trainer, "linear", **settings)[:, [0, -1]]
 
     assert torch.allclose(ends(3), ends(6), atol=1e-6)
 
 
+def test_a_vae_has_paths_too_and_what_has_no_noise_of_its_own_is_refused(build):
+    settings = {"pairs": 2, "images": 4, "extrapolate": 1, "seed": 0}
+    vae = build("vae")
+    x = interpolate.interpolate(vae, "spherical", **settings)
+    assert x.shape == (2, 6, 1, 28, 28)
+    assert x.abs().max() <= 1
+    assert vae.networks["decoder"].training
+    for model, told in (
+        ("cyclegan", "no noise"),
+        ("srgan", "no noise"),
+        ("biggan", "a class beside the noise"),
+        ("cdcgan", "labels beside the noise"),
+    ):
+        with pytest.raises(UserError, match=told):
+            interpolate.interpolate(build(model), "linear", **settings)
+
+
 def test_what_is_measured_is_written_beside_the_pictures(trainer, pixel_means, tmp_path):
-    result = interpolate.examine(
-        trainer,
-        ["linear", "spherical"],
-        tmp_path / "out",
-        pairs=2,
-        images=4,
-        extrapolate=1,
-        extractor=pixel_means,
-    )
+    settings = {"pairs": 2, "images": 4, "extrapolate": 1, "extractor": pixel_means}
+    result = interpolate.examine(trainer, ["linear", "spherical"], tmp_path / "out", **settings)
     assert json.loads((tmp_path / "out" / "interpolation.json").read_text()) == result
     assert len(result["change"]["linear"]["pixel"]["by_step"]) == 3  # between the ends alone
     assert result["change"]["spherical"]["feature"]["mean"] > 0
-    assert [Path(name).name for name in result["files"]] == [
-        "linear.png",
-        "spherical.png",
-        "change.png",
-    ]
+    names = [Path(name).name for name in result["files"]]
+    assert names == ["linear.png", "spherical.png", "change.png"]
     assert all(Path(name).read_bytes().startswith(b"\x89PNG") for name in result["files"])
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import CPU
 from PIL import Image
+from test_trainer import Killed, assert_same, curves, die_at, final_state, kill
 
 from dataset import order
 from fid import PROTOCOLS, Protocol, frechet_distance
 from inception import WEIGHTS_DIGEST, load_inception
 from lib.errors import UserError
-from lib.runlog import read_scalars
-from main import SYSTEMS
+from lib.runlog import read_results, read_scalars
+from main import build_dcgan
 from metrics import reference, score
 from metrics.kid import kid_with_error
 from systems.dcgan import DCGANConfig
@@ -29,8 +31,8 @@ FIELDS = {
 
 
 @pytest.fixture
-def trainer(tiny_config, pixel_means):
-    return SYSTEMS["dcgan"](tiny_config(fid_protocol="smoke"), torch.device("cpu"))
+def trainer(build, pixel_means):
+    return build(fid_protocol="smoke")
 
 
 def cached(trainer) -> Path:
@@ -67,38 +69,26 @@ def test_a_line_has_every_field_and_the_same_command_gives_the_same_value(traine
     assert trained["value"] == again["value"] != first["value"]
 
 
-def test_tensorboard_gets_each_score_once(trainer):
-    from test_trainer import curves
-
+def test_tensorboard_gets_each_score_once_and_a_torn_line_costs_nothing_else(trainer):
     trainer.train()
-    score.score(trainer)
-    score.score(trainer)
-    found = [tag for tag, _, _ in curves(trainer.config.run_dir).elements()]
-    assert found.count("fid_smoke") == 1
-
-
-def test_a_torn_line_of_results_costs_nothing_else(trainer):
     score.score(trainer)
     path = trainer.config.run_dir / "results.jsonl"
     path.write_text(path.read_text() + '{"metric": "fid", "val')
     score.score(trainer)
-    from lib.runlog import read_results
-
+    found = [tag for tag, _, _ in curves(trainer.config.run_dir).elements()]
+    assert found.count("fid_smoke") == 1
     assert len(read_results(trainer.config.run_dir)) == 2
 
 
 def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeypatch):
     first = reference.find_reference(trainer, pixel_means)
-    assert cached(trainer).is_file()
-    monkeypatch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
-    second = reference.find_reference(trainer, pixel_means)
+    path = cached(trainer)
+    assert path.is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
+        second = reference.find_reference(trainer, pixel_means)
     torch.testing.assert_close(first.moments.cov, second.moments.cov, rtol=0, atol=0)
     assert (first.floor, first.floor_error) == (second.floor, second.floor_error)
-
-
-def test_a_damaged_reference_is_named(trainer, pixel_means):
-    reference.find_reference(trainer, pixel_means)
-    path = cached(trainer)
     path.write_bytes(path.read_bytes()[:100])
     try:
         with pytest.raises(UserError, match="is damaged"):
@@ -138,8 +128,8 @@ def test_the_floor_takes_other_images(trainer, pixel_means, monkeypatch):
 
 
 @pytest.fixture
-def small(tiny_config, pixel_means):
-    return SYSTEMS["dcgan"](tiny_config(fid_protocol="all"), torch.device("cpu"))
+def small(build, pixel_means):
+    return build(fid_protocol="all")
 
 
 def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(small, pixel_means, capsys):
@@ -162,9 +152,7 @@ def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(small, p
     assert f"KID {kid['value']:.5f} ± {kid['error']:.5f}" in out
 
 
-def test_the_features_of_the_real_images_are_cached_with_their_moments(
-    small, pixel_means, monkeypatch
-):
+def test_the_features_of_the_real_images_are_cached_with_their_moments(small, monkeypatch):
     first = score.score(small)
     monkeypatch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
     again = score.score(small)
@@ -186,20 +174,16 @@ def test_kid_takes_the_first_images_of_each_half_where_there_are_many(
     assert found.moments.mean == pytest.approx(real.double().mean(0))
 
 
-def test_two_halves_want_two_images_each(small, pixel_means, monkeypatch):
+def test_two_halves_want_two_images_each(small, pixel_means):
     data = small.load_data("train")
     three = dataclasses.replace(data, images=data.images[:3], labels=data.labels[:3])
-    monkeypatch.setattr(small, "load_data", lambda _: three)
+    small.load_data = lambda _: three
     with pytest.raises(UserError, match="two halves of 3 training images: wanted 4"):
         reference.compute_reference(small, pixel_means)
 
 
-def test_kid_during_training_is_a_curve_named_kid(tiny_config, monkeypatch, pixel_means):
-    from test_trainer import curves
-
-    scored, _ = train_scored(
-        tiny_config, monkeypatch, "all", pixel_means, fid_every=2, fid_protocol="all"
-    )
+def test_kid_during_training_is_a_curve_named_kid(train_scored):
+    scored, _ = train_scored("all", fid_every=2, fid_protocol="all")
     tags = [(tag, step) for tag, step, _ in curves(scored.config.run_dir)]
     points = {point for point in tags if point[0].startswith(("kid", "fid"))}
     assert points == {("fid_all", 2), ("kid", 2), ("fid_all", 4), ("kid", 4)}
@@ -216,7 +200,7 @@ WEIGHTS, MNIST = ROOT / "inception" / "inception-v3-2015.pth", ROOT / "data" / "
 )
 def test_the_shipped_sample_is_what_this_machine_computes(tmp_path):
     """Ties the shipped moments to the choice of images, the resizing, the network, the weights."""
-    trainer = SYSTEMS["dcgan"](DCGANConfig(data_dir=str(ROOT / "data")), torch.device("cpu"))
+    trainer = build_dcgan(DCGANConfig(data_dir=str(ROOT / "data")), CPU)
     extractor = load_inception()
     shipped = reference.load_reference(reference.SHIPPED / reference.file_name(trainer, extractor))
     data = trainer.load_data("train")
@@ -238,28 +222,31 @@ def test_the_shipped_reference_is_that_of_the_default_protocol():
 # FID during training
 
 
-def train_scored(make, monkeypatch, run: str, extractor, **changes):
+@pytest.fixture
+def train_scored(build, monkeypatch, pixel_means):
     """A run of six steps with its FIDs, and how often Inception and the reference were loaded."""
-    loads = []
-    monkeypatch.setattr(score, "load_inception", lambda *_: loads.append("Inception") or extractor)
-    find = reference.find_reference
-    monkeypatch.setattr(score, "find_reference", lambda *a: loads.append("real") or find(*a))
-    config = make(run=run, **{"fid_protocol": "smoke"} | changes)
-    trainer = SYSTEMS["dcgan"](config, torch.device("cpu"))
-    trainer.train(score.Scorer(trainer).during_training if config.fid_every else None)
-    return trainer, loads
+    find, loads = reference.find_reference, []
+
+    def note(what: str, value):
+        loads.append(what)
+        return value
+
+    def make(run: str, **changes):
+        loads.clear()
+        trainer = build(run=run, **{"fid_protocol": "smoke"} | changes)
+        scorer = score.Scorer(trainer) if trainer.config.fid_every else None
+        trainer.train(scorer and scorer.during_training)
+        return trainer, list(loads)
+
+    monkeypatch.setattr(score, "load_inception", lambda *_: note("Inception", pixel_means))
+    monkeypatch.setattr(score, "find_reference", lambda *a: note("real", find(*a)))
+    return make
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_fid_during_training_leaves_the_training_as_it_is(
-    tiny_config, monkeypatch, pixel_means, ema
-):
-    from test_trainer import assert_same, curves, final_state
-
-    plain, _ = train_scored(tiny_config, monkeypatch, "plain", pixel_means, ema=ema)
-    scored, loads = train_scored(
-        tiny_config, monkeypatch, "scored", pixel_means, ema=ema, fid_every=2
-    )
+def test_a_fid_during_training_leaves_the_training_as_it_is(train_scored, ema):
+    plain, _ = train_scored("plain", ema=ema)
+    scored, loads = train_scored("scored", ema=ema, fid_every=2)
     assert loads == ["Inception", "real"]
     a, b = final_state(plain), final_state(scored)
     assert_same(a["networks"], b["networks"])
@@ -273,20 +260,12 @@ def test_a_fid_during_training_leaves_the_training_as_it_is(
     assert [line["step"] for line in lines(scored)] == [2, 4]  # that of the last step comes after
 
 
-def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(
-    tiny_config, monkeypatch, pixel_means
-):
-    from test_trainer import Killed, curves, die_at, kill
-
-    trainer = SYSTEMS["dcgan"](tiny_config(run="killed", fid_protocol="smoke"), torch.device("cpu"))
+def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(build, train_scored):
+    trainer = build(run="killed", fid_protocol="smoke", fid_every=1)
     die_at(trainer, 5, kill)  # after the FIDs of steps 1 to 5, one step after the checkpoint
-    object.__setattr__(trainer.config, "fid_every", 1)
     with pytest.raises(Killed):
         trainer.train(score.Scorer(trainer).during_training)
-    runs = [
-        train_scored(tiny_config, monkeypatch, run, pixel_means, fid_every=1)[0]
-        for run in ("killed", "whole")
-    ]
+    runs = [train_scored(run, fid_every=1)[0] for run in ("killed", "whole")]
     again, whole = ([(line["step"], line["value"]) for line in lines(run)] for run in runs)
     assert again == whole
     assert [step for step, _ in whole] == [1, 2, 3, 4, 5]
@@ -294,12 +273,9 @@ def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(
 
 
 def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
-    tiny_config, monkeypatch, pixel_means
+    build, train_scored
 ):
-    from test_trainer import final_state
-
-    config = tiny_config(run="stopped", fid_protocol="smoke", fid_every=4)
-    trainer = SYSTEMS["dcgan"](config, torch.device("cpu"))
+    trainer = build(run="stopped", fid_protocol="smoke", fid_every=4)
     share = trainer.generate_share
 
     def interrupted(n, seed):
@@ -312,27 +288,26 @@ def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
         trainer.train(scorer.during_training)
     assert stop.value.code == 128 + signal.SIGTERM
     assert final_state(trainer)["step"] == 4
-    assert not (config.run_dir / "results.jsonl").exists()
-    again = SYSTEMS["dcgan"](config, torch.device("cpu"))
-    again.train(score.Scorer(again).during_training)
+    assert not (trainer.config.run_dir / "results.jsonl").exists()
+    again, _ = train_scored("stopped", fid_every=4)
     assert [line["step"] for line in lines(again)] == [4]
 
 
 @pytest.fixture
-def photos(tmp_path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
+def photos(tmp_path) -> dict[str, str]:
+    """The settings of a folder of 20 images."""
+    (tmp_path / "photos").mkdir()
     for i in range(20):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-    return folder
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    folders = {"folder": str(tmp_path / "photos"), "data_dir": str(tmp_path / "data")}
+    return {"dataset": "folder"} | folders
 
 
 def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
-    photos, tiny_config, pixel_means, tmp_path, capsys
+    photos, build, pixel_means, tmp_path, capsys, monkeypatch
 ):
-    settings = {"dataset": "folder", "folder": str(photos), "data_dir": str(tmp_path / "data")}
-    trainer = SYSTEMS["dcgan"](tiny_config(fid_protocol="smoke", **settings), torch.device("cpu"))
+    trainer = build(fid_protocol="smoke", **photos)
     (result,) = score.score(trainer)
     assert result["n_real"] == 20
     assert result["data"].startswith("photos-")
@@ -341,46 +316,26 @@ def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
     (kept,) = (tmp_path / "data" / "reference").iterdir()
     assert kept.name.startswith(f"folder-{result['data']}-32px-smoke-")
     assert reference.find_reference(trainer, pixel_means).moments.n == 20  # read back
-    config = dataclasses.replace(trainer.config, fid_protocol="10k")
-    for refuses in (
-        score.refuse_early,
-        lambda c: score.score(SYSTEMS["dcgan"](c, torch.device("cpu"))),
-    ):
-        with pytest.raises(UserError, match="no test images"):
-            refuses(config)
     score.refuse_early(trainer.config)
-
-
-def test_the_50k_protocol_does_without_a_floor_where_nothing_is_held_out(
-    photos, tiny_config, pixel_means, tmp_path, monkeypatch
-):
-    settings = {"dataset": "folder", "folder": str(photos), "data_dir": str(tmp_path / "data")}
+    larger = build(fid_protocol="10k", **photos)
+    for refuses in (lambda: score.refuse_early(larger.config), lambda: score.score(larger)):
+        with pytest.raises(UserError, match="no test images"):
+            refuses()
     monkeypatch.setitem(PROTOCOLS, "50k", dataclasses.replace(PROTOCOLS["50k"], n_fake=50))
-    trainer = SYSTEMS["dcgan"](tiny_config(fid_protocol="50k", **settings), torch.device("cpu"))
-    (result,) = score.score(trainer)
+    (result,) = score.score(build(fid_protocol="50k", **photos))
     assert np.isnan(result["floor"])
 
 
-def test_references_of_two_styles_and_two_folders_have_two_names(
-    photos, tiny_config, pixel_means, tmp_path
-):
+def test_references_of_two_folders_have_two_names(photos, build, pixel_means, tmp_path):
     other = tmp_path / "other" / "photos"
-    shutil.copytree(photos, other)
-    names = {
-        reference.file_name(
-            SYSTEMS["dcgan"](
-                tiny_config(dataset="folder", folder=str(folder)), torch.device("cpu")
-            ),
-            pixel_means,
-        )
-        for folder in (photos, other)
-    }
-    assert len(names) == 2
+    shutil.copytree(photos["folder"], other)
+    trainers = build(**photos), build(**photos | {"folder": str(other)})
+    assert len({reference.file_name(trainer, pixel_means) for trainer in trainers}) == 2
 
 
-def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys, monkeypatch):
+def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys):
     own = {"metric": "accuracy", "value": 0.875, "error": 0.01, "about": "of 8 images"}
-    monkeypatch.setattr(trainer, "evaluate", lambda extractor: [own])
+    trainer.evaluate = lambda extractor: [own]
     fid, accuracy = score.score(trainer)
     assert fid["metric"] == "fid"
     assert accuracy["value"] == 0.875
@@ -389,23 +344,23 @@ def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys, monkeypatch)
     assert [line["metric"] for line in lines(trainer)] == ["fid", "accuracy"]
 
 
-def test_many_scores_of_a_system_make_one_event_file(trainer, monkeypatch):
+def test_many_scores_of_a_system_make_one_event_file(trainer):
     own = [{"metric": f"own_{i}", "value": float(i), "error": 0.0} for i in range(5)]
-    monkeypatch.setattr(trainer, "evaluate", lambda extractor: own)
+    trainer.evaluate = lambda extractor: own
     score.score(trainer)
     files = list(trainer.config.run_dir.glob("events.out.tfevents.*"))
     assert len(files) == 2  # the FID's, which is kept before the rest, and theirs
-    curves = read_scalars(trainer.config.run_dir)
-    assert [curves[f"own_{i}"] for i in range(5)] == [[(0, float(i))] for i in range(5)]
+    found = read_scalars(trainer.config.run_dir)
+    assert [found[f"own_{i}"] for i in range(5)] == [[(0, float(i))] for i in range(5)]
     score.score(trainer)
     assert list(trainer.config.run_dir.glob("events.out.tfevents.*")) == files
 
 
-def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer, monkeypatch):
+def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer):
     def fails(extractor):
         raise UserError("no weights")
 
-    monkeypatch.setattr(trainer, "evaluate", fails)
+    trainer.evaluate = fails
     with pytest.raises(UserError, match="no weights"):
         score.score(trainer)
     assert [line["metric"] for line in lines(trainer)] == ["fid"]

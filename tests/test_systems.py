@@ -5,10 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from test_trainer import assert_same
 
+from lib import distributed
 from lib.errors import UserError
 from lib.guards import are_finite
 from main import SYSTEMS
+from main import build as build_trainer
 
 SINGLE_CHANNEL_TAGS = {
     "dcgan": {"discriminator_loss", "generator_loss", "D(x)", "D(G(z1))", "D(G(z2))"}
@@ -33,11 +36,8 @@ VARIANTS = {
     ],
     "cdcgan": [
         {},
-        {
-            "fresh_noise": True,
-            "batch_size": 6,
-            "hold_out": 0.1,
-        },  # 25 of 28 images left: a last batch of 1
+        # 25 of 28 images left: a last batch of 1
+        {"fresh_noise": True, "batch_size": 6, "hold_out": 0.1},
         {"condition": "projection", "ema": 0.9, "spectral_norm": True, "loss": "hinge"},
         {"condition": "acgan", "auxiliary_weight": 0.5, "d_steps": 2, "init": "scaled"},
         {"condition": "projection", "penalty": "r1", "penalty_every": 2, "d_norm": "none"},
@@ -47,18 +47,9 @@ VARIANTS = {
         {},
         {"pool_size": 6, "decay_from": 2, "decay_to": 20},
         {"lambda_cycle": 0.0, "norm": "instance", "upsample": "transposed"},
-        {
-            "arch": "plain",
-            "stem": 7,
-            "judge": "patch",
-            "residual_blocks": 2,
-            "block_convs": 2,
-            "norm": "instance",
-            "upsample": "transposed",
-            "lambda_identity": 0.5,
-            "pool_size": 3,
-            "batch_size": 1,
-        },
+        {"arch": "plain", "stem": 7, "judge": "patch", "residual_blocks": 2, "block_convs": 2}
+        | {"norm": "instance", "upsample": "transposed", "lambda_identity": 0.5}
+        | {"pool_size": 3, "batch_size": 1},
         {"precision": "bf16"},
     ],
     "vae": [
@@ -79,13 +70,8 @@ VARIANTS = {
     "srgan": [
         {},
         {"adversarial_weight": 0.0, "reconstruction": "mse"},
-        {
-            "dataset": "emoji",
-            "arch": "residual",
-            "residual_blocks": 1,
-            "feature_matching_weight": 1.0,
-            "ema": 0.9,
-        },
+        {"dataset": "emoji", "arch": "residual", "residual_blocks": 1, "ema": 0.9}
+        | {"feature_matching_weight": 1.0},
         {"spectral_norm": True, "d_norm": "none", "loss": "lsgan", "downsample": "bicubic"},
         {"loss": "wgan", "penalty": "gp", "d_norm": "layer", "d_steps": 2, "ema": 0.9},
         {"precision": "bf16", "feature_matching_weight": 1.0},
@@ -100,18 +86,11 @@ each_variant = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def build(tiny_config):
-    def make(name: str, **changes):
-        return SYSTEMS[name](tiny_config(model=name, **changes), torch.device("cpu"))
-
-    return make
-
-
 @each_variant
 def test_the_look_at_the_weights_does_not_need_them_on_one_device(name, variant, tiny_config):
     """An average's counter stays on the CPU, also of a GPU's run; meta stands for the GPU."""
-    trainer = SYSTEMS[name](tiny_config(model=name, **variant), torch.device("meta"))
+    config = tiny_config(name, **variant | {"precision": "fp32"})  # meta has no autocast
+    trainer = build_trainer(config, torch.device("meta"))
     values = [v for net in trainer.networks.values() for v in net.state_dict().values()]
     assert are_finite(values).shape == (len(values),)
 
@@ -140,6 +119,8 @@ def test_one_step_changes_every_network_and_gives_finite_tags(name, variant, bui
     trainer = build(name, **variant)
     before = copy(trainer)
     scalars = trainer.train_step(trainer.batches()(0))
+    for network, average in trainer.averages.items():
+        average.update_parameters(trainer.networks[network])
     assert all(math.isfinite(float(value)) for value in scalars.values())
     assert not any(value.requires_grad for value in scalars.values())
     assert set(trainer.bar_tags) <= set(scalars)
@@ -153,37 +134,67 @@ def test_one_step_changes_every_network_and_gives_finite_tags(name, variant, bui
 
 
 @each_variant
-def test_samples_are_grids_in_range_and_leave_the_networks_alone(name, variant, build):
+def test_samples_are_grids_and_generated_images_bytes(name, variant, build):
+    """Both leave the networks alone."""
     trainer = build(name, **variant)
     before = copy(trainer)
     for grid in trainer.sample_images().values():
         assert grid.ndim == 3
         assert grid.abs().max() <= 1
-    for network, state in before.items():
-        for key, value in trainer.networks[network].state_dict().items():
-            assert torch.equal(state[key], value)
-        assert trainer.networks[network].training
-
-
-@each_variant
-def test_generated_images_are_bytes(name, variant, build):
-    trainer = build(name, **variant)
-    images = torch.cat(list(trainer.generate(7, seed=0)))
+    inputs = list(trainer.sampling_inputs(7, 0))
+    images = torch.cat([trainer.images_from(*some) for some in inputs])
     assert images.dtype == torch.uint8
     assert images.shape[0] == 7
     assert images.shape[-2:] == (trainer.score_size, trainer.score_size)
+    assert torch.equal(images, torch.cat(list(trainer.generate(7, seed=0))))
+    assert not torch.equal(images, torch.cat(list(trainer.generate(7, seed=1))))
+    assert_same(before, copy(trainer))
+    assert all(network.training for network in trainer.networks.values())
+
+
+@each_system
+def test_the_shares_of_two_ranks_are_the_whole(name, build, monkeypatch):
+    trainer = build(name)
+    whole = list(trainer.generate(103, seed=0))
+    assert [len(batch) for batch in whole] == [100, 3]
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "world", lambda: 2)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        share = torch.cat(list(trainer.generate_share(103, seed=0)))
+        off = share.int() - torch.cat(whole)[rank::2].int()
+        assert off.abs().max() <= 1  # a batch of another size may round otherwise
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {"ema": 0.9}) for name in ("dcgan", "cdcgan", "biggan", "srgan")),
+        ("biggan", {"truncation": 0.5}),
+    ],
+)
+def test_the_g_that_is_sampled_is_made_once_for_each_weights(name, settings, build):
+    trainer, made = build(name, num_training_steps=2, **settings), []
+    trainer.observers.append(lambda *_: made.extend(trainer.sampled_generator() for _ in "12"))
+    trainer.train()
+    first, again, second, _ = made
+    assert first is again
+    assert second is not first
+    assert trainer.sampled_generator() is second
+    statistics = {k: v for k, v in second.state_dict().items() if "running" in k}
+    assert any(not torch.equal(v, first.state_dict()[k]) for k, v in statistics.items())
+    assert trainer.resume()
+    resumed = trainer.sampled_generator()
+    assert resumed is not second
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in statistics.items())
 
 
 @each_variant
 def test_a_run_resumes_bit_for_bit(name, variant, build):
-    whole = build(name, run="whole", **variant)
+    whole, parts = build(name, run="whole", **variant), build(name, run="parts", **variant)
     whole.train()
     build(name, run="parts", num_training_steps=3, **variant).train()
-    parts = build(name, run="parts", **variant)
     parts.train()
-    for network, state in copy(whole).items():
-        for key, value in parts.networks[network].state_dict().items():
-            assert torch.equal(state[key], value), f"{network}.{key}"
+    assert_same(copy(whole), copy(parts))
 
 
 @each_system

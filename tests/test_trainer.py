@@ -8,19 +8,19 @@ import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
+from conftest import CPU
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
 from dataset import ImageData
-from lib import checkpoint, runlog
-from lib import guards as loop
+from lib import checkpoint, guards, runlog
 from lib.config import setting
 from lib.errors import UserError
 from lib.seeding import global_stream
-from main import build_dcgan
 from trainer import GANTrainer
 from training.config import GANConfig
 from training.modes import frozen, sampling
@@ -53,25 +53,25 @@ class ToyD(nn.Module):
 class Toy(GANTrainer):
     """Two linear layers on 37 images of 4x4."""
 
-    def __init__(self, config: ToyConfig, device="cpu") -> None:
+    def __init__(self, config: ToyConfig) -> None:
         with global_stream("weights", config.seed):
             G, D = ToyG(config.latent_dim), ToyD()
-        super().__init__(config, torch.device(device), G=G, D=D)
+        super().__init__(config, CPU, G=G, D=D)
 
     def load_data(self, split: str) -> ImageData:
         images = torch.arange(37 * 16, dtype=torch.int64).mul(7).remainder(256).to(torch.uint8)
         return ImageData(images.view(37, 1, 4, 4), torch.zeros(37, dtype=torch.int64))
 
 
+def make_toy(folder, run: str = "toy", **changes) -> Toy:
+    steps = {"num_training_steps": 23, "saving_steps": 8, "logging_steps": 3, "batch_size": 5}
+    return Toy(ToyConfig(run=run, runs_dir=str(folder), **(steps | changes)))
+
+
 @pytest.fixture
 def toy(tmp_path):
     """toy(run="a", ...) -> a fresh trainer of 23 steps, checkpoints at 8 and 16, curves each 3."""
-
-    def make(run: str = "toy", **changes) -> Toy:
-        steps = {"num_training_steps": 23, "saving_steps": 8, "logging_steps": 3, "batch_size": 5}
-        return Toy(ToyConfig(run=run, runs_dir=str(tmp_path), **(steps | changes)))
-
-    return make
+    return partial(make_toy, tmp_path)
 
 
 class Killed(BaseException):
@@ -125,48 +125,48 @@ def curves(run_dir) -> Counter:
     return found
 
 
+def assert_alike(a: Toy, b: Toy) -> None:
+    """Two runs left the same weights and curves, a point a step."""
+    for part in ("networks", "optimizers"):
+        assert_same(final_state(a)[part], final_state(b)[part])
+    found = curves(a.config.run_dir)
+    assert len(found) == 5 * 7  # five tags at steps 3, 6, ..., 21
+    assert found == curves(b.config.run_dir)
+    assert set(found.values()) == {1}
+
+
 @pytest.mark.parametrize("step", [1, 8, 9, 13, 16, 22])
 def test_a_killed_run_ends_as_an_uninterrupted_one(toy, step):
-    whole = toy("whole")
+    whole, first, second = toy("whole"), toy("killed"), toy("killed")
     whole.train()
-    first = toy("killed")
     die_at(first, step, kill)
     with pytest.raises(Killed):
         first.train()
-    second = toy("killed")
     second.train()
-    a, b = final_state(whole), final_state(second)
-    assert_same(a["networks"], b["networks"])
-    assert_same(a["optimizers"], b["optimizers"])
-    expected = curves(whole.config.run_dir)
-    assert len(expected) == 5 * 7  # five tags at steps 3, 6, ..., 21
-    assert curves(second.config.run_dir) == expected
-    assert set(expected.values()) == {1}
+    assert_alike(whole, second)
 
 
 def test_the_step_count_may_grow_and_the_result_is_that_of_one_run(toy):
-    whole = toy("whole")
-    whole.train()
-    toy("grown", num_training_steps=11).train()
-    grown = toy("grown")
-    grown.train()
-    assert_same(final_state(whole)["networks"], final_state(grown)["networks"])
-    assert curves(whole.config.run_dir) == curves(grown.config.run_dir)
+    for trainer in (
+        whole := toy("whole"),
+        toy("grown", num_training_steps=11),
+        grown := toy("grown"),
+    ):
+        trainer.train()
+    assert_alike(whole, grown)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_its_status(toy, number):
-    trainer = toy()
+    trainer, whole, resumed = toy(), toy("whole"), toy()
     die_at(trainer, 10, lambda: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as stop:
         trainer.train()
     assert stop.value.code == 128 + number
     assert final_state(trainer)["step"] == 11
-    whole, resumed = toy("whole"), toy()
     whole.train()
     resumed.train()
-    assert_same(final_state(whole)["networks"], final_state(resumed)["networks"])
-    assert curves(whole.config.run_dir) == curves(resumed.config.run_dir)
+    assert_alike(whole, resumed)
 
 
 def test_nan_stops_the_run_naming_tag_and_step_and_saves_nothing(toy):
@@ -204,8 +204,8 @@ def toy_weights(path) -> bytes:
 @pytest.mark.parametrize("damage", ["torn", "flipped", "foreign", "empty", "pickle"])
 def test_a_bad_newest_checkpoint_is_named_and_the_one_before_is_used(toy, damage, capsys):
     toy().train()
-    path = checkpoint.paths(toy().checkpoint_dir)[-1]
-    whole = path.read_bytes()
+    paths = checkpoint.paths(toy().checkpoint_dir)
+    path, whole = paths[-1], paths[-1].read_bytes()
     if damage == "torn":
         path.write_bytes(whole[: len(whole) // 2])
     elif damage == "flipped":
@@ -419,7 +419,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(toy, monkeypatc
     assert [p.name for p in checkpoint.paths(trainer.checkpoint_dir)] == before
 
 
-@pytest.mark.skipif(loop.fcntl is None, reason="this system has no such locks")
+@pytest.mark.skipif(guards.fcntl is None, reason="this system has no such locks")
 def test_two_commands_do_not_train_one_run_at_a_time(toy):
     first, refused = toy(), []
 
@@ -471,35 +471,26 @@ def test_a_torn_event_file_is_cut_at_its_last_whole_record(toy):
     toy(num_training_steps=9, saving_steps=4).train()
     (path,) = toy().config.run_dir.glob("events.out.tfevents.*")
     path.write_bytes(path.read_bytes()[:-5])
-    runlog.cut_events(path.parent, 8)
+    runlog.RunLog(path.parent, 8).close()
     assert {step for _, step, _ in curves(path.parent)} == {3, 6}
 
 
 def test_part_2_leaves_the_discriminator_without_gradient(toy):
-    trainer = toy()
-    batches = trainer.batches()
-    gradients = []
-    step = trainer.optimizers["D"].step
-
-    def note(*args, **kwargs):
-        gradients.append([p.grad.clone() for p in trainer.D.parameters()])
-        return step(*args, **kwargs)
-
-    trainer.optimizers["D"].step = note
-    trainer.train_step(batches(0))
-    after = [p.grad for p in trainer.D.parameters()]
-    assert_same(gradients[0], after)
+    trainer, seen = toy(), []
+    trainer.optimizers["D"].register_step_pre_hook(
+        lambda *_: seen.append([p.grad.clone() for p in trainer.D.parameters()])
+    )
+    trainer.train_step(trainer.batches()(0))
+    assert_same(seen[0], [p.grad for p in trainer.D.parameters()])
     assert all(p.requires_grad for p in trainer.D.parameters())
 
 
 def test_the_step_is_the_two_part_algorithm(toy):
     """Against the same step written out with binary cross-entropy on probabilities."""
-    ours, plain = toy(), toy()
-    batches = ours.batches()
-    bce = nn.functional.binary_cross_entropy
+    ours, plain = toy(num_training_steps=3), toy()
+    ours.train()
+    batches, bce = plain.batches(), nn.functional.binary_cross_entropy
     for i in range(3):
-        ours.train_step(batches(i))
-        ours.step += 1
         x, z = batches(i).x, plain.noise(5, "noise", i)
         G, D, ones, zeros = plain.G, plain.D, torch.ones(5), torch.zeros(5)
         fake = G(z)
@@ -511,28 +502,23 @@ def test_the_step_is_the_two_part_algorithm(toy):
         bce(D.logits(fake).sigmoid(), ones).backward()
         plain.optimizers["G"].step()
     for name in ("G", "D"):
-        for a, b in zip(
+        pairs = zip(
             ours.networks[name].parameters(), plain.networks[name].parameters(), strict=True
-        ):
+        )
+        for a, b in pairs:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_sampling_restores_the_mode_it_found(mode):
+def test_what_a_network_is_run_in_is_undone_whatever_happens(mode):
     layer = nn.BatchNorm1d(3).train(mode)
-    with suppress(Killed), sampling(layer):
+    with suppress(Killed), sampling(layer), frozen(layer):
         assert not layer.training
         assert not torch.is_grad_enabled()
+        assert not layer.weight.requires_grad
         raise Killed
     assert layer.training is mode
     assert torch.is_grad_enabled()
-
-
-def test_frozen_is_undone_whatever_happens():
-    layer = nn.BatchNorm1d(3)
-    with suppress(Killed), frozen(layer):
-        assert not layer.weight.requires_grad
-        raise Killed
     assert layer.weight.requires_grad
 
 
@@ -545,54 +531,45 @@ def test_noise_is_a_function_of_seed_purpose_and_step(toy):
     assert not torch.equal(first, toy(seed=1).noise(5, "noise", 7))
 
 
-def test_generate_leaves_gradients_on_for_its_consumer(toy):
-    images = toy().generate(300, seed=5)
-    next(images)
-    assert torch.is_grad_enabled()
-
-
 def test_generate_gives_n_bytes_images_whatever_the_global_stream(toy):
-    trainer = toy()
-    images = torch.cat(list(trainer.generate(123, seed=5)))
+    batches = toy().generate(123, seed=5)
+    first = next(batches)
+    assert torch.is_grad_enabled()  # for who consumes them
+    images = torch.cat([first, *batches])
     torch.randn(3)
     assert images.shape == (123, 1, 4, 4)
     assert images.dtype == torch.uint8
-    assert torch.equal(images, torch.cat(list(trainer.generate(123, seed=5))))
-    assert not torch.equal(images, torch.cat(list(trainer.generate(123, seed=6))))
+    assert torch.equal(images, torch.cat(list(toy().generate(123, seed=5))))
+    assert not torch.equal(images, torch.cat(list(toy().generate(123, seed=6))))
 
 
-def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(tmp_path):
-    trainer = Toy(ToyConfig(runs_dir=str(tmp_path), ema=0.75))
-    batches, seen = trainer.batches(), []
-    for step in range(3):
-        trainer.train_step(batches(step))
-        trainer.step += 1
-        seen.append(trainer.G.linear.weight.detach().clone())
+def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(toy):
+    trainer, seen = toy(ema=0.75, num_training_steps=3), []
+    trainer.observers.append(lambda *_: seen.append(trainer.G.linear.weight.detach().clone()))
+    trainer.train()
     wanted = 0.75 * (0.75 * seen[0] + 0.25 * seen[1]) + 0.25 * seen[2]
-    assert torch.allclose(trainer.average.module.linear.weight, wanted, atol=1e-6)
+    assert torch.allclose(trainer.averages["G"].module.linear.weight, wanted, atol=1e-6)
     assert trainer.sampling_mode()["ema"] is True
 
 
-def test_ema_samples_with_batchnorm_statistics_of_the_averaged_weights(tiny_config):
-    trainer = build_dcgan(tiny_config(ema=0.5), torch.device("cpu"))
-    batches = trainer.batches()
-    for step in range(3):
-        trainer.train_step(batches(step))
-        trainer.step += 1
-    kept = {k: v.clone() for k, v in trainer.average.module.state_dict().items()}
+def test_ema_samples_with_batchnorm_statistics_of_the_averaged_weights(build):
+    trainer = build(ema=0.5)
+    trainer.train()
+    average = trainer.averages["G"].module
+    kept = {k: v.clone() for k, v in average.state_dict().items()}
     G = trainer.sampled_generator()
     norm = next(m for m in G.modules() if isinstance(m, nn.BatchNorm2d))
     with torch.no_grad():
-        z = torch.cat([trainer.noise(100, "statistics", i, device="cpu") for i in range(20)])
+        z = torch.cat([trainer.fixed_noise(100, "statistics", i) for i in range(20)])
         before_norm = G.project[0](z)
     assert torch.allclose(norm.running_mean, before_norm.mean((0, 2, 3)), atol=1e-4)
-    assert all(torch.equal(v, kept[k]) for k, v in trainer.average.module.state_dict().items())
+    assert all(torch.equal(v, kept[k]) for k, v in average.state_dict().items())
 
 
-def test_a_penalty_is_refused_where_the_discriminator_has_batchnorm(tiny_config):
+def test_a_penalty_is_refused_where_the_discriminator_has_batchnorm(build):
     with pytest.raises(UserError, match=r"--penalty r1.*--d_norm none"):
-        build_dcgan(tiny_config(penalty="r1"), torch.device("cpu"))
-    build_dcgan(tiny_config(penalty="r1", arch="mlp"), torch.device("cpu"))  # whose D has none
+        build(penalty="r1")
+    build(penalty="r1", arch="mlp")  # whose D has none
 
 
 def test_the_penalty_comes_every_so_often_and_so_much_heavier(toy):
@@ -601,56 +578,38 @@ def test_the_penalty_comes_every_so_often_and_so_much_heavier(toy):
     for every in (1, 4):
         trainer = toy(penalty="r1", penalty_every=every, penalty_weight=3.0)
         batches, tags = trainer.batches(), []
-        for _ in range(4):
-            tags.append(list(trainer.penalize(batches(0).x, batches(1).x, part=0)))
-            trainer.step += 1
+        for trainer.step in range(4):
+            tags.append(list(trainer.penalize(batches(0).x, batches(1).x, trainer.step)))
         assert tags == [["gradient_penalty"] if (i + 1) % every == 0 else [] for i in range(4)]
         sums.append(trainer.D.linear.weight.grad.clone())
     torch.testing.assert_close(*sums)
 
 
-def test_d_steps_take_images_and_noise_of_their_own(toy, monkeypatch):
-    trainer = toy(d_steps=3, fresh_noise=True)
-    seen = []
-    monkeypatch.setattr(
-        trainer, "update_discriminator", lambda x, z, *, part: (seen.append((x, z)), ({}, {}))[1]
-    )
-    monkeypatch.setattr(trainer, "update_generator", lambda fake: {"fakes": fake})
-    for _ in range(2):
-        trainer.train_step(trainer.batches()(trainer.step))
-        trainer.step += 1
+def test_d_steps_take_images_noise_and_a_penalty_of_their_own(toy):
+    trainer = toy(d_steps=3, fresh_noise=True, penalty="gp", num_training_steps=2)
+    seen, shares, for_g = [], [], []
+    update, penalty, learn = trainer.update_discriminator, trainer.penalty, trainer.update_generator
+    trainer.update_discriminator = lambda x, z, k: (seen.append((x, z)), update(x, z, k))[1]
+    trainer.penalty = lambda D, x, z, share: (shares.append(share), penalty(D, x, z, share))[1]
+    trainer.update_generator = lambda fake: (for_g.append(fake), learn(fake))[1]
+    trainer.train()
     assert [len(x) for x, _ in seen] == [5] * 6
-    assert len({x.sum().item() for x, _ in seen}) == len({z.sum().item() for _, z in seen}) == 6
-    assert not any(torch.equal(seen[0][1], trainer.noise(5, "fresh noise", k)) for k in range(2))
+    for drawn in ([x for x, _ in seen], [z for _, z in seen], shares):
+        assert len({values.sum().item() for values in drawn}) == 6
+    assert not any(torch.equal(z, fake) for _, z in seen for fake in for_g)
 
 
 def test_learning_rates_fall_linearly_and_are_a_function_of_the_step(toy):
-    trainer = toy(
-        learning_rate=1.0, learning_rate_d=2.0, decay_from=10, decay_to=20, num_training_steps=20
-    )
-    rates = []
+    decay = {"decay_from": 10, "decay_to": 20, "num_training_steps": 20}
+    trainer, rates = toy(learning_rate=1e-2, learning_rate_d=2e-2, **decay), []
+    batch = trainer.batches()(0)
     for trainer.step in (0, 10, 15, 19, 20, 25):
-        trainer.set_learning_rates()
-        rates.append([trainer.optimizers[n].param_groups[0]["lr"] for n in ("G", "D")])
+        trainer.train_step(batch)
+        rates.append([100 * trainer.optimizers[n].param_groups[0]["lr"] for n in ("G", "D")])
     wanted = [[1, 2], [1, 2], [0.5, 1], [0.1, 0.2], [0, 0], [0, 0]]
     assert rates == [pytest.approx(pair, abs=1e-12) for pair in wanted]
-
-
-def test_a_decay_that_ends_before_it_starts_is_refused():
     with pytest.raises(UserError, match="--decay_from 30 --decay_to 20"):
         ToyConfig(decay_from=30, decay_to=20)
-
-
-def test_each_update_of_d_in_a_step_draws_its_own_penalty(toy, monkeypatch):
-    trainer, shares = toy(penalty="gp", d_steps=2), []
-    monkeypatch.setattr(
-        trainer,
-        "penalty",
-        lambda D, x, fake, share: (shares.append(share), D(x).sum() * 0)[1],
-    )
-    trainer.train_step(trainer.batches()(0))
-    first, second = shares
-    assert not torch.equal(first, second)
 
 
 def test_the_images_of_a_checkpoint_are_known_again(toy, tmp_path):
@@ -665,13 +624,51 @@ def test_the_images_of_a_checkpoint_are_known_again(toy, tmp_path):
     toy(num_training_steps=3, run="known").train()
 
 
-def test_wgan_without_a_bound_on_d_is_warned_of(tiny_config):
-    cpu = torch.device("cpu")
+def test_wgan_without_a_bound_on_d_is_warned_of(build):
     with pytest.warns(UserWarning, match="--loss wgan"):
-        build_dcgan(tiny_config(loss="wgan"), cpu)
+        build(loss="wgan")
     with pytest.warns(UserWarning, match="--loss wgan"):  # BatchNorm divides by what it meets
-        build_dcgan(tiny_config(loss="wgan", spectral_norm=True), cpu)
+        build(loss="wgan", spectral_norm=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build_dcgan(tiny_config(loss="wgan", spectral_norm=True, d_norm="none"), cpu)
-        build_dcgan(tiny_config(loss="wgan", penalty="gp", d_norm="none"), cpu)
+        build(loss="wgan", spectral_norm=True, d_norm="none")
+        build(loss="wgan", penalty="gp", d_norm="none")
+
+
+# A student's own networks
+
+
+class WithLogits(nn.Module):
+    """The D of `students`, which says its logits too."""
+
+    def __init__(self, D: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = D
+
+    def logits(self, x):
+        return self.layers[:2](x).squeeze(1)
+
+
+def students(*last: nn.Module) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    G = nn.Sequential(nn.Flatten(), nn.Linear(5, 1024), nn.Tanh(), nn.Unflatten(1, (1, 32, 32)))
+    return G, nn.Sequential(nn.Flatten(), nn.Linear(1024, 1), nn.Sigmoid(), *last)
+
+
+@pytest.mark.parametrize("last", [[], [nn.Flatten(0)]], ids=["(N, 1)", "(N,)"])
+@pytest.mark.parametrize("settings", [{}, {"penalty": "gp", "ema": 0.9}])
+def test_networks_of_a_students_own_train(last, settings, tiny_config):
+    """D gives a probability, (N, 1) or (N,), and has no logits."""
+    losses = {}
+    for run, wrapped in (("plain", nn.Sequential), ("logits", WithLogits)):
+        G, D = students(*last)
+        config = tiny_config(run=run, logging_steps=1, **settings)
+        trainer, losses[run] = GANTrainer(config, CPU, G=G, D=wrapped(D)), []
+        trainer.observers.append(lambda log, values, run=run: losses[run].append(values))
+        trainer.train()
+        assert next(trainer.generate(3, 0)).shape == (3, 1, 32, 32)
+    assert losses["plain"][0] == pytest.approx(losses["logits"][0], rel=1e-4)
+    for tag in ("discriminator_loss", "generator_loss"):
+        values = [step[tag] for step in losses["plain"]]
+        assert all(map(math.isfinite, values))
+        assert len(set(values)) == 6

@@ -18,14 +18,14 @@ from metrics.feature_files import kept_features
 from metrics.prdc import chosen_images, features, manifold_scores
 from metrics.prdc import results as prdc_results
 from systems.biggan.class_scores import digit_scores
-from systems.biggan.trainer import ClassConditionalTrainer
+from systems.biggan.trainer import BigGAN
 
 MOST_CLASSES = 20  # whose FIDs are taken one by one
 LEAST_IMAGES = 2 * GROUPS  # of a class, on both sides
 MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes of a CPU core
 
 
-def inception_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
+def inception_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
     """FID class by class, and precision, recall, density, coverage, of the same images.
 
     n of each class, real and generated; of one that has fewer real images, as many as it has. Where
@@ -53,7 +53,7 @@ def inception_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> 
     return [shared | result for result in fids] + prdc_results(real, torch.cat(of_class), extractor)
 
 
-def real_features(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Tensor:
+def real_features(trainer: BigGAN, n: int, extractor: nn.Module) -> Tensor:
     """(N, d): of n training images of each class, or all it has, class after class."""
     data = trainer.training_data
     chosen = []
@@ -64,7 +64,7 @@ def real_features(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module
     return features(chosen_images(data, places), extractor, len(places), "classes: real images")
 
 
-def features_path(trainer: ClassConditionalTrainer, n: int, extractor: nn.Module) -> Path:
+def features_path(trainer: BigGAN, n: int, extractor: nn.Module) -> Path:
     """Named by all that the real features depend on."""
     config = trainer.config
     words = (
@@ -116,24 +116,24 @@ def mean_of(values: Tensor) -> tuple[float, float]:
     return values[:, 0].mean().item(), values[:, 1].square().sum().sqrt().item() / len(values)
 
 
-def images_a_class(trainer: ClassConditionalTrainer) -> int:
+def images_a_class(trainer: BigGAN) -> int:
     """A class's share of the protocol's generated ones, in bounds; at most what the largest has."""
     wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.training_data)
     share = max(wanted // trainer.num_classes, LEAST_IMAGES)
     return min(share, MOST_IMAGES, int(class_counts(trainer).max()))
 
 
-def class_counts(trainer: ClassConditionalTrainer) -> Tensor:
+def class_counts(trainer: BigGAN) -> Tensor:
     """Training images (K,) of each class."""
     return trainer.training_data.labels.bincount(minlength=trainer.num_classes).cpu()
 
 
-def class_scores(trainer: ClassConditionalTrainer, extractor: nn.Module) -> list[Result]:
+def class_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
     """Whether images show the class asked for: of digits. The extractor has no part in it."""
     return digit_scores(trainer)
 
 
-SCORES: tuple[Callable[[ClassConditionalTrainer, nn.Module], list[Result]], ...] = (
+SCORES: tuple[Callable[[BigGAN, nn.Module], list[Result]], ...] = (
     class_scores,
     inception_scores,
 )

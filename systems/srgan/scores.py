@@ -41,7 +41,7 @@ class Upscaler(Protocol):
 
     def sampled_generator(self) -> nn.Module: ...
 
-    def upscaled(self, low: Tensor, G: nn.Module | None = None) -> Tensor: ...
+    def sample(self, low: Tensor, *, G: nn.Module | None = None) -> Tensor: ...
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def restoration_scores(system: Upscaler) -> list[Result]:
     """
     data, split = system.held_out()
     G = system.sampled_generator()
-    upscalers = {"": lambda low: system.upscaled(low, G)}
+    upscalers = {"": lambda low: system.sample(low, G=G)}
     if system.config.self_ensemble:
         upscalers["_x8"] = self_ensemble(upscalers[""])
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
