@@ -19,9 +19,10 @@ from dataset import Batch, Batches, ImageData
 from lib import checkpoint, distributed, guards
 from lib.config import Config
 from lib.distributed import agree, agreed_signal, main_process_first, on_main_process
+from lib.events import cut_events
 from lib.grids import make_grid
-from lib.log_lines import GAN_VALUES, write_line
-from lib.runlog import NoLog, Result, RunLog, open_log
+from lib.results import Result
+from lib.runlog import GAN_VALUES, NoLog, RunLog, open_log, write_line
 from lib.seeding import generator, stream
 from sources.spec import DataSpec
 from training.augment import Augment
@@ -83,6 +84,7 @@ class Trainer:
             on_main_process(lambda: stack.enter_context(guards.run_lock(config.run_dir)))
             agree(self.resume)
             if self.step >= last:
+                on_main_process(lambda: cut_events(config.run_dir, self.step))  # mend damaged ones
                 print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
                 return
             distributed.refuse_other_number(self.ranks)
@@ -118,7 +120,7 @@ class Trainer:
                     guards.refuse_nan(values, self.step)
                     bar.set_postfix({t: f"{values[t]:.3f}" for t in self.bar_tags}, refresh=False)
                 if config.log_lines:
-                    write_line(self.step, last, batches, values, self.line_form)
+                    write_line(self.step, last, batches.epoch_steps, values, self.line_form)
                 if self.due(config.logging_steps):
                     log.scalars(values, self.step)
                 for observe in self.observers:

@@ -20,7 +20,8 @@ from inception.moments import features_to_groups
 from lib.config import Config
 from lib.distributed import main_process_first, on_main_process
 from lib.errors import UserError
-from lib.runlog import RunLog, drawing_in_words, keep, record
+from lib.results import format_drawing
+from lib.runlog import RunLog, record
 from metrics.kid import BLOCKS, MOST, Keeping, kid_with_error
 from metrics.reference import find_reference
 from trainer import Trainer
@@ -138,7 +139,7 @@ class Scorer:
             results = self.measure(stopping)
         except Stopped:
             return
-        on_main_process(lambda: [keep(log, result) for result in results])
+        on_main_process(lambda: log.results(results))
 
 
 def circumstances(trainer: Trainer) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def in_words(result: dict[str, Any]) -> str:
     return (
         f"{result['metric'].upper()} {value} ± {error} at step {result['step']}"
         f" ({result['protocol']}: {result['n_real']:,} real images of the {result['split']} split"
-        f" against {result['n_fake']:,} generated{drawing_in_words(result)};"
+        f" against {result['n_fake']:,} generated{format_drawing(result)};"
         f" {result['floor_of']} {floor})"
     )
 

@@ -1,4 +1,4 @@
-"""Judge the curves of runs: python scripts/doctor.py RUN_DIR... docs/doctor.md."""
+"""Say what the curves of runs tell of their game: python scripts/doctor.py RUN... docs/doctor.md"""
 
 import argparse
 import sys
@@ -7,53 +7,41 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib import command
+from lib.command import command, flag, sentence
 from lib.config import load_saved
 from lib.errors import UserError
+from lib.events import read_scalars
 from lib.flags import print_error
-from lib.runlog import read_scalars
-from metrics.curves import WINDOW, Diagnosis, diagnose
+from metrics.curves import WINDOW, diagnose
 from scripts._saved_run import named_runs
 
 
-def show(run_dir: Path, diagnosis: Diagnosis) -> None:
-    """The run, what was found, what to try."""
-    print(f"\n{run_dir.name}")
-    for sentence in (*diagnosis.sentences, diagnosis.advice):
-        print(textwrap.fill(sentence, 100, initial_indent="  ", subsequent_indent="    "))
-
-
-def read(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """A run's curves. Raises UserError if the folder is not there or holds none."""
+def show(run_dir: Path, window: int) -> None:
+    """Print the run, what was found, what to try. Raises UserError if it has no curves."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")
-    return read_scalars(run_dir)
+    curves, settings = read_scalars(run_dir), run_dir / "config.json"
+    penalty = load_saved(settings).get("penalty", "none") if settings.is_file() else "none"
+    diagnosis = diagnose(curves, window=window, penalty=penalty)
+    print(f"\n{run_dir.name}")
+    for line in (*diagnosis.sentences, diagnosis.advice):
+        print(textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    "))
 
 
-def penalty(run_dir: Path) -> str:
-    """The run's --penalty; "none" if there are curves alone."""
-    path = run_dir / "config.json"
-    return load_saved(path).get("penalty", "none") if path.is_file() else "none"
-
-
-@command.command(
-    command.flag(
-        "run_dirs", nargs="+", metavar="RUN_DIR", help="folder of a run, such as runs/NAME"
-    ),
-    command.flag(
-        "--window", type=int, default=WINDOW, bounds=(1, 10**9), help="steps judged together"
-    ),
+@command(
+    flag("run_dirs", nargs="+", metavar="RUN_DIR", help="folder of a run, such as runs/NAME"),
+    flag("--window", type=int, default=WINDOW, bounds=(1, 10**9), help="steps judged together"),
 )
 def main(args: argparse.Namespace) -> int:
+    """Return 0, or 1 if one of the runs could not be read; the others are shown."""
     status = 0
     for run_dir in named_runs(args.run_dirs):
         try:
-            curves = read(run_dir)
-            show(run_dir, diagnose(curves, window=args.window, penalty=penalty(run_dir)))
+            show(run_dir, args.window)
         except UserError as error:
             status = print_error(error)
         except OSError as error:
-            status = print_error(UserError(command.sentence(error)))
+            status = print_error(UserError(sentence(error)))
     return status
 
 

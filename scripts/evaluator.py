@@ -26,9 +26,9 @@ import dataset
 from dataset import Batches, ImageData, to_signed
 from lib.command import command, flag
 from lib.config import Config
+from lib.device import pick_device
 from lib.errors import UserError
 from lib.seeding import generator
-from main import pick_device
 from sources.spec import NoTestSplit
 from systems.cdcgan.accuracy import (
     accuracy,

@@ -1,6 +1,6 @@
-"""The experiment report of one or many runs: one self-contained HTML page, and Markdown with PNGs.
+"""Write the experiment report of one or many runs: one self-contained HTML page, and Markdown.
 
-    python scripts/report.py runs/*                  of runs that are there
+    python scripts/report.py runs/*                  report the runs that are there
     python scripts/report.py --all                   the homework: the grid, an MLP, then the report
     python scripts/report.py --all --quick           the same on a tiny budget, to see it work
 
@@ -10,14 +10,9 @@ and the exit status is 1.
 """
 
 import argparse
-import base64
-import re
 import sys
 from pathlib import Path
 from typing import Any
-
-import jinja2
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,12 +21,12 @@ from lib.checkpoint import write_beside_and_rename
 from lib.errors import UserError
 from lib.flags import Parser, print_error
 from scripts import collapse, interpolate, sweep
+from scripts._report.blocks import Pictures, to_html, to_markdown
 from scripts._report.page import content
-from scripts._report.plots import Picture
-from scripts._report.runs import Run, best_run, choose_protocol, read_run, score_runs
+from scripts._report.runs import Run, best_run, read_run, score_runs
 from scripts._saved_run import named_runs
 
-TEMPLATES = Path(__file__).parent / "_report" / "templates"
+TITLE = "GAN experiments"
 
 # flags of the sweep: the four runs of the homework, and the MLP at their smallest
 GRID = ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
@@ -51,10 +46,8 @@ def main(argv: list[str] | None = None) -> int:
             if not only_plans:
                 out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them
             failed = run_experiments(args, rest)
-            if only_plans:
+            if only_plans or failed > 1:  # stopped by a signal
                 return failed
-        if failed > 1:
-            return failed  # stopped by a signal
         folders = named_runs(args.run_dirs) or sorted(
             path.parent for path in Path(args.runs_dir).glob("*/config.json")
         )
@@ -62,9 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return print_error(error)
     except OSError as error:
-        return print_error(
-            UserError(f"{error.filename or 'the report'} can't be used: {error.strerror or error}.")
-        )
+        where, why = error.filename or "the report", error.strerror or error
+        return print_error(UserError(f"{where} can't be used: {why}."))
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -88,9 +80,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--all", action="store_true", help="train and score the homework's runs first")
     p.add_argument("--quick", action="store_true", help="with --all: 32 steps, 64 images a score")
     p.add_argument("--seeds", default="1", help="with --all: how many, or a list (default: 1)")
-    p.add_argument(
-        "--jobs", type=int, default=0, help="with --all: runs at a time (default: 1; --quick: 2)"
-    )
+    text = "with --all: runs at a time (default: 1; --quick: 2)"
+    p.add_argument("--jobs", type=int, default=0, help=text)
     p.add_argument("--runs_dir", default="runs", help="folder of runs (default: runs)")
     p.add_argument("--data_dir", default="data", help="folder of datasets (default: data)")
     p.add_argument("--out", default="", help="folder to write to (default: RUNS_DIR/report)")
@@ -99,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
-    """The homework's grid and the MLP, by scripts/sweep.py: finished runs are not run again.
+    """Train and score the homework's grid and the MLP by scripts/sweep.py, but what is done.
 
     The MLP comes first, so that sweep.md, which is of the last sweep, is of the grid.
     """
@@ -117,66 +108,61 @@ def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
-    """Both forms of the report into `out`; 1 if a folder could not be read."""
-    runs, problems = read_runs(folders, args.data_dir)
+    """Write both forms of the report into `out`; 1 if a folder could not be read."""
+    runs, unread, problems = read_runs(folders, args.data_dir)
     if not runs:
         where = " ".join(args.run_dirs) or args.runs_dir
         raise UserError(
             f"no run to report on in {where}: train one first, by"
             " python main.py --do_train, or python scripts/report.py --all does it all."
         )
-    protocol = choose_protocol(runs)
-    score_runs(runs, protocol)
+    protocol = score_runs(runs)
     best = best_run(runs) or runs[0]
-    values = content(
-        runs, protocol, problems, examine_paths(best, out, args), examine_digits(best, out)
-    )
+    examined = examine_paths(best, out, args), examine_digits(best, out)
+    blocks = content(runs, protocol, [*unread, *problems], *examined)
     out.mkdir(parents=True, exist_ok=True)
-    for picture in pictures(values):
-        write_beside_and_rename(out / picture.name, picture.light)
-    for name in ("report.html", "report.md"):  # whole or not at all, as the pictures
-        write_beside_and_rename(out / name, render(f"{name}.j2", values).encode())
+    for block in blocks:
+        for picture in block.pictures if isinstance(block, Pictures) else []:
+            write_beside_and_rename(out / picture.name, picture.png)
+    for name, render in (("report.html", to_html), ("report.md", to_markdown)):
+        page = render(TITLE, blocks).encode(errors="backslashreplace")  # bytes of file names
+        write_beside_and_rename(out / name, page)  # whole or not at all, as the pictures
     print(f"wrote {out / 'report.html'} and {out / 'report.md'}")
-    return 1 if problems else 0
+    return 1 if unread else 0
 
 
-def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str]]:
-    """The runs that can be read, and a sentence on each that can't."""
-    runs, problems = [], []
+def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str], list[str]]:
+    """The runs that can be read; a sentence on each that can't; one on each part passed over."""
+    runs, unread, problems = [], [], []
     for folder in folders:
         try:
-            run = read_run(folder, data_dir=data_dir)
-            while run.name in {other.name for other in runs}:  # of another --runs_dir
-                run.name = f"{folder.resolve().parent.name}-{run.name}"
-            runs.append(run)
-        except UserError as error:
-            print_error(error)
-            problems.append(str(error))
-    return runs, problems
+            run, found = read_run(folder, data_dir=data_dir)
+        except (UserError, OSError) as error:
+            where = f"{folder} can't be read: " * isinstance(error, OSError)
+            unread.append(f"{where}{error}")
+            print_error(UserError(unread[-1]))
+            continue
+        while run.name in {other.name for other in runs}:  # of another --runs_dir
+            run.name = f"{folder.resolve().parent.name}-{run.name}"
+        runs.append(run)
+        problems += found
+    return runs, unread, problems
 
 
 def examine_paths(run: Run, out: Path, args: argparse.Namespace) -> dict[str, Any] | str:
     """The best run's interpolation; a str says why there is none."""
     try:
-        found = interpolate.examine(
-            run.trainer,
-            list(interpolate.PATHS),
-            out / "interpolation",
-            extrapolate=2,
-            extractor=features_if_at_hand(args.inception_weights),
-        )
+        extractor = load_inception("cpu", "fp32", args.inception_weights or None)
+    except UserError as error:  # pixels change without it too
+        print(f"warning: no feature changes along the paths: {error}")
+        extractor = None
+    paths, folder = list(interpolate.PATHS), out / "interpolation"
+    try:
+        return interpolate.examine(
+            run.trainer, paths, folder, extrapolate=2, extractor=extractor
+        ) | {"run": run.name}
     except UserError as error:
         return str(error)
-    return found | {"run": run.name}
-
-
-def features_if_at_hand(weights: str) -> torch.nn.Module | None:
-    """Inception, or None where it can't be had: pixels change without it too."""
-    try:
-        return load_inception("cpu", "fp32", weights or None)
-    except UserError as error:
-        print(f"warning: no feature changes along the paths: {error}")
-        return None
 
 
 def examine_digits(run: Run, out: Path) -> dict[str, Any] | str:
@@ -185,36 +171,6 @@ def examine_digits(run: Run, out: Path) -> dict[str, Any] | str:
         return collapse.examine(run.trainer, 1000, run.config.seed, out / "collapse")
     except UserError as error:
         return str(error)
-
-
-def render(template: str, values: dict[str, Any]) -> str:
-    """The page; in HTML every value is escaped, in Markdown what may name a foreign folder."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=template.endswith(".html.j2"),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters["data_uri"] = data_uri
-    environment.filters["markdown"] = markdown
-    return environment.get_template(template).render(values)
-
-
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def markdown(text: str) -> str:
-    """The text as Markdown that shows it letter by letter."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
-
-
-def pictures(value: Any) -> list[Picture]:
-    """All pictures in the report's content, wherever they stand."""
-    if isinstance(value, Picture):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [picture for item in inner for picture in pictures(item)]
 
 
 if __name__ == "__main__":

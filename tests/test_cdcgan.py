@@ -18,8 +18,8 @@ from GAN import count_parameters
 from lib import checkpoint
 from lib.errors import UserError
 from lib.flags import parse
-from metrics.curve_rules import SATURATES
-from metrics.curves import ILL, diagnose
+from metrics.curve_rules import D_WINS, ILL
+from metrics.curves import diagnose
 from scripts import evaluator as script
 from sources.clevr.geometry import join
 from sources.clevr.scenes import draw_scene
@@ -455,7 +455,7 @@ def test_the_doctor_catches_the_sources_convergence_failure():
     well, failed = made(1.8, -1.8), made(10, -9.2, wobble=0.2, spread=0.5)
     assert np.median([v for _, v in failed["generator_loss"]]) == pytest.approx(9.2, abs=0.1)
     found = diagnose(then(well, failed), window=1000)
-    assert found.verdict == SATURATES
+    assert found.verdict == D_WINS
     assert "D has won outright" in found.sentences[0]
     assert diagnose(well, window=1000).verdict not in ILL
 

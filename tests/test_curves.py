@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -13,19 +14,15 @@ from test_trainer import assert_same, final_state, toy  # noqa: F401 (toy is a f
 from lib.runlog import RunLog
 from metrics.curve_rules import (
     BALANCED,
-    D_LEADS,
+    BLIND,
     D_WINS,
     EQUILIBRIUM,
     G_WINS,
-    HELD,
+    NASH,
     NO_VERDICT,
-    OSCILLATES,
     OVERSHOOTS,
-    SATURATES,
-    TAGS,
-    cycle,
 )
-from metrics.curves import BLIND, BROKEN, TOO_SHORT, Watcher, diagnose
+from metrics.curves import Watcher, diagnose
 
 ROOT = Path(__file__).parent.parent
 CURVES = Path(__file__).parent / "curves"
@@ -72,11 +69,7 @@ def made(
 def then(first, second):
     """The curves of `first`, and after them those of `second`."""
     last = first["D(x)"][-1][0]
-    return {tag: first[tag] + [(s + last, v) for s, v in second[tag]] for tag in TAGS}
-
-
-def wave(height, period):
-    return lambda step: height * math.sin(2 * math.pi * step / period)
+    return {tag: first[tag] + [(s + last, v) for s, v in second[tag]] for tag in NASH}
 
 
 def learned():
@@ -88,25 +81,19 @@ def learned():
     ("curves", "verdict"),
     [
         (made(2, -2), BALANCED),
-        (made(3.5, -3.5), D_LEADS),
         (made(4, -4, wobble=0.2), D_WINS),
-        (made(9, -9), SATURATES),
-        (made(9, 9), SATURATES),
-        (made(-9, 9), SATURATES),
+        (made(9, -9), D_WINS),
+        (made(9, 9), BLIND),
+        (made(-9, 9), G_WINS),
         (made(1.5, 1.6), G_WINS),
         (made(-0.8, 0.3), G_WINS),
         (made(0.3, -0.3, step=1.2), OVERSHOOTS),
-        (made(wave(2, 200), lambda s: -1 - wave(2, 200)(s)), OSCILLATES),
         (made(0, 0, spread=0.3, wobble=0.2), BLIND),
         (made(0, 0, spread=1.5), BALANCED),
         (then(learned(), made(0, 0, points=100, spread=0.3, wobble=0.2)), EQUILIBRIUM),
     ],
 )
 def test_each_verdict_on_made_curves(curves, verdict):
-    if verdict == D_LEADS:  # sure, but thrown over in every tenth point
-        for point in range(0, 200, 10):
-            for tag, value in (("D(x)", 0.6), ("D(G(z1))", 0.4), ("discriminator_loss", 1.5)):
-                curves[tag][point] = (curves[tag][point][0], value)
     diagnosis = diagnose(curves)
     assert diagnosis.verdict == verdict, diagnosis.sentences
     assert diagnosis.sentences[0].startswith(verdict)
@@ -124,7 +111,7 @@ def flat(points=200, noise=0.02, seed=0, **levels):
     )
     curves = (-np.log(x) - np.log(1 - z1), -np.log(z2), x, z1, z2)
     steps = range(10, 10 * points + 10, 10)
-    return {tag: list(zip(steps, c, strict=True)) for tag, c in zip(TAGS, curves, strict=True)}
+    return {tag: list(zip(steps, c, strict=True)) for tag, c in zip(NASH, curves, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +119,7 @@ def flat(points=200, noise=0.02, seed=0, **levels):
     [
         ({"x": 0.92, "z1": 0.08}, {"x": 0.88, "z1": 0.08}, D_WINS),
         ({"x": 0.92, "z1": 0.08}, {"x": 0.92, "z1": 0.12}, D_WINS),
-        ({"x": 0.998, "z1": 0.002}, {"x": 0.98, "z1": 0.02}, SATURATES),
+        ({"x": 0.998, "z1": 0.998}, {"x": 0.98, "z1": 0.98}, BLIND),
         ({"x": 0.8, "z1": 0.68}, {"x": 0.8, "z1": 0.6}, G_WINS),
         ({"x": 0.3, "z1": 0.4}, {"x": 0.3, "z1": 0.3}, G_WINS),
         ({"x": 0.7, "z1": 0.5, "z2": 0.36}, {"x": 0.7, "z1": 0.5, "z2": 0.4}, OVERSHOOTS),
@@ -141,58 +128,26 @@ def flat(points=200, noise=0.02, seed=0, **levels):
     ],
 )
 def test_both_sides_of_the_levels(inside, outside, verdict):
-    noise = 0.001 if verdict == SATURATES else 0.02
+    noise = 0.001 if inside["z1"] == 0.998 else 0.02
     assert diagnose(flat(noise=noise, **inside)).verdict == verdict
     assert diagnose(flat(noise=noise, **outside)).verdict != verdict
 
 
-@pytest.mark.parametrize(("every", "verdict"), [(30, D_WINS), (10, D_LEADS)])
+@pytest.mark.parametrize(("every", "verdict"), [(30, D_WINS), (10, BALANCED)])
 def test_a_d_that_is_overthrown_now_and_then_has_not_won(every, verdict):
     curves = flat(x=0.95, z1=0.05)
     for point in range(0, 200, every):
         curves["D(x)"][point] = (curves["D(x)"][point][0], 0.4)
         curves["discriminator_loss"][point] = (curves["D(x)"][point][0], 1.0)
-    assert diagnose(curves).verdict == verdict
+    found = diagnose(curves)
+    assert found.verdict == verdict
+    assert ("D leads" in found.sentences[0]) == (verdict == BALANCED)
 
 
 def test_curves_that_stand_still_are_named_in_any_scale():
     still, moving = flat(x=0.7, z1=0.4, noise=1e-5), flat(x=0.7, z1=0.4, noise=1e-2)
-    assert diagnose(still).verdict == SATURATES
+    assert diagnose(still).verdict == BLIND
     assert diagnose(moving).verdict == BALANCED
-
-
-@pytest.mark.parametrize(("height", "verdict"), [(2.0, OSCILLATES), (0.2, BALANCED)])
-def test_only_large_swings_are_oscillation(height, verdict):
-    curves = made(lambda s: 1 + wave(height, 160)(s), lambda s: -1 - wave(height, 160)(s))
-    assert diagnose(curves).verdict == verdict
-
-
-@pytest.mark.parametrize("period", [60, 150, 300])
-def test_the_period_and_the_height_of_a_swing_are_found_in_noise(period):
-    rng = np.random.default_rng(0)
-    curve = 0.5 + 0.3 * np.sin(2 * np.pi * 10 * np.arange(100) / period)
-    found = cycle(curve + 0.1 * rng.standard_normal(100))
-    assert 10 * found.points == pytest.approx(period, abs=20)
-    assert found.swing == pytest.approx(0.6, abs=0.08)
-
-
-@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9, 1.0])
-def test_noise_and_random_walks_are_no_oscillation(memory):
-    """However large: variance alone is none. Red noise may seem periodic once in 20 times."""
-    rng = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(100):
-        curve, value = [], 0.0
-        for shock in rng.standard_normal(150):
-            value = memory * value + shock
-            curve.append(value)
-        wrong += cycle(np.array(curve[50:])) is not None
-    assert wrong <= (0 if memory == 0 else 6)
-
-
-def test_a_trend_is_no_oscillation():
-    assert cycle(np.linspace(0, 1, 100)) is None
-    assert cycle(np.zeros(100)) is None
 
 
 def real_run(name):
@@ -206,8 +161,8 @@ def real_run(name):
     ("name", "verdicts"),
     [
         ("default", [BALANCED] * 5),
-        ("wide", [BALANCED] * 3 + [D_LEADS] * 2),
-        ("strong_d", [SATURATES]),
+        ("wide", [BALANCED] * 5),
+        ("strong_d", [D_WINS]),
         ("high_lr", [OVERSHOOTS]),
         ("weak_d", [EQUILIBRIUM]),
     ],
@@ -216,13 +171,17 @@ def test_real_runs(name, verdicts):
     diagnosis = diagnose(real_run(name))
     assert [w.verdict for w in diagnosis.windows] == verdicts
     assert diagnosis.verdict == (BLIND if name == "weak_d" else verdicts[-1])
+    leads = [w.reason.startswith("D leads") for w in diagnosis.windows]
+    assert leads == [name == "wide" and w.first > 3000 for w in diagnosis.windows]
+    outright = "D has won outright" in diagnosis.sentences[0]
+    assert outright == (name == "strong_d")
 
 
 def test_a_d_that_a_penalty_holds_near_one_half_is_not_called_blind():
     """The run of --preset best, FID 19.8: without word of its penalty its curves seem a guess."""
     curves = real_run("penalty")
     knowing, unknowing = diagnose(curves, penalty="r1"), diagnose(curves)
-    assert [w.verdict for w in knowing.windows] == [BALANCED, BALANCED, HELD]
+    assert [w.verdict for w in knowing.windows] == [BALANCED] * 3
     assert "r1 penalty" in knowing.sentences[0]
     assert "larger at 100% of the points" in knowing.sentences[0]
     assert knowing.advice.startswith("Nothing to mend")
@@ -233,16 +192,16 @@ def test_a_penalty_that_blinds_d_is_told_from_one_that_holds_it():
     """D(x) above D(G(z1)) at every point, or as often below it."""
     seeing = flat(x=0.53, z1=0.47, noise=0.01)
     guessing = flat(x=0.5, z1=0.5, noise=0.01)
-    assert diagnose(seeing, penalty="zero").verdict == HELD
+    assert diagnose(seeing, penalty="zero").verdict == BALANCED
+    assert diagnose(seeing).verdict == BLIND
     blind = diagnose(guessing, penalty="zero")
     assert blind.verdict == BLIND
     assert "--penalty_weight" in blind.advice
-    assert "--penalty_weight" not in diagnose(guessing).advice
     assert diagnose(real_run("weak_d"), penalty="r1").verdict == BLIND
 
 
 def test_a_penalty_changes_no_other_verdict():
-    for name, verdict in (("default", BALANCED), ("wide", D_LEADS), ("strong_d", SATURATES)):
+    for name, verdict in (("default", BALANCED), ("wide", BALANCED), ("strong_d", D_WINS)):
         assert diagnose(real_run(name), penalty="r1").verdict == verdict
 
 
@@ -253,25 +212,27 @@ def test_the_windows_are_counted_from_the_end_and_hold_every_point():
         (1820, 3400),
         (3420, 5000),
     ]
-    assert sum(w.points for w in diagnosis.windows) == 250
+    assert sum(len(w.values["D(x)"]) for w in diagnosis.windows) == 250
     short = diagnose(made(2, -2, points=110))
     assert [(w.first, w.last) for w in short.windows] == [(10, 1100)]
     rare = diagnose(made(2, -2, points=60, interval=100))
-    assert [w.points for w in rare.windows] == [30, 30]
+    assert [len(w.values["D(x)"]) for w in rare.windows] == [30, 30]
 
 
 def test_numbers_are_the_medians_and_the_nash_values_stand_beside_them():
     diagnosis = diagnose(flat(x=0.8, z1=0.2, noise=0.001))
-    numbers = diagnosis.windows[-1].numbers
-    assert numbers["D(x)"].median == pytest.approx(0.8, abs=1e-3)
-    assert numbers["generator_loss"].median == pytest.approx(-math.log(0.2), abs=0.01)
-    assert any("1.386" in s and "0.693" in s for s in diagnosis.sentences)
+    (numbers,) = (line for line in diagnosis.sentences if line.startswith("Medians"))
+    found = dict(re.findall(r"(\S+) (\S+) \([^)]*\) \[", numbers))
+    assert float(found["D(x)"]) == pytest.approx(0.8, abs=1e-3)
+    assert float(found["generator_loss"]) == pytest.approx(-math.log(0.2), abs=0.01)
+    assert "[1.386]" in numbers
+    assert "[0.6931]" in numbers
 
 
 def test_short_curves_say_so():
     assert diagnose(made(2, -2, points=30)).verdict == BALANCED
     short = diagnose(made(2, -2, points=29))
-    assert short.verdict == TOO_SHORT
+    assert short.verdict == NO_VERDICT
     assert "29 points" in short.sentences[0]
 
 
@@ -283,14 +244,13 @@ def test_missing_tags_are_named_and_what_is_left_is_read():
     assert "Missing: D(x)." in without.sentences
     alone = diagnose({tag: curves[tag] for tag in ("D(x)", "D(G(z1))")})
     assert alone.verdict == BALANCED
-    assert any("on trust" in s for s in alone.sentences)
 
 
 def test_a_nan_at_the_end_is_broken_and_an_old_one_is_passed_over():
     curves = made(2, -2)
     curves["generator_loss"][195] = (1960, math.nan)
     broken = diagnose(curves)
-    assert broken.verdict == BROKEN
+    assert broken.verdict == NO_VERDICT
     assert "step 1960" in broken.sentences[0]
     curves = made(2, -2)
     curves["generator_loss"][3] = (40, math.inf)
@@ -307,16 +267,12 @@ def test_losses_in_another_scale_are_noticed_and_scores_are_not_read_as_probabil
     diagnosis = diagnose(curves)
     assert diagnosis.verdict == NO_VERDICT
     assert any("not the BCE" in s for s in diagnosis.sentences)
-    assert not any("Nash" in s for s in diagnosis.sentences)  # whose numbers are the BCE's
-    assert any("discriminator_loss 1.386" in s for s in diagnose(made(1.0, 0.0)).sentences)
-    swinging = made(wave(2, 200), lambda s: -1 - wave(2, 200)(s))
-    swinging["generator_loss"] = [(s, -v) for s, v in swinging["generator_loss"]]
-    assert diagnose(swinging).verdict == OSCILLATES
+    assert not any("not the BCE" in s for s in diagnose(made(1.0, 0.0)).sentences)
 
 
 def test_a_d_so_sure_that_fp32_rounds_it_to_0_and_1_keeps_its_scale():
     curves = flat(x=0.5, z1=0.5)
-    for tag, value in zip(TAGS, (200.0, 0.0, 0.0, 1.0, 1.0), strict=True):  # logits of -100, 100
+    for tag, value in zip(NASH, (200.0, 0.0, 0.0, 1.0, 1.0), strict=True):  # logits of -100, 100
         curves[tag] = [(s, value) for s, _ in curves[tag]]
     diagnosis = diagnose(curves)
     assert "the wrong way round" in diagnosis.sentences[0]
@@ -327,8 +283,8 @@ def told(curves, watcher=None):
     """(step, line) of everything the watcher says."""
     watcher = watcher or Watcher(10)
     lines = []
-    for points in zip(*(curves[tag] for tag in TAGS), strict=True):
-        scalars = {tag: value for tag, (_, value) in zip(TAGS, points, strict=True)}
+    for points in zip(*(curves[tag] for tag in NASH), strict=True):
+        scalars = {tag: value for tag, (_, value) in zip(NASH, points, strict=True)}
         line = watcher.note(points[0][0], scalars)
         lines += [(points[0][0], line)] if line else []
     return lines
@@ -339,8 +295,8 @@ def test_the_watcher_speaks_once_a_state_and_again_when_it_is_over():
     assert [step for step, _ in told(ill)] == [1250]
     mended = told(then(ill, made(1.2, -1.2, points=400)))
     assert len(mended) == 2
-    assert "saturates" in mended[0][1]
-    assert "no longer 'saturates' but 'balanced'" in mended[1][1]
+    assert "D wins" in mended[0][1]
+    assert "no longer 'D wins' but 'balanced'" in mended[1][1]
     assert told(made(2, -2, points=400)) == []
 
 
@@ -348,7 +304,7 @@ def test_the_watcher_on_real_runs():
     assert told(real_run("default"), Watcher(20)) == []
     assert told(real_run("wide"), Watcher(20)) == []
     assert "overshoots" in told(real_run("high_lr"), Watcher(10, window=500))[0][1]
-    assert "saturates" in told(real_run("strong_d"), Watcher(10, window=500))[0][1]
+    assert "D wins" in told(real_run("strong_d"), Watcher(10, window=500))[0][1]
 
 
 def test_the_watcher_keeps_a_bounded_history_and_is_silent_without_its_tags():
@@ -373,16 +329,12 @@ def test_training_prints_the_line_and_the_weights_do_not_depend_on_it(toy, capsy
 
 
 def test_the_script_diagnoses_every_run_it_can_and_names_the_others(tmp_path, capsys, monkeypatch):
-    log = RunLog(tmp_path / "ill", 0)
-    for tag, points in real_run("strong_d").items():
-        for step, value in points:
-            log.scalars({tag: value}, step)
-    log.close()
-    log = RunLog(tmp_path / "held", 0)
-    for tag, points in real_run("penalty").items():
-        for step, value in points:
-            log.scalars({tag: value}, step)
-    log.close()
+    for name, curves in (("ill", "strong_d"), ("held", "penalty")):
+        log = RunLog(tmp_path / name, 0)
+        for tag, points in real_run(curves).items():
+            for step, value in points:
+                log.scalars({tag: value}, step)
+        log.close()
     (tmp_path / "held" / "config.json").write_text(json.dumps({"penalty": "r1"}))
     (tmp_path / "empty").mkdir()
     (tmp_path / "README.md").touch()  # as runs/* names it too
@@ -392,7 +344,8 @@ def test_the_script_diagnoses_every_run_it_can_and_names_the_others(tmp_path, ca
         runpy.run_path(str(ROOT / "scripts" / "doctor.py"), run_name="__main__")
     assert stop.value.code == 1
     done = capsys.readouterr()
-    assert "saturates: steps 10 to 1000" in done.out
-    assert "held by the penalty: steps 2020 to 3000" in done.out
+    assert "D wins: steps 10 to 1000" in done.out
+    assert "balanced: steps 2020 to 3000" in done.out
+    assert "r1 penalty" in done.out
     assert done.err.count("error: ") == 2
     assert "none is no folder" in done.err

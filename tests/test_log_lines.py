@@ -1,24 +1,24 @@
 """Lines a step and grids apart from checkpoints, on the toy of two linear layers."""
 
 import re
-from functools import partial
 
 import pytest
 import torch
 from test_trainer import (
     EventFileLoader,
     Killed,
+    Toy,
+    ToyConfig,
     assert_same,
     curves,
     die_at,
     final_state,
     kill,
-    make_toy,
 )
 
 from dataset import Batches, ImageData
-from lib import log_lines
-from lib.log_lines import GAN_VALUES, log_line
+from lib import runlog
+from lib.runlog import GAN_VALUES, log_line
 
 VALUES = {
     "discriminator_loss": 0.95779,
@@ -32,27 +32,31 @@ VALUES = {
 @pytest.fixture
 def toy(tmp_path):
     """toy(run="a", ...) -> a fresh trainer of 23 steps on 37 images: three epochs of 8 batches."""
-    return partial(make_toy, tmp_path)
+
+    def make(run: str = "toy", **changes) -> Toy:
+        steps = {"num_training_steps": 23, "saving_steps": 8, "logging_steps": 3, "batch_size": 5}
+        return Toy(ToyConfig(run=run, runs_dir=str(tmp_path), **(steps | changes)))
+
+    return make
 
 
-def batches_of(n: int, batch_size: int) -> Batches:
+def epoch_of(n: int, batch_size: int) -> int:
     data = ImageData(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64))
-    return Batches(data, batch_size=batch_size, seed=0)
+    return Batches(data, batch_size=batch_size, seed=0).epoch_steps
 
 
 def test_a_line_of_the_source():
-    line = log_line(24 * 469 + 451, 25 * 469, batches_of(60_000, 128), VALUES, GAN_VALUES)
+    line = log_line(24 * 469 + 451, 25 * 469, epoch_of(60_000, 128), VALUES, GAN_VALUES)
     assert line == (
         "[24/25][450/469] Loss_D: 0.9578 Loss_G: 2.3186 D(x): 0.8398 D(G(z)): 0.4703 / 0.1420"
     )
-    for step, place in (
-        (1, "[0/3][0/8]"),
-        (8, "[0/3][7/8]"),
-        (9, "[1/3][0/8]"),
-        (23, "[2/3][6/8]"),
-    ):
-        line = log_line(step, 23, batches_of(37, 5), {"loss": 1.0}, "")
-        assert line == f"{place} loss: 1.0000"
+
+
+@pytest.mark.parametrize(
+    ("step", "place"), [(1, "[0/3][0/8]"), (8, "[0/3][7/8]"), (9, "[1/3][0/8]"), (23, "[2/3][6/8]")]
+)
+def test_epochs_and_batches_count_from_0(step, place):
+    assert log_line(step, 23, epoch_of(37, 5), {"loss": 1.0}, "") == f"{place} loss: 1.0000"
 
 
 def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):
@@ -78,8 +82,8 @@ def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):
 
 def test_where_somebody_watches_the_bar_makes_room(toy, monkeypatch):
     written = []
-    monkeypatch.setattr(log_lines.sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(log_lines.tqdm, "write", written.append)
+    monkeypatch.setattr(runlog.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(runlog.tqdm, "write", written.append)
     toy(log_lines=True, num_training_steps=2).train()
     assert [line[:10] for line in written] == ["[0/1][0/8]", "[0/1][1/8]"]
 

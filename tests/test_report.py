@@ -1,84 +1,98 @@
-"""The report: what it concludes from made results, and its page in a real browser."""
+"""The report: what it concludes from made results, foreign files, and its page in a browser."""
 
 import errno
 import html.parser
+import json
 import re
 import shutil
 import subprocess
-import warnings
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, PixelMeans
 
-from lib import runlog
-from lib.errors import UserError
-from lib.runlog import append_result
+from lib.results import append_result
 from main import build_dcgan
-from metrics.score import in_words, own_in_words
 from scripts import doctor, report
-from scripts._report.page import effects_section, evenly
-from scripts._report.plots import curve, smooth
-from scripts._report.runs import (
-    choose_protocol,
-    effects,
-    group_runs,
-    label,
-    read_run,
-    score_runs,
-    seed_spread,
-    varying,
-)
-from scripts._report.scores import fid_section, own_section
+from scripts._report.blocks import Heading, Items, Picture, Pictures, Table, Text, to_html
+from scripts._report.blocks import to_markdown as markdown
+from scripts._report.groups import effects, group_runs, label, seed_spread, varying
+from scripts._report.page import evenly
+from scripts._report.plots import curve, file_name, smooth
+from scripts._report.runs import read_run, score_runs
+from scripts._report.scores import effects_of, fid, other_scores
 from systems.dcgan import DCGANConfig
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+STEPS = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
 
 
-def result(value: float, step: int = 2, protocol: str = "homework") -> dict:
+def result(value: float, step: int = 2, protocol: str = "homework", **changes) -> dict:
     counts = {"n_real": 3000, "n_fake": 3000, "split": "train", "device": "cpu, 1 threads"}
     made = {"metric": "fid", "value": value, "error": 0.5, "floor": 3.8, "protocol": protocol}
-    return made | counts | {"precision": "fp32", "step": step}
+    return made | counts | {"precision": "fp32", "step": step} | changes
+
+
+def kid(value: float, **changes) -> dict:
+    return result(value, protocol="all", metric="kid", error=0.002, **changes)
+
+
+def own(metric: str, value: float, **changes) -> dict:
+    return {"metric": metric, "value": value, "error": 0.01, "step": 2} | changes
 
 
 @pytest.fixture
 def trained(tiny_config):
-    """trained(fid=50.0, latent_dim=5, ...) -> the folder of a run of 2 steps with that FID."""
+    """trained(50.0, latent_dim=5, ...) -> the folder of a run of 2 steps with that FID."""
 
-    def make(fid: float | None = None, **changes):
-        steps = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
-        trainer = build_dcgan(tiny_config(**(steps | changes)), torch.device("cpu"))
+    def make(value: float | None = None, *others: dict, **changes):
+        trainer = build_dcgan(tiny_config(**(STEPS | changes)), torch.device("cpu"))
         trainer.train()
-        if fid is not None:
-            append_result(trainer.config.run_dir, result(fid))
+        for line in [result(value)] * (value is not None) + [*others]:
+            append_result(trainer.config.run_dir, line)
         return trainer.config.run_dir
 
     return make
 
 
-def read(folders) -> list:
-    runs = [read_run(folder) for folder in folders]
-    score_runs(runs, choose_protocol(runs))
+def read(*folders) -> list:
+    runs = [read_run(folder)[0] for folder in folders]
+    score_runs(runs)
     return runs
 
 
+def tables(blocks) -> list[list[list[str]]]:
+    return [block.rows for block in blocks if isinstance(block, Table)]
+
+
+def words(blocks) -> str:
+    return "\n".join(block.text for block in blocks if isinstance(block, Text))
+
+
+def fid_of(*folders) -> list:
+    runs = [read_run(folder)[0] for folder in folders]
+    protocol = score_runs(runs)
+    return fid(group_runs(runs), protocol)
+
+
+# What is compared
+
+
 def test_seeds_are_grouped_and_settings_are_told_apart(trained):
-    folders = [trained(50.0), trained(54.0, seed=43), trained(30.0, latent_dim=7)]
-    groups = group_runs(read(folders))
-    assert [g.values for g in groups] == [[50.0, 54.0], [30.0]]
+    groups = group_runs(read(trained(50.0), trained(54.0, seed=43), trained(30.0, latent_dim=7)))
+    assert [g.fids for g in groups] == [[50.0, 54.0], [30.0]]
     assert groups[0].mean == 52.0
-    assert groups[0].sd == pytest.approx(8**0.5)
-    assert groups[1].sd is None
-    assert seed_spread(groups).sd == pytest.approx(8**0.5)
+    assert seed_spread(groups) == (pytest.approx(8**0.5), 1, 1)
     assert [label(g, varying(groups)) for g in groups] == ["latent_dim 5", "latent_dim 7"]
+    assert label(groups[0], varying(groups[:1])) == "latent_dim 5, hidden_dim 4"
 
 
 def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(trained):
     wide = {"generator_hidden_dim": 6, "discriminator_hidden_dim": 6}
     folders = [trained(50.0), trained(54.0, seed=43), trained(40.0, **wide)]
     folders.append(trained(20.0, latent_dim=7, **wide))  # differs from the first in two settings
-    found = effects(group_runs(read(folders)), ("latent_dim", "hidden_dim"))
+    found = effects(group_runs(read(*folders)), ("latent_dim", "hidden_dim"))
     assert [(e.factor, e.before, e.after, e.difference) for e in found] == [
         ("latent_dim", 5, 7, -20.0),
         ("hidden_dim", 4, 6, -12.0),
@@ -87,216 +101,119 @@ def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(traine
     assert found[1].others == "latent_dim 5"
 
 
-def test_only_a_score_of_the_last_step_by_the_common_protocol_counts(trained):
-    folders = [trained(50.0), trained(None, seed=43)]
-    append_result(folders[1], result(10.0, step=1))
-    append_result(folders[1], result(9.0, protocol="smoke"))
-    runs = read(folders)
-    assert choose_protocol(runs)[:2] == ("homework", "fp32")
-    assert runs[0].fid["value"] == 50.0
-    assert runs[1].fid is None
-
-
-def test_smoke_scores_never_take_the_place_of_others(trained):
-    folders = [trained(77.0), trained(seed=43), trained(seed=44)]
-    for folder in folders[1:]:
-        append_result(folder, result(370.0, protocol="smoke"))
-    runs = read(folders)
-    assert choose_protocol(runs)[0] == "homework"
-    assert choose_protocol(runs[1:])[0] == "smoke"  # where there is no other
-
-
-def test_a_torn_picture_is_left_out_by_name_and_costs_nothing_else(trained, capsys):
-    folder = trained(50.0)
-    last = folder / "samples" / "samples-0000002.png"
-    for size in (last.stat().st_size // 2, 0):
-        last.write_bytes(last.read_bytes()[:size])
-        assert [step for step, _ in read_run(folder).samples] == [1]
-        assert f"left out: {last} is torn" in capsys.readouterr().err
-
-
-def test_bytes_that_are_no_text_are_passed_over_in_results(trained):
-    folder = trained(50.0)
-    with open(folder / "results.jsonl", "ab") as file:
-        file.write(b"\xff\xfe\x00torn\n")
-    append_result(folder, result(40.0))
-    assert [r["value"] for r in runlog.read_results(folder)] == [50.0, 40.0]
-
-
-def test_folders_of_runs_are_not_taken_for_all_runs_there_are(tmp_path, capsys):
-    for name in ("a", "b"):
-        (tmp_path / name / "run").mkdir(parents=True)
-        (tmp_path / name / "run" / "config.json").write_text("{}")
-    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
-    for command in (report.main, doctor.main):
-        assert command(folders) == 1
-        assert "is a run: wanted folders of one run each" in capsys.readouterr().err
-
-
 def test_one_width_alone_has_its_effect(trained):
-    folders = [trained(50.0), trained(40.0, discriminator_hidden_dim=6)]
-    groups = group_runs(read(folders))
+    groups = group_runs(read(trained(50.0), trained(40.0, discriminator_hidden_dim=6)))
     (row,) = effects(groups, ("hidden_dim", "generator_hidden_dim", "discriminator_hidden_dim"))
     assert (row.factor, row.before, row.after) == ("discriminator_hidden_dim", 4, 6)
     assert row.difference == -10.0
-    assert "No two" not in str(effects_section(groups))
-
-
-def test_a_dry_run_of_all_makes_no_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(report.sweep, "main", lambda argv: 0 if "--dry_run" in argv else 1)
-    assert report.main(["--all", "--runs_dir", str(tmp_path / "runs"), "--dry_run"]) == 0
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_null_is_no_fid(trained):
-    folders = [trained(50.0), trained(40.0, seed=43)]
-    append_result(folders[1], result(float("nan")))  # written as null
-    assert [run.fid["value"] for run in read(folders)] == [50.0, 40.0]
-
-
-def test_scores_by_other_weights_do_not_mix(trained):
-    folders = [trained(50.0), trained(51.0, seed=43), trained(seed=44)]
-    append_result(folders[2], result(1.0) | {"weights_sha256": "other"})
-    assert [run.fid and run.fid["value"] for run in read(folders)] == [50.0, 51.0, None]
-
-
-def test_a_score_of_truncated_z_replaces_none_of_the_whole_one(trained):
-    folder = trained(50.0)
-    own = {"metric": "class_accuracy", "value": 0.5, "step": 2}
-    append_result(folder, own)
-    append_result(folder, result(30.0) | {"truncation": 0.5})
-    append_result(folder, own | {"value": 0.9, "truncation": 0.5})
-    (run,) = runs = read([folder])
-    assert (run.fid["value"], run.own["class_accuracy"]["value"]) == (50.0, 0.5)
-    assert "truncated" not in fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
-    truncated = trained(seed=43)
-    append_result(truncated, result(30.0) | {"truncation": 0.5})
-    append_result(truncated, own | {"value": 0.9, "truncation": 0.5})
-    (run,) = runs = read([truncated])
-    assert (run.fid["value"], run.own["class_accuracy"]["value"]) == (30.0, 0.9)
-    note = fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
-    assert "3,000 generated from z truncated at 0.5." in note
-
-
-def test_a_curve_is_of_one_truncation():
-    assert runlog.point_of(result(30.0))[0] == "fid"
-    assert runlog.point_of(result(30.0) | {"truncation": 0.0})[0] == "fid"
-    assert runlog.point_of(result(30.0) | {"truncation": 0.5})[0] == "fid_truncation_0.5"
-
-
-def test_a_score_of_a_fitted_density_is_another_score_than_the_priors(trained):
-    folder, density = trained(50.0), {"latent_density": "mixture"}
-    append_result(folder, result(30.0) | density)
-    (run,) = runs = read([folder])
-    assert run.fid["value"] == 50.0
-    assert "fitted" not in fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
-    other = trained(seed=43)
-    append_result(other, result(30.0) | density)
-    runs = read([other])
-    note = fid_section(group_runs(runs), [], choose_protocol(runs))["note"]
-    assert "3,000 generated from z of a mixture fitted to the encoder's." in note
-    append_result(
-        other, {"metric": "elbo_loss", "value": 9.0, "step": 2, "latent_density": "encoder"}
-    )
-    append_result(other, {"metric": "accuracy", "value": 0.1, "step": 2, "latent_density": "prior"})
-    (run,) = read([other])
-    assert list(run.own) == ["elbo_loss"]
-    assert "generated from z of a mixture" in in_words(
-        result(30.0) | density | {"floor_of": "floor"}
-    )
-    assert runlog.point_of(result(30.0) | density)[0] == "fid_z_mixture"
-    assert runlog.point_of(result(30.0) | {"latent_density": "prior"})[0] == "fid"
+    assert "No two" not in words(effects_of(groups))
 
 
 def test_seeds_that_agree_are_a_spread_of_0_and_not_an_unknown_one(trained):
     folders = [trained(50.0), trained(50.0, seed=43), trained(50.0, latent_dim=7)]
-    section = effects_section(group_runs(read(folders)))
-    assert section["rows"][0]["difference"] == "+0.0 ± 0.0"
-    assert "leaves the FID as it is" in section["sentences"][0]
-    assert (
-        "spread over seeds is 0.0 (from 1 setting with several seeds, 1 degree of"
-        in section["sentences"][1]
-    )
+    blocks = effects_of(group_runs(read(*folders)))
+    assert tables(blocks)[0][0][-1] == "+0.0 ± 0.0"
+    assert "leaves the FID as it is" in words(blocks)
+    assert "is 0.0 (from 1 setting with several seeds, 1 degree of" in words(blocks)
 
 
-def test_a_single_run_is_named_by_the_homeworks_settings(trained):
-    groups = group_runs(read([trained(50.0)]))
-    assert label(groups[0], varying(groups)) == "latent_dim 5, hidden_dim 4"
+def test_if_none_of_the_homeworks_settings_varies_the_effects_are_of_those_that_do(trained):
+    folders = [trained(50.0), trained(40.0, d_steps=2)]
+    blocks = effects_of(group_runs(read(*folders)))
+    assert blocks[0].text == "What d_steps does"
+    assert [row[-1] for row in tables(blocks)[0]] == ["-10.0"]
+    folders += [trained(45.0, loss="hinge"), trained(65.0, spectral_norm=True)]
+    said = words(effects_of(group_runs(read(*folders))))
+    assert "loss hinge instead of bce lowers the FID by 5.0 on average over 1 comparison." in said
+    assert "spectral_norm True instead of False raises" in said
+    folders.append(trained(30.0, latent_dim=7))
+    blocks = effects_of(group_runs(read(*folders)))
+    assert blocks[0].text == "What latent_dim and hidden_dim do"
+    assert [row[0] for row in tables(blocks)[0]] == ["latent_dim"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "values"),
+    [
+        ([[result(50.0)], [result(10.0, step=1), result(9.0, protocol="smoke")]], [50.0, None]),
+        ([[result(77.0)], [result(9.0, protocol="smoke")], [result(9.0, protocol="smoke")]],
+         [77.0, None, None]),
+        ([[result(9.0, protocol="smoke")]], [9.0]),  # there is no other
+        ([[result(50.0)], [result(40.0), result(float("nan"))]], [50.0, 40.0]),  # a null
+        ([[result(50.0)], [result(51.0)], [result(1.0, weights_sha256="other")]],
+         [50.0, 51.0, None]),
+        ([[result(50.0), result(30.0, truncation=0.5)]], [50.0]),
+        ([[result(50.0), result(30.0, latent_density="mixture")]], [50.0]),
+    ],
+)  # fmt: skip
+def test_only_scores_of_the_last_step_by_the_common_protocol_count(trained, lines, values):
+    runs = read(*(trained(None, *own, seed=seed) for seed, own in enumerate(lines)))
+    assert [run.fid and run.fid["value"] for run in runs] == values
+
+
+def test_scores_of_z_drawn_otherwise_are_told_apart(trained):
+    whole, cut = own("class_accuracy", 0.5), own("class_accuracy", 0.9, truncation=0.5)
+    first = trained(50.0, whole, result(30.0, truncation=0.5), cut)
+    second = trained(None, result(30.0, truncation=0.5), cut, seed=43)
+    (run,) = read(first)
+    tags = ["class_accuracy", "fid_truncation_0.5", "class_accuracy_truncation_0.5"]
+    found = [run.others[tag]["value"] for tag in tags]
+    assert (list(run.others), found) == (tags, [0.5, 30.0, 0.9])
+    assert list(read(second)[0].others) == tags[2:]
+    assert "truncated" not in words(fid_of(first))
+    assert "3,000 generated from z truncated at 0.5." in words(fid_of(second))
+    third = trained(None, result(30.0, latent_density="mixture"), seed=44)
+    assert "3,000 generated from z of a mixture fitted to the encoder's." in words(fid_of(third))
 
 
 def test_the_pass_mark_is_the_homeworks_alone(trained, monkeypatch):
     marks = []
-    monkeypatch.setattr("scripts._report.scores.fid_plot", lambda *words: marks.append(words[-1]))
-    groups = group_runs(read([trained(50.0)]))
-    for protocol in ("homework", "smoke"):
-        fid_section(groups, [], (protocol, "fp32", ""))
-    assert marks == [60, None]
+    plot = Picture("fid.png", "", b"")
+    monkeypatch.setattr("scripts._report.scores.fid_plot", lambda *w: marks.append(w[-1]) or plot)
+    fid_of(trained(50.0))
+    fid_of(trained(None, result(50.0, protocol="smoke"), seed=43))
+    assert marks == [{"floor": 3.8, "pass mark": 60.0}, {"floor": 3.8}]
 
 
-def kid(value: float, **changes) -> dict:
-    return result(value, protocol="all") | {"metric": "kid", "error": 0.002} | changes
-
-
-def test_kids_have_a_table_of_their_own_beside_whatever_fid_was_chosen(trained):
-    folders = [trained(50.0), trained(54.0, seed=43), trained(30.0, latent_dim=7)]
-    assert fid_section(group_runs(read(folders)), [], ("homework", "fp32", ""))["kid"]["rows"] == []
-    append_result(folders[0], kid(0.0301))
-    append_result(folders[0], kid(0.01, step=1))  # of weights that it no longer has
-    append_result(folders[1], kid(0.0345))
-    append_result(folders[1], kid(0.9, precision="bf16"))
-    append_result(folders[2], kid(0.02))
-    groups = group_runs(read(folders))
-    section = fid_section(groups, varying(groups), ("homework", "fp32", ""))
-    assert [row["mean"] for row in section["rows"]] == ["30.0", "52.0"]
-    low, high = section["kid"]["rows"]
-    assert (low["label"], low["mean"], low["sd"]) == ("latent_dim 7", "0.02000", "one seed")
-    assert (high["label"], high["mean"], high["n"]) == ("latent_dim 5", "0.03230", "2")
-    assert high["each"] == "0.03010 ± 0.00200 (42), 0.03450 ± 0.00200 (43)"
-    assert "Protocol all, fp32: 3,000 real images" in section["kid"]["note"]
-
-
-def own(metric: str, value: float, error: float | None = 0.01, step: int = 2) -> dict:
-    return {"metric": metric, "value": value, "error": error, "step": step}
+def test_a_table_of_fids_and_one_of_the_scores_beside_them(trained):
+    folders = [
+        trained(50.0, kid(0.0301), kid(0.01, step=1)),  # of weights that it no longer has
+        trained(54.0, kid(0.0345), kid(0.9, precision="bf16"), seed=43),
+        trained(30.0, kid(0.02), result(29.0, protocol="10k"), latent_dim=7),
+    ]
+    blocks = fid_of(*folders)
+    assert tables(blocks) == [
+        [
+            ["latent_dim 7", "1", "30.0", "one seed", "30.0 ± 0.5 (42)"],
+            ["latent_dim 5", "2", "52.0", "2.8", "50.0 ± 0.5 (42), 54.0 ± 0.5 (43)"],
+        ]
+    ]
+    assert "Protocol homework, fp32: 3,000 real images of the train split" in words(blocks)
+    assert tables(other_scores(group_runs(read(*folders)))) == [
+        [
+            ["kid", "0.0323 (sd 0.0031, 2 seeds)", "0.02 ± 0.002"],
+            ["kid_bf16", "0.9 ± 0.002", ""],
+            ["fid_10k", "", "29 ± 0.5"],
+        ]
+    ]
 
 
 def test_a_systems_own_scores_are_a_row_a_metric_and_a_column_a_setting(trained):
     folders = [
-        trained(50.0),
-        trained(54.0, seed=43),
-        trained(30.0, latent_dim=7),
+        trained(50.0, own("lpips", 0.3)),
+        trained(54.0, own("lpips", 0.4), own("lpips", 0.5), seed=43),  # the newest counts
+        trained(30.0, own("lpips", 0.25), own("lpips", 0.1, step=1), latent_dim=7),
         trained(d_steps=2),
     ]
-    append_result(folders[0], own("lpips", 0.3))
-    append_result(folders[1], own("lpips", 0.4))
-    append_result(folders[1], own("lpips", 0.5))  # scored again: the newest counts
-    append_result(folders[2], own("lpips", 0.25))
-    append_result(folders[2], own("lpips", 0.1, step=1))  # of weights that it no longer has
     append_result(folders[2], own("units", 20, error=None))
-    groups = group_runs(read(folders))
-    section = own_section(groups)
-    assert section["columns"] == ["latent_dim 5", "latent_dim 7"]
-    assert section["rows"] == [
-        ["lpips", "0.4 (sd 0.14, 2 seeds)", "0.25 ± 0.01"],
-        ["units", "", "20"],
+    blocks = other_scores(group_runs(read(*folders)))
+    assert blocks[1].head == ["score", "latent_dim 5", "latent_dim 7"]
+    assert tables(blocks) == [
+        [["lpips", "0.4 (sd 0.14, 2 seeds)", "0.25 ± 0.01"], ["units", "", "20"]]
     ]
 
 
-def test_where_none_of_the_homeworks_settings_varies_the_effects_are_of_those_that_do(trained):
-    folders = [trained(50.0), trained(40.0, d_steps=2)]
-    section = effects_section(group_runs(read(folders)))
-    assert section["title"] == "What d_steps does"
-    assert [row["difference"] for row in section["rows"]] == ["-10.0"]
-    folders.append(trained(45.0, loss="hinge"))
-    folders.append(trained(65.0, spectral_norm=True))
-    sentences = effects_section(group_runs(read(folders)))["sentences"]
-    assert (
-        "loss hinge instead of bce lowers the FID by 5.0 on average over 1 comparison." in sentences
-    )
-    assert any(s.startswith("spectral_norm True instead of False raises") for s in sentences)
-    folders.append(trained(30.0, latent_dim=7))
-    section = effects_section(group_runs(read(folders)))
-    assert section["title"] == "What latent_dim and hidden_dim do"
-    assert [row["factor"] for row in section["rows"]] == ["latent_dim"]
+# Pictures and markup
 
 
 def test_smoothing_keeps_constants_and_means():
@@ -310,13 +227,38 @@ def test_a_curves_alt_text_says_where_it_goes():
     picture = curve("run", "D(G(z1))", [(10, 0.5), (20, 0.1)])
     assert picture.name == "run-DGz1.png"
     assert "steps 10 to 20" in picture.alt
-    assert picture.light.startswith(b"\x89PNG")
-    assert picture.dark != picture.light
+    assert picture.png.startswith(b"\x89PNG")
+    assert curve("run", "$x_{$", [(1, float("nan")), (2, float("inf"))]).png  # no mathematics
+
+
+def test_pictures_names_are_safe_short_and_their_own():
+    names = [file_name("a", tag) for tag in ("x y", "x?y", "../x", "<b>", "x" * 300, "x" * 301)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[\w.=+-]{1,210}", name) for name in names)
 
 
 def test_evenly_keeps_the_last():
     assert evenly([1, 2], 6) == [1, 2]
     assert evenly(list(range(101)), 3) == [0, 50, 100]
+
+
+def test_no_text_becomes_markup_in_either_form():
+    evil = "<img src=x onerror=alert(1)>|*a*"
+    picture = Picture("a.png", evil, b"")
+    blocks = [
+        Heading(evil, "id"),
+        Heading(evil),
+        Text(evil),
+        Items([evil]),
+        Table([evil], [[evil]]),
+    ]
+    blocks += [Pictures([picture], (evil,)), Pictures([picture], (evil,), aside=True)]
+    page = to_html(evil, blocks)
+    assert "<img src=x" not in page
+    assert page.count("&lt;img src=x") == 13
+    assert not re.search(
+        r"(?<!\\)[<|*]", markdown(evil, blocks).replace("| ", "").replace(" |", "")
+    )
 
 
 class Images(html.parser.HTMLParser):
@@ -337,12 +279,11 @@ def made(tmp_path_factory, data_dir):
     root = tmp_path_factory.mktemp("report")
     folders = [root / "none"]
     folders[0].mkdir()
-    for arch, fid in (("cnn", 50.0), ("mlp", 60.5)):
-        steps = {"num_training_steps": 2, "logging_steps": 1, "saving_steps": 1}
+    for arch, value in (("cnn", 50.0), ("mlp", 60.5)):
         where = {"data_dir": str(data_dir), "runs_dir": str(root)}
-        trainer = build_dcgan(DCGANConfig(**(TINY | steps | where), arch=arch), torch.device("cpu"))
+        trainer = build_dcgan(DCGANConfig(**(TINY | STEPS | where), arch=arch), torch.device("cpu"))
         trainer.train()
-        append_result(trainer.config.run_dir, result(fid))
+        append_result(trainer.config.run_dir, result(value))
         append_result(trainer.config.run_dir, kid(0.0321))
         folders.append(trainer.config.run_dir)
     with pytest.MonkeyPatch.context() as patch:
@@ -351,31 +292,27 @@ def made(tmp_path_factory, data_dir):
     return root / "out", status
 
 
-def test_the_page_holds_every_section_and_needs_no_network(made):
+def test_both_forms_hold_every_section_and_the_page_needs_no_network(made):
     out, status = made
-    page = (out / "report.html").read_text()
     assert status == 1  # one folder could not be read, and it is named
-    assert "none is no run" in page
-    assert "The best run has FID 50.0" in page
-    assert "below the pass mark of 60" in page
-    assert "By its curves none of 2 ended near the Nash equilibrium" in page
-    assert "FID 60.5" in page  # the MLP beside the CNN
-    assert "0.03210 ± 0.00200 (42)" in page
-    assert "Left out: " in page  # the digits of a run on other data than MNIST
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    for form in (page, text):
+        assert "none is no run" in form
+        assert "The best run has FID 50.0" in form
+        assert "below the pass mark of 60" in form
+        assert "By its curves none of 2 ended near the Nash equilibrium" in form
+        assert "FID 60.5" in form  # the MLP beside the CNN
+        assert "0.0321 ± 0.002" in form
+        assert "Left out: " in form  # the digits of a run on other data than MNIST
+        assert "What arch does" in form
     assert not re.search(r"(src|href|srcset)=\"(?!data:|#)", page)
     images = Images()
     images.feed(page)
     assert len(images.found) > 12
     assert all(len(image["alt"]) > 20 for image in images.found)
-
-
-def test_the_markdowns_pictures_are_all_there(made):
-    out, _ = made
-    text = (out / "report.md").read_text()
-    assert "| **0.03210** |" in text
-    names = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    names = re.findall(r"!?\[[^\]]+\]\(([^)]+)\)", text)
     assert len(names) > 12
-    assert all((out / name.replace("%3D", "=")).is_file() for name in names)
+    assert all((out / name).is_file() for name in names)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
@@ -402,6 +339,9 @@ def test_the_page_opens_in_a_browser_without_errors(made, width, tmp_path):
     assert int(found[3]) <= 0
 
 
+# The command
+
+
 def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(report.sweep, "main", lambda argv: calls.append(argv) or 0)
@@ -413,6 +353,12 @@ def test_all_runs_the_homeworks_grid_and_the_mlp_first(monkeypatch, tmp_path):
         assert call[-2:] == ["--beta1", "0.4"]
         assert call[call.index("--seeds") + 1] == "2"
         assert call[call.index("--num_training_steps") + 1] == "32"
+
+
+def test_a_dry_run_of_all_makes_no_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.sweep, "main", lambda argv: 0 if "--dry_run" in argv else 1)
+    assert report.main(["--all", "--runs_dir", str(tmp_path / "runs"), "--dry_run"]) == 0
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_signal_stops_all_that_would_follow(monkeypatch, tmp_path):
@@ -427,6 +373,28 @@ def test_a_folder_that_can_not_be_made_is_known_before_the_training(monkeypatch,
     (tmp_path / "file").touch()
     assert report.main(["--all", "--out", str(tmp_path / "file" / "out")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unknown_flag_is_refused_with_status_2(capsys):
+    with pytest.raises(SystemExit) as exit:
+        report.main(["--al"])
+    assert exit.value.code == 2
+    assert "did you mean --all" in capsys.readouterr().err
+
+
+def test_no_run_at_all_is_one_sentence(tmp_path, capsys):
+    assert report.main(["--runs_dir", str(tmp_path)]) == 1
+    assert "train one first" in capsys.readouterr().err
+
+
+def test_folders_of_runs_are_not_taken_for_all_runs_there_are(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "config.json").write_text("{}")
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    for command in (report.main, doctor.main):
+        assert command(folders) == 1
+        assert "is a run: wanted folders of one run each" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -474,48 +442,70 @@ def test_a_full_disk_leaves_the_report_before(trained, without_extras, monkeypat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_folders_name_can_not_become_markdown():
-    assert report.markdown("a<b>|c_") == r"a\<b\>\|c\_"
+# One bad run
 
 
-def test_an_unknown_flag_is_refused_with_status_2(capsys):
-    with pytest.raises(SystemExit) as exit:
-        report.main(["--al"])
-    assert exit.value.code == 2
-    assert "did you mean --all" in capsys.readouterr().err
-
-
-def test_no_run_at_all_is_one_sentence(tmp_path, capsys):
-    assert report.main(["--runs_dir", str(tmp_path)]) == 1
-    assert "train one first" in capsys.readouterr().err
-
-
-def test_a_torn_event_file_is_named(trained):
+def test_a_torn_picture_is_left_out_by_name_and_costs_nothing_else(trained, capsys):
     folder = trained(50.0)
-    path = next(folder.glob("events*"))
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(UserError, match="is torn after"):
-        read_run(folder)
+    last = folder / "samples" / "samples-0000002.png"
+    for size in (last.stat().st_size // 2, 0):
+        last.write_bytes(last.read_bytes()[:size])
+        assert [step for step, _ in read(folder)[0].samples] == [1]
+        assert f"left out: {last} is torn" in capsys.readouterr().err
 
 
-def test_an_event_file_that_grows_while_it_is_read_is_not_torn(trained, monkeypatch):
-    folder = trained(50.0)
-    reading = runlog.read_records
-
-    def read_and_grow(path):
-        yield from reading(path)
-        with open(path, "ab") as file:
-            file.write(b"the next record")
-
-    monkeypatch.setattr(runlog, "read_records", read_and_grow)
-    assert len(runlog.read_scalars(folder)["D(x)"]) == 2
+def nested(depth: int) -> str:
+    return json.dumps(result(1.0)).replace("1.0", "[" * depth + "]" * depth, 1)
 
 
-def test_the_error_of_a_mean_is_that_of_several_values():
-    several = runlog.mean_result("l1", torch.tensor([1.0, 3.0]), "")
-    assert (several["value"], several["error"]) == (2, pytest.approx(1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # torch warns of a standard deviation of one value
-        one = runlog.mean_result("l1", torch.tensor([3.0]), "")
-    assert runlog.plain(one)["error"] is None
-    assert "±" not in own_in_words(one)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{}", "it has no metric"),
+        ("[1]", "found no object"),
+        ("\udcff\udcfe torn", "it is torn or no JSON"),
+        (json.dumps({k: v for k, v in result(1.0).items() if k != "protocol"}), "no protocol"),
+        (json.dumps(result("abc")), 'value is "abc", wanted a finite number'),
+        (json.dumps(result(10**400)), "value is 1000"),
+        (json.dumps(result(1.0, error=[2])), "error is [2]"),
+        (json.dumps(result(1.0, step="2")), "step is"),
+        (json.dumps(result(1.0, n_real=None)), "n_real is null, wanted a whole number"),
+        (json.dumps(result(1.0, device={"a": 1})), "device is"),
+        (json.dumps(result(1.0)).replace("1.0", "NaN"), "value is NaN"),
+        (nested(900), "value is [["),
+        (nested(100_000), "it is torn or no JSON"),
+    ],
+)
+def test_a_bad_line_of_results_is_passed_over_by_name(trained, without_extras, capsys, line, said):
+    folder, other = trained(50.0), trained(40.0, seed=43)
+    with open(folder / "results.jsonl", "a", errors="surrogateescape") as file:
+        file.write(line + "\n")
+    out = folder.parent / "out"
+    assert report.main([str(folder), str(other), "--out", str(out)]) == 0
+    text = (out / "report.md").read_text()
+    assert f"line 2 of {folder / 'results.jsonl'} is passed over" in text
+    assert said in capsys.readouterr().err
+    assert "**45.0** |" in text
+
+
+def test_a_run_that_can_not_be_read_costs_no_other(trained, without_extras, capsys):
+    good, bad, torn = trained(50.0), trained(40.0, seed=43), trained(30.0, seed=44)
+    (bad / "config.json").write_text("[" * 100_000)
+    events = next(torn.glob("events*"))
+    events.write_bytes(events.read_bytes()[:-7])
+    out = good.parent / "out"
+    assert report.main([*map(str, (bad, torn, good)), "--out", str(out)]) == 1
+    assert "is torn: bytes" in capsys.readouterr().err
+    text = (out / "report.md").read_text()
+    assert "can't be read as settings" in text
+    assert "The best run has FID 50.0" in text
+
+
+def test_html_in_foreign_results_is_shown_letter_by_letter(trained, without_extras):
+    evil = "<img src=x onerror=alert(1)>"
+    folder = trained(None, result(50.0, device=evil, split=evil), own(evil, 0.5))
+    assert report.main([str(folder), "--out", str(folder.parent / "out")]) == 0
+    for name in ("report.html", "report.md"):
+        page = (folder.parent / "out" / name).read_text()
+        assert not re.search(r"(?<!\\)<img src=x", page)
+        assert page.count("img src=x onerror") >= 3

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import nn
 
 from dataset import ImageData
-from lib import checkpoint, guards, runlog
+from lib import checkpoint, events, guards
 from lib.config import setting
 from lib.errors import UserError
 from lib.seeding import global_stream
@@ -471,7 +471,7 @@ def test_a_torn_event_file_is_cut_at_its_last_whole_record(toy):
     toy(num_training_steps=9, saving_steps=4).train()
     (path,) = toy().config.run_dir.glob("events.out.tfevents.*")
     path.write_bytes(path.read_bytes()[:-5])
-    runlog.RunLog(path.parent, 8).close()
+    events.cut_events(path.parent, 8)
     assert {step for _, step, _ in curves(path.parent)} == {3, 6}
 
 

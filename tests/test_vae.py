@@ -15,7 +15,7 @@ import main
 from dataset import to_bytes
 from GAN import count_parameters
 from lib.errors import UserError
-from lib.runlog import read_scalars
+from lib.events import read_scalars
 from metrics.reference import real_images
 from systems.vae import scores
 from systems.vae.binarise import CHUNK, statically_binarised

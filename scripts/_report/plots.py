@@ -1,7 +1,10 @@
-"""The report's plots as PNG bytes, each for a light and a dark page."""
+"""The report's plots as PNG bytes, transparent and in colours that show on a light or dark page."""
 
+import hashlib
 import io
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 
@@ -10,29 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from scripts._report.runs import Group, label
+from metrics.curve_rules import NASH
+from scripts._report.blocks import Picture
+from scripts._report.groups import Group, label
 
 Points = list[tuple[int, float]]
 
-# text and lines, background, curve
-THEMES = {"light": ("#222222", "#ffffff", "#1f6fb4"), "dark": ("#dddddd", "#16181c", "#6db3f2")}
-EQUILIBRIUM = {  # the value of each curve where D guesses: D(x) = D(G(z)) = 1/2
-    "discriminator_loss": 2 * np.log(2),
-    "generator_loss": np.log(2),
-    "D(x)": 0.5,
-    "D(G(z1))": 0.5,
-    "D(G(z2))": 0.5,
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """PNG bytes with what they show in words; `dark` only where a plot has its own dark form."""
-
-    name: str
-    alt: str
-    light: bytes
-    dark: bytes | None = None
+INK, BLUE = "#808080", "#3b8fd6"
 
 
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
@@ -45,95 +32,86 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 
 def curve(run_name: str, tag: str, points: Points, *, loss: str = "bce") -> Picture:
-    """One curve, its moving average over the raw points, and the equilibrium's value.
+    """Plot a curve, its moving average, and its value at the equilibrium (losses: for bce alone).
 
-    Of the losses that is known for bce alone.
+    Values that are not finite are left out.
     """
-    steps, values = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+    steps, values = np.array(points, dtype=float).T
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     mean = smooth(values)
 
-    def draw(axis: plt.Axes, colour: str) -> None:
-        axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.7)
-        axis.plot(steps, mean, color=colour, linewidth=1.6)
-        if tag in EQUILIBRIUM and (loss == "bce" or tag.startswith("D(")):
-            axis.axhline(EQUILIBRIUM[tag], color="tab:orange", linestyle="--", linewidth=1)
-        low = 0.0 if values.min() >= 0 else None
-        high = 1.0 if tag.startswith("D(") else float(np.quantile(values, 0.995)) * 1.1 or None
-        axis.set(title=tag, xlabel="step", ylim=(low, high))
+    def draw(axis: plt.Axes) -> None:
+        axis.plot(steps, values, color=BLUE, alpha=0.4, linewidth=0.7)
+        axis.plot(steps, mean, color=BLUE, linewidth=1.6)
+        if tag in NASH and (loss == "bce" or tag.startswith("D(")):
+            axis.axhline(NASH[tag], color="tab:orange", linestyle="--", linewidth=1)
+        if len(values) and values.min() >= 0:
+            axis.set_ylim(0, 1 if tag.startswith("D(") and values.max() <= 1 else None)
+        axis.set(title=plain(tag), xlabel="step")
 
-    alt = (
-        f"{tag} of {run_name} over steps {points[0][0]} to {points[-1][0]}:"
-        f" smoothed, from {mean[0]:.2f} to {mean[-1]:.2f}, between {mean.min():.2f}"
-        f" and {mean.max():.2f}"
-    )
-    name = f"{run_name}-{tag.translate(str.maketrans('', '', '()'))}.png"
-    return in_both_themes(name, alt, draw, size=(4.2, 2.6))
+    alt = f"{tag} of {run_name} over steps {points[0][0]} to {points[-1][0]}"
+    if len(values):
+        alt += f": smoothed, from {mean[0]:.2f} to {mean[-1]:.2f}, between {mean.min():.2f}"
+        alt += f" and {mean.max():.2f}"
+    return Picture(file_name(run_name, tag), alt, render(draw, (4.2, 2.6)))
 
 
-def fid_plot(
-    groups: list[Group], names: list[str], floor: float | None, pass_mark: float | None
-) -> Picture:
-    """A dot a run with its error bar, a line a group mean; the pass mark and the floor."""
-    scored = sorted((g for g in groups if g.values), key=lambda g: g.mean)
+def fid_plot(groups: list[Group], names: list[str], marks: dict[str, float]) -> Picture:
+    """A dot a run with its error bar, a line a group mean; marks, by name, are vertical lines."""
 
-    def draw(axis: plt.Axes, colour: str) -> None:
-        for row, group in enumerate(scored):
-            axis.plot([group.mean] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2)
-            errors = [run.fid["error"] or 0.0 for run in group.runs if run.fid]
-            axis.errorbar(
-                group.values, [row] * len(errors), xerr=errors, fmt="o", color=colour, markersize=4
-            )
-        if pass_mark is not None:
-            axis.axvline(
-                pass_mark, color="tab:orange", ls="--", lw=1, label=f"pass mark {pass_mark:.0f}"
-            )
-        if floor is not None:
-            axis.axvline(floor, color="tab:green", linestyle=":", label=f"floor {floor:.1f}")
+    def draw(axis: plt.Axes) -> None:
+        for row, group in enumerate(groups):
+            axis.plot([group.mean] * 2, [row - 0.3, row + 0.3], color=BLUE, linewidth=2)
+            errors = [run.fid.get("error") or 0.0 for run in group.scored]
+            places, style = [row] * len(errors), {"fmt": "o", "color": BLUE, "markersize": 4}
+            axis.errorbar(group.fids, places, xerr=errors, **style)
+        for (name, value), colour in zip(marks.items(), ("tab:green", "tab:orange"), strict=False):
+            axis.axvline(value, color=colour, linestyle="--", lw=1, label=f"{name} {value:.1f}")
         axis.set(xlabel="FID (lower is better)", xlim=(0, None))
-        axis.set_yticks(range(len(scored)), [label(g, names) for g in scored])
-        axis.set_ylim(len(scored) - 0.4, -0.6)
-        if axis.get_legend_handles_labels()[0]:
+        axis.set_yticks(range(len(groups)), [plain(label(g, names)) for g in groups])
+        axis.set_ylim(len(groups) - 0.4, -0.6)
+        if marks:
             axis.legend(fontsize=8, frameon=False, labelcolor="linecolor")
 
-    listed = "; ".join(f"{label(g, names)}: {g.mean:.1f}" for g in scored)
-    return in_both_themes("fid.png", f"FID by setting: {listed}", draw, (7, 1 + 0.45 * len(scored)))
+    listed = "; ".join(f"{label(g, names)}: {g.mean:.1f}" for g in groups)
+    alt = f"FID by setting: {listed}"
+    return Picture("fid.png", alt, render(draw, (7, min(60, 1 + 0.45 * len(groups)))))
 
 
-def in_both_themes(name: str, alt: str, draw, size: tuple[float, float]) -> Picture:
-    return Picture(name, alt, *(render(draw, size, *THEMES[theme]) for theme in ("light", "dark")))
+def plain(text: str) -> str:
+    """The text as matplotlib draws it letter by letter: no mathematics, no bytes of a file name."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
-def render(draw, size: tuple[float, float], ink: str, paper: str, colour: str) -> bytes:
-    style = {
-        "axes.edgecolor": ink,
-        "axes.labelcolor": ink,
-        "axes.titlesize": 10,
-        "axes.facecolor": paper,
-        "figure.facecolor": paper,
-        "font.size": 9,
-        "text.color": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-    }
-    with plt.rc_context(style):
-        figure, axis = plt.subplots(figsize=size)
-        draw(axis, colour)
+def file_name(*words: str) -> str:
+    """A PNG's name, safe in a folder and in a link; a long one ends in a digest."""
+    name = re.sub(r"[^\w.=+-]", "", "-".join(words), flags=re.ASCII)
+    if name != "-".join(words).translate(str.maketrans("", "", "()")) or len(name) > 200:
+        digest = hashlib.blake2b("-".join(words).encode(errors="replace"), digest_size=4)
+        name = f"{name[:190]}-{digest.hexdigest()}"
+    return f"{name}.png"
+
+
+def render(draw: Callable[[plt.Axes], None], size: tuple[float, float]) -> bytes:
+    inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
+    with plt.rc_context(dict.fromkeys(inked, INK) | {"axes.titlesize": 10, "font.size": 9}):
+        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        draw(axis)
         axis.spines[["top", "right"]].set_visible(False)
-        figure.tight_layout(pad=0.4)
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=110)
+        figure.savefig(png, format="png", dpi=110, transparent=True)
         plt.close(figure)
-    return compact(png.getvalue())
+    return small(Image.open(png).quantize(32))
 
 
-def compact(png: bytes, *, colours: int = 32) -> bytes:
-    """The PNG with so few colours (0: all); a grey one as grey. A page of fifty stays light."""
-    image = Image.open(io.BytesIO(png)).convert("RGB")
+def read_png(path: Path) -> bytes:
+    """The picture's PNG, in grey if it has no colours: a page of fifty stays light."""
+    image = Image.open(path).convert("RGB")
     red, green, blue = image.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        image = red
-    elif colours:
-        image = image.quantize(colours)
-    smaller = io.BytesIO()
-    image.save(smaller, format="png", optimize=True)
-    return smaller.getvalue()
+    return small(red if red.tobytes() == green.tobytes() == blue.tobytes() else image)
+
+
+def small(image: Image.Image) -> bytes:
+    png = io.BytesIO()
+    image.save(png, format="png", optimize=True)
+    return png.getvalue()

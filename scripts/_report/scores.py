@@ -1,106 +1,156 @@
-"""The report's tables of scores: FID by settings, and KID where the runs have it."""
+"""The report's tables of scores, and what they say: FID, KID, others, effects of settings."""
 
 import statistics
-from typing import Any
 
-from lib.runlog import drawing_in_words
+from lib.results import Result, format_drawing
+from scripts._report.blocks import Block, Heading, Pictures, Table, Text
+from scripts._report.groups import HIDDEN, Effect, Group, effects, label, seed_spread, varying
 from scripts._report.plots import fid_plot
-from scripts._report.runs import Group, Protocol, label, varying
+from scripts._report.runs import Protocol
 
 PASS_MARK = 60.0  # the homework's, for the best of its four runs
-DIGITS = {"fid": 1, "kid": 5}
+HOMEWORK = ("latent_dim", "hidden_dim", *HIDDEN)
 
 
-def fid_section(groups: list[Group], names: list[str], protocol: Protocol | None) -> dict[str, Any]:
-    scored = sorted((g for g in groups if g.values), key=lambda g: g.mean)
-    without = [run.name for g in groups for run in g.runs if not run.fid]
-    notes = []
-    floor = None
-    if scored:
-        newest = next(run.fid for run in scored[0].runs if run.fid)
-        floor = newest.get("floor")
-        notes.append(
-            f"Protocol {protocol[0]}, {protocol[1]}: {newest['n_real']:,} real images of the"
-            f" {newest['split']} split against {newest['n_fake']:,}"
-            f" generated{drawing_in_words(newest)}."
-            " ± is the standard error from the draw of the generated images, not the luck of the"
-            " training seed, which sd shows."
-        )
-        if floor:
-            of = newest.get("floor_of") or "real against real"
-            note = "half the counts: set too high" if "halves" in of else "the same counts"
-            notes.append(f"Floor: {of} at {note}, {floor:.2f}.")
-        if protocol[0] == "smoke":
-            notes.append("This protocol tries the pipeline: its values are no results.")
-    if without:
-        notes.append(f"Not scored at their last step by this protocol: {', '.join(without)}.")
-    rows = [score_row(group, names, "fid") for group in scored]
-    mark = PASS_MARK if protocol and protocol[0] == "homework" else None
-    plot = fid_plot(groups, names, floor, mark) if scored else None
-    kid = {"rows": kid_rows(groups), "note": kid_note(groups)}
-    return {"rows": rows, "plot": plot, "note": " ".join(notes), "kid": kid}
+def counted(n: int, word: str) -> str:
+    return f"{n} {word}{'s' * (n != 1)}"
 
 
-def own_section(groups: list[Group]) -> dict[str, Any]:
-    """The scores that FID and KID are not: a row a metric, a column a group that has any."""
-    scored = [group for group in groups if any(run.own for run in group.runs)]
-    names = varying(scored)
-    metrics = dict.fromkeys(m for group in scored for run in group.runs for m in run.own)
-    return {
-        "columns": [label(group, names) for group in scored],
-        "rows": [[metric, *(own_cell(group, metric) for group in scored)] for metric in metrics],
-    }
+def fid(groups: list[Group], protocol: Protocol | None) -> list[Block]:
+    """FIDs by settings, the lowest mean first, with their plot."""
+    scored = sorted((g for g in groups if g.fids), key=lambda g: g.mean)
+    names, heading = varying(scored), Heading("FID", "fid")
+    without = [run.name for group in groups for run in group.runs if not run.fid]
+    lack = f"Not scored at their last step by this protocol: {', '.join(without)}." * bool(without)
+    if not scored:
+        return [heading, Text(lack, note=True)]
+    rows = []
+    for group in scored:
+        sd = f"{statistics.stdev(group.fids):.1f}" if len(group.fids) > 1 else "one seed"
+        each = [f"{with_error(run.fid, '.1f', '.1f')} ({run.config.seed})" for run in group.scored]
+        mean = f"{group.mean:.1f}"
+        rows.append([label(group, names), str(len(group.fids)), mean, sd, ", ".join(each)])
+    head = ["settings", "seeds", "FID", "sd over seeds", "each run ± its error (seed)"]
+    newest = scored[0].scored[0].fid
+    floor = newest.get("floor")
+    marks = {"floor": floor} if floor else {}
+    marks |= {"pass mark": PASS_MARK} if protocol[0] == "homework" else {}
+    note = f"{compared(newest)} {ERROR_NOTE} {floor_note(newest) if floor else ''} {lack}"
+    smoke = " This protocol tries the pipeline: its values are no results."
+    note += smoke * (protocol[0] == "smoke")
+    plot = Pictures([fid_plot(scored, names, marks)])
+    return [heading, Table(head, rows, words=(0, 4), bold=2), plot, Text(note, note=True)]
 
 
-def own_cell(group: Group, metric: str) -> str:
-    """Value ± error of one seed; mean, sd and number of several."""
-    found = [run.own[metric] for run in group.runs if metric in run.own]
-    if not found:
-        return ""
-    values = [float(result["value"]) for result in found]
-    mean = f"{statistics.fmean(values):.4g}"
-    if len(values) > 1:
-        return f"{mean} (sd {statistics.stdev(values):.2g}, {len(values)} seeds)"
-    error = found[0].get("error")
-    return mean if error is None else f"{mean} ± {error:.2g}"
+ERROR_NOTE = (
+    "± is the standard error from the draw of the generated images, not the luck of the training"
+    " seed, which sd shows."
+)
 
 
-def kid_rows(groups: list[Group]) -> list[dict[str, str]]:
-    """Of the groups that have a KID, the lowest first, told apart among themselves."""
-    scored = [group for group in groups if group.scores("kid")]
-    names = varying(scored)
-    scored.sort(key=lambda g: statistics.fmean(r["value"] for _, r in g.scores("kid")))
-    return [score_row(group, names, "kid") for group in scored]
-
-
-def kid_note(groups: list[Group]) -> str:
-    results = [result for group in groups for _, result in group.scores("kid")]
-    if not results:
-        return ""
-    newest = results[0]
+def compared(result: Result) -> str:
+    real, fake = (f"{result[n]:,}" if n in result else "?" for n in ("n_real", "n_fake"))
     return (
-        f"Protocol {newest['protocol']}, {newest['precision']}: {newest['n_real']:,} real images of"
-        f" the {newest['split']} split against {newest['n_fake']:,}"
-        f" generated{drawing_in_words(newest)}."
-        " KID is the unbiased squared MMD (not times 1000): about 0, within its error, where the"
-        " two sets are alike, however few images there are. ± is the standard error from the draw"
-        " of both sets."
+        f"Protocol {result['protocol']}, {result['precision']}: {real} real images of the"
+        f" {result.get('split', '?')} split against {fake} generated{format_drawing(result)}."
     )
 
 
-def score_row(group: Group, names: list[str], metric: str) -> dict[str, str]:
-    digits, scores = DIGITS[metric], group.scores(metric)
-    values = [result["value"] for _, result in scores]
-    each = [
-        f"{result['value']:.{digits}f} ± {result['error']:.{digits}f} ({seed})"
-        if result["error"] is not None
-        else f"{result['value']:.{digits}f} ({seed})"
-        for seed, result in scores
+def floor_note(result: Result) -> str:
+    of = result.get("floor_of") or "real against real"
+    at = "half the counts: set too high" if "halves" in of else "the same counts"
+    return f"Floor: {of} at {at}, {result['floor']:.2f}."
+
+
+def with_error(result: Result, form: str, error_form: str) -> str:
+    error = result.get("error")
+    return f"{result['value']:{form}}" + ("" if error is None else f" ± {error:{error_form}}")
+
+
+def other_scores(groups: list[Group]) -> list[Block]:
+    """All but the FIDs above: a row a tag of TensorBoard's, a column a group that has any."""
+    scored = [group for group in groups if any(run.others for run in group.runs)]
+    heading = Heading("Other scores", "own")
+    if not scored:
+        return [heading, Text("None at the runs' last steps.", note=True)]
+    tags = dict.fromkeys(tag for group in scored for run in group.runs for tag in run.others)
+    rows = [[tag, *(cell(group, tag) for group in scored)] for tag in tags]
+    note = "At each run's last step. ± is the standard error of a score, sd the spread over seeds."
+    table = Table(["score", *(label(group, varying(scored)) for group in scored)], rows)
+    return [heading, table, Text(note, note=True)]
+
+
+def cell(group: Group, tag: str) -> str:
+    """Value ± error of one seed; mean, sd and number of several."""
+    found = [run.others[tag] for run in group.runs if tag in run.others]
+    if len(found) < 2:
+        return with_error(found[0], ".4g", ".2g") if found else ""
+    values = [float(result["value"]) for result in found]
+    sd = f"sd {statistics.stdev(values):.2g}, {len(values)} seeds"
+    return f"{statistics.fmean(values):.4g} ({sd})"
+
+
+def effects_of(groups: list[Group]) -> list[Block]:
+    """Differences in FID of one setting at a time; what they are worth beside the seeds' spread.
+
+    Of the homework's settings, or if none of them varies of those that do.
+    """
+    changed = varying([group for group in groups if group.fids])
+    others = () if {*HOMEWORK} & {*changed} else tuple(changed)
+    usual = HOMEWORK[:2] if any("latent_dim" in g.settings for g in groups) else ("settings",)
+    does = f"What {' and '.join(others or usual)} do{'es' * (len(others) == 1)}"
+    found = effects(groups, others or HOMEWORK)
+    if not found:
+        return [Heading(does, "effects"), Text("No two scored runs differ in just one of these.")]
+    rows = [
+        [
+            e.factor,
+            f"{e.before} → {e.after}",
+            e.others,
+            f"{e.means[0]:.1f} → {e.means[1]:.1f}",
+            with_error({"value": e.difference, "error": e.standard_error}, "+.1f", ".1f"),
+        ]
+        for e in found
     ]
-    return {
-        "label": label(group, names),
-        "n": str(len(values)),
-        "mean": f"{statistics.fmean(values):.{digits}f}",
-        "sd": f"{statistics.stdev(values):.{digits}f}" if len(values) > 1 else "one seed",
-        "each": ", ".join(each),
-    }
+    head = ["changed", "from → to", "at", "FID", "difference"]
+    sentences = [s for f in dict.fromkeys(e.factor for e in found) for s in in_words(found, f)]
+    return [
+        Heading(does, "effects"),
+        Table(head, rows, words=(0, 1, 2), bold=4),
+        *map(Text, [*sentences, on_the_spread(groups)]),
+    ]
+
+
+def in_words(found: list[Effect], factor: str) -> list[str]:
+    """What a factor does: a number is raised, a word or a switch takes the place of another."""
+    changes: dict[str, list[Effect]] = {}
+    for e in found:
+        numbers = {type(e.before), type(e.after)} <= {int, float}
+        change = f"Raising {factor}" if numbers else f"{factor} {e.after} instead of {e.before}"
+        if e.factor == factor:
+            changes.setdefault(change, []).append(e)
+    return [mean_effect(change, same) for change, same in changes.items()]
+
+
+def mean_effect(change: str, same: list[Effect]) -> str:
+    mean = statistics.fmean(e.difference for e in same)
+    over = f"on average over {counted(len(same), 'comparison')}"
+    if mean == 0:
+        return f"{change} leaves the FID as it is {over}."
+    mixed = ", but not in all of them" * (len({e.difference < 0 for e in same}) > 1)
+    way = "lowers" if mean < 0 else "raises"
+    return f"{change} {way} the FID by {abs(mean):.1f} {over}{mixed}."
+
+
+def on_the_spread(groups: list[Group]) -> str:
+    if not (spread := seed_spread(groups)):
+        return (
+            "Every setting was run with one seed, so that the spread over seeds is not known: small"
+            " differences may be luck. Several seeds tell: scripts/sweep.py --seeds 3."
+        )
+    sd, several, degrees = spread
+    return (
+        f"The FID's spread over seeds is {sd:.1f} (from {counted(several, 'setting')} with several"
+        f" seeds, {degrees} degree{'s' * (degrees > 1)} of freedom; taken to be the same at the"
+        " others); ± above is the standard error of the difference that follows from it."
+    )

@@ -13,6 +13,7 @@ from lib.errors import UserError
 
 WIDTHS = "hidden_dim"
 BOOLEANS = {"true": True, "false": False}
+MOST_SEEDS = 10_000
 
 
 def plan_runs(base: Config, grid: dict[str, list[Any]], seeds: list[int]) -> list[Config]:
@@ -25,20 +26,19 @@ def plan_runs(base: Config, grid: dict[str, list[Any]], seeds: list[int]) -> lis
     if base.run:
         raise UserError(f"--run {base.run}: the runs of a sweep name themselves; leave it out.")
     fields = [fields_of(name, type(base)) for name in grid]
-    refuse_twice([field.name for group in fields for field in group])
-    runs = {}
-    for values in itertools.product(*grid.values()):
-        changes: dict[str, Any] = {"do_train": True, "dry_run": False}
-        for group, value in zip(fields, values, strict=True):
-            changes |= {field.name: value for field in group}
-        for seed in seeds:
-            config = dataclasses.replace(base, seed=seed, **changes)
-            other = runs.setdefault(config.run_name, config)
-            if differing := differences(config, dataclasses.asdict(other)):
-                raise UserError(
-                    f"two runs of the grid would have one name, {config.run_name}:"
-                    f" {'; '.join(differing)}. Give each a --runs_dir of its own."
-                )
+    set_twice = [n for n in grid if n != WIDTHS and WIDTHS in grid and n.endswith(f"_{WIDTHS}")]
+    for name in set_twice:
+        raise UserError(f"--grid sets {name} twice: {WIDTHS} already stands for all widths.")
+    runs: dict[str, Config] = {}
+    for *values, seed in itertools.product(*grid.values(), seeds):
+        changes = {f.name: v for group, v in zip(fields, values, strict=True) for f in group}
+        config = dataclasses.replace(base, seed=seed, do_train=True, dry_run=False, **changes)
+        other = runs.setdefault(config.run_name, config)
+        if differing := differences(config, dataclasses.asdict(other)):
+            raise UserError(
+                f"two runs of the grid would have one name, {config.run_name}:"
+                f" {'; '.join(differing)}. Give each a --runs_dir of its own."
+            )
     return list(runs.values())
 
 
@@ -49,25 +49,21 @@ def grid_point(config: Config, names: list[str]) -> dict[str, Any]:
 
 def parse_grid(words: list[str], config_class: type[Config]) -> dict[str, list[Any]]:
     """["latent_dim=16,100", "ema=0.99"] -> {"latent_dim": [16, 100], "ema": [0.99]}, typed."""
-    grid = {}
+    grid: dict[str, list[Any]] = {}
     for word in words:
         name, _, values = word.partition("=")
         if not name or not values:
             raise UserError(f"--grid {word}: wanted NAME=VALUE,VALUE, as in latent_dim=16,100.")
         if name in grid:
             raise UserError(f"--grid {name} is given twice: put its values in one list.")
-        field = fields_of(name, config_class)[0]
-        grid[name] = list(dict.fromkeys(to_value(name, v, field) for v in values.split(",")))
+        kind = fields_of(name, config_class)[0].type
+        try:
+            typed = [BOOLEANS[v.lower()] if kind is bool else kind(v) for v in values.split(",")]
+        except (KeyError, ValueError):
+            wanted = "true or false" if kind is bool else f"a value of type {kind.__name__}"
+            raise UserError(f"--grid {word}: wanted {wanted}.") from None
+        grid[name] = list(dict.fromkeys(typed))
     return grid
-
-
-def to_value(name: str, word: str, field: dataclasses.Field) -> Any:
-    """A word of the command line as the field's type; its bounds are the config class's own."""
-    try:
-        return BOOLEANS[word.lower()] if field.type is bool else field.type(word)
-    except (KeyError, ValueError):
-        wanted = "true or false" if field.type is bool else f"a value of type {field.type.__name__}"
-        raise UserError(f"--grid {name}={word}: wanted {wanted}.") from None
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -76,48 +72,32 @@ def parse_seeds(text: str) -> list[int]:
         numbers = [int(word) for word in text.removesuffix(",").split(",")]
     except ValueError:
         numbers = []
-    count = "," not in text
-    if not numbers or min(numbers) < count:
+    is_count = "," not in text
+    if not numbers or min(numbers) < is_count or (is_count and numbers[0] > MOST_SEEDS):
         raise UserError(
-            f"--seeds {text}: wanted how many, as 3, or a list of them, as 1,5,9 (7, is seed 7)."
+            f"--seeds {text[:40]}: wanted how many, as 3 (at most {MOST_SEEDS}), or a list of them,"
+            " as 1,5,9 (7, is seed 7)."
         )
-    return [Config.seed + i for i in range(numbers[0])] if count else list(dict.fromkeys(numbers))
+    return (
+        [Config.seed + i for i in range(numbers[0])] if is_count else list(dict.fromkeys(numbers))
+    )
 
 
 def fields_of(name: str, config_class: type[Config]) -> list[dataclasses.Field]:
     """The config fields that a name of the grid sets; UserError if it can't be swept."""
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     widths = [field for key, field in fields.items() if key.endswith(f"_{WIDTHS}")]
-    if name == WIDTHS and name not in fields and widths:
-        return widths
-    if name not in fields:
-        raise UserError(unknown(name, [*swept(config_class), *([WIDTHS] if widths else [])]))
+    swept = [key for key, field in fields.items() if field.metadata["role"] == "defines"]
+    choices = [*(key for key in swept if key not in ("model", "seed")), *[WIDTHS] * bool(widths)]
+    if name in choices:
+        return [fields[name]] if name in fields else widths
     if name == "seed":
         raise UserError("--grid seed: give the seeds by --seeds, as --seeds 3 or --seeds 1,5,9.")
-    if name not in swept(config_class):
+    if name in fields:
         raise UserError(
             f"--grid {name}: runs that differ in it alone are the same run, in one folder."
             f" Give it to all of them, as --{name} VALUE."
         )
-    return [fields[name]]
-
-
-def swept(config_class: type[Config]) -> list[str]:
-    """The settings that make one run another one, so that each value has a folder of its own."""
-    return [
-        field.name
-        for field in dataclasses.fields(config_class)
-        if field.metadata["role"] == "defines" and field.name not in ("model", "seed")
-    ]
-
-
-def unknown(name: str, choices: list[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"wanted one of {', '.join(choices)}."
-    return f"--grid {name} is no setting of this system: {hint}"
-
-
-def refuse_twice(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--grid sets {name} twice: {WIDTHS} already stands for all widths.")
+    raise UserError(f"--grid {name} is no setting of this system: {hint}")

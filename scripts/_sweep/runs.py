@@ -4,7 +4,6 @@ A run's whole output goes to RUN_DIR/log.txt. The file is locked while its proce
 two sweeps, or one that was killed and started again, never train one run twice at the same time.
 """
 
-import dataclasses
 import functools
 import os
 import re
@@ -15,10 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from tqdm import tqdm
 
@@ -28,12 +25,12 @@ from lib import checkpoint
 from lib.config import Config, differences, load_saved
 from lib.errors import UserError
 from lib.guards import lock
-from lib.runlog import drawing_of, read_results
-from scripts._sweep.cost import Cost
+from lib.results import Result, drawing_of, read_results
 
 MAIN = Path(__file__).resolve().parents[2] / "main.py"
 POLL = 0.2  # seconds between two looks at the children
-STEP = re.compile(rb"(\d+)/\d+ \[[^\]\r\n]*step")  # of the trainer's progress bar
+
+Command = Callable[[Config], list[str]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Outcome:
     """
 
     config: Config
-    result: dict[str, Any] | None = None
+    result: Result | None = None
     failure: str = ""
     stopped_by: int = 0
 
@@ -54,39 +51,29 @@ class Outcome:
 
     @property
     def log(self) -> Path:
-        return log_path(self.config)
+        return self.config.run_dir / "log.txt"
 
 
-def log_path(config: Config) -> Path:
-    return config.run_dir / "log.txt"
-
-
-def find_result(config: Config) -> dict[str, Any] | None:
+def find_result(config: Config) -> Result | None:
     """The newest FID of this run at its last step, by its protocol, precision and weights.
 
-    And of z drawn alike, where the model knows --truncation or --latent_density.
+    And of z drawn alike, if the model knows --truncation or --latent_density.
     """
-    if is_another(config):
-        return None
-    wanted = ["fid", config.num_training_steps, config.fid_protocol, config.fid_precision]
-    wanted.append(drawing_of(vars(config)))
+    try:  # is the folder that of another configuration, as main.py will say then?
+        if differences(config, load_saved(config.run_dir / "config.json")):
+            return None
+    except UserError:  # no settings, or none that can be read: main.py writes them anew
+        pass
+    wanted = ("fid", config.num_training_steps, config.fid_protocol, config.fid_precision)
     for result in reversed(read_results(config.run_dir)):
-        found = [result.get(key) for key in ("metric", "step", "protocol", "precision")]
-        found.append(drawing_of(result))
-        if found == wanted and result.get("value") is not None and same_weights(config, result):
+        found = tuple(result.get(key) for key in ("metric", "step", "protocol", "precision"))
+        is_asked = found == wanted and drawing_of(result) == drawing_of(vars(config))
+        if is_asked and result["value"] is not None and same_weights(config, result):
             return result
     return None
 
 
-def is_another(config: Config) -> bool:
-    """Whether the folder is that of a run of another configuration, as main.py will say then."""
-    try:
-        return bool(differences(config, load_saved(config.run_dir / "config.json")))
-    except UserError:  # no settings, or none that can be read: main.py writes them anew
-        return False
-
-
-def same_weights(config: Config, result: dict[str, Any]) -> bool:
+def same_weights(config: Config, result: Result) -> bool:
     found = result.get("weights_sha256")
     if not config.inception_weights and found == WEIGHTS_DIGEST:
         return True  # without looking for 90 MB
@@ -110,66 +97,13 @@ def steps_to_do(config: Config) -> int:
 
 def main_command(config: Config) -> list[str]:
     """main.py with a flag for each setting that is not the default."""
-    words = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value != field.default:
-            words.append(f"--{field.name}" if field.type is bool else f"--{field.name}={value}")
-    return [sys.executable, str(MAIN), *words]
-
-
-class Child:
-    """A process at work on a run. Raises UserError or OSError if it can't be started."""
-
-    def __init__(self, config: Config, argv: list[str], threads: int | None) -> None:
-        self.config, self.first_step = config, step_reached(config)
-        self.steps_to_do = steps_to_do(config)
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        with open(log_path(config), "ab") as log:
-            lock(log, "another sweep's process is at work on it: wait for it.")  # the child's too
-            log.write(f"$ {shlex.join(argv)}\n".encode())
-            log.flush()
-            self.log_start = log.tell()
-            self.process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
-                start_new_session=True,  # a Ctrl-C reaches it once, through us: twice is too often
-            )
-
-    def output(self, last_bytes: int) -> bytes:
-        """The end of what it has printed."""
-        with open(log_path(self.config), "rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self.log_start, end - last_bytes))
-            return log.read()
-
-    def steps(self) -> int:
-        """Steps done by this process, as its progress bar tells."""
-        found = STEP.findall(self.output(4096))
-        return max(0, int(found[-1]) - self.first_step) if found else 0
-
-    def outcome(self, received: list[int]) -> Outcome:
-        """After its end. What a signal of ours ended is stopped, not failed."""
-        code = self.process.returncode
-        ends = {128 + signal.SIGINT, *(c for n in received for c in (-n, 128 + n))}
-        if received and code in ends:  # main.py answers a second signal, of any kind, by 130
-            return Outcome(self.config, stopped_by=received[0])
-        if code == 0 and (result := find_result(self.config)):
-            return Outcome(self.config, result)
-        return Outcome(self.config, failure=self.reason(code))
-
-    def reason(self, code: int) -> str:
-        if code < 0:
-            hint = " (the system does so when memory runs out)" if code == -signal.SIGKILL else ""
-            return f"killed by {signal.Signals(-code).name}{hint}"
-        if code == 0:
-            return f"left no FID of step {self.config.num_training_steps} in results.jsonl"
-        lines = re.split(r"[\r\n]+", self.output(65536).decode(errors="replace").strip())
-        errors = [line for line in lines if line.startswith("error: ")]
-        return f"exit status {code}: {(errors or lines)[-1] or 'it printed nothing'}"
+    given = [(f, getattr(config, f.name)) for f in fields(config)]
+    flags = [
+        f"--{f.name}" if f.type is bool else f"--{f.name}={value}"
+        for f, value in given
+        if value != f.default
+    ]
+    return [sys.executable, str(MAIN), *flags]
 
 
 def run_all(
@@ -177,135 +111,96 @@ def run_all(
     *,
     jobs: int = 1,
     threads: int | None = None,
-    costs: dict[str, Cost] | None = None,
-    command: Callable[[Config], list[str]] = main_command,
+    command: Command = main_command,
 ) -> list[Outcome]:
-    """Trains and scores all runs that are not finished, `jobs` at a time; outcomes as configs.
+    """Train and score all runs that are not finished, `jobs` at a time; outcomes as configs.
 
     Never raises for what happens to a run: see Outcome.failure. SIGINT and SIGTERM are passed to
     the children, which save; the outcomes of what was not done then say `stopped_by`. threads: each
-    child's OMP_NUM_THREADS, None leaves it alone. costs: by run name, the weight of each run in the
-    progress bar; without them a step is a step. command: the argv of a run, other than main.py's
-    in tests.
+    child's OMP_NUM_THREADS, None leaves it alone. command: the argv of a run, for tests.
     """
     outcomes = {c.run_name: Outcome(c, r) for c in configs if (r := find_result(c))}
     todo = [config for config in configs if config.run_name not in outcomes]
     if todo:
-        with stop_signals() as received, Queue(todo, costs or {}) as queue:
-            while queue.goes_on(received):
-                queue.start(jobs, threads, command, received)
-                queue.forward(received)
-                time.sleep(POLL)
-                queue.collect(received)
-            stopped = [Outcome(c, stopped_by=received[0]) for c in queue.waiting]
-        outcomes |= {outcome.config.run_name: outcome for outcome in [*queue.outcomes, *stopped]}
+        seconds = 0.2 if sys.stderr.isatty() else 30.0
+        steps = sum(map(steps_to_do, todo))
+        with stop_signals() as received, tqdm(total=steps, unit="step", mininterval=seconds) as bar:
+            for outcome in work_on(todo, jobs, threads, command, received):
+                if outcome:
+                    outcomes[outcome.config.run_name] = outcome
+                ended = len(outcomes) - len(configs) + len(todo)
+                bar.set_description_str(f"{ended}/{len(todo)} runs", refresh=False)
+                bar.update(max(0, steps - sum(map(steps_to_do, todo)) - bar.n))
     return [outcomes[config.run_name] for config in configs]
 
 
-class Queue:
-    """Runs that wait, run and are done, behind one progress bar."""
-
-    def __init__(self, todo: list[Config], costs: dict[str, Cost]) -> None:
-        self.waiting = list(todo)
-        self.running: list[Child] = []
-        self.outcomes: list[Outcome] = []
-        self.costs = {config.run_name: costs.get(config.run_name, Cost()) for config in todo}
-        self.work = {c.run_name: self.costs[c.run_name].of(steps_to_do(c)) for c in todo}
-        self.forwarded = 0  # signals that the children have been sent
-        self.steps, self.done = 0, 0.0  # of children that have ended: their steps, their work
-
-    def __enter__(self) -> "Queue":
-        self.bar = tqdm(
-            desc=f"0/{len(self.work)} runs",
-            total=sum(self.work.values()),
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-            smoothing=0,  # the children tell how far they are only now and then
-            miniters=0,
-            mininterval=0.2 if sys.stderr.isatty() else 30.0,
-            dynamic_ncols=True,
-        )
-        self.show()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def goes_on(self, received: list[int]) -> bool:
-        return bool(self.running or (self.waiting and not received))
-
-    def start(
-        self,
-        jobs: int,
-        threads: int | None,
-        command: Callable[[Config], list[str]],
-        received: list[int],
-    ) -> None:
-        while self.waiting and len(self.running) < jobs and not received:
-            config = self.waiting.pop(0)
+def work_on(
+    todo: list[Config], jobs: int, threads: int | None, command: Command, received: list[int]
+) -> Iterator[Outcome | None]:
+    """Yield a run's outcome when it ends, None now and then. received: the signals that came."""
+    waiting, sent = list(todo), 0
+    running: dict[subprocess.Popen, Config] = {}
+    while running or (waiting and not received):
+        while waiting and len(running) < jobs and not received:
+            config = waiting.pop(0)
             try:
-                self.running.append(Child(config, command(config), threads))
+                running[start(config, command(config), threads)] = config
             except (UserError, OSError) as error:
-                self.outcomes.append(Outcome(config, failure=f"not started: {error}"))
-                self.work[config.run_name] = 0.0
+                yield Outcome(config, failure=f"not started: {error}")
+        for number in received[sent:]:  # a second one too: main.py then stops without saving
+            sent += 1
+            for process in running:
+                process.send_signal(number)
+        time.sleep(POLL)
+        for process in [p for p in running if p.poll() is not None]:
+            yield ended(running.pop(process), process.returncode, received)
+        yield None
+    for config in waiting:
+        yield Outcome(config, stopped_by=received[0])
 
-    def forward(self, received: list[int]) -> None:
-        """A second signal too: main.py then stops without saving."""
-        for number in received[self.forwarded :]:
-            for child in self.running:
-                child.process.send_signal(number)
-            self.forwarded += 1
 
-    def collect(self, received: list[int]) -> None:
-        for child in [c for c in self.running if c.process.poll() is not None]:
-            self.running.remove(child)
-            self.steps += child.steps()
-            outcome = child.outcome(received)
-            self.outcomes.append(outcome)
-            name = child.config.run_name
-            trained = child.steps() * self.costs[name].step
-            self.done += self.work[name] if outcome.result else trained
-            if outcome.status == "failed":
-                self.work[name] = trained  # the rest of it nobody will do
-        self.show()
+def start(config: Config, argv: list[str], threads: int | None) -> subprocess.Popen:
+    """Start a run's process. Raises UserError or OSError if it can't be started."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    with open(Outcome(config).log, "ab") as log:
+        lock(log, "another sweep's process is at work on it: wait for it.")  # the child's too
+        log.write(f"$ {shlex.join(argv)}\n".encode(errors="surrogateescape"))
+        log.flush()
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+            start_new_session=True,  # a Ctrl-C reaches it once, through us: twice is too often
+        )
 
-    def show(self) -> None:
-        """Work done, in seconds of the estimate; a run that is scored has done its steps."""
-        steps = {child.config.run_name: child.steps() for child in self.running}
-        done = self.done + sum(steps[name] * self.costs[name].step for name in steps)
-        states = [outcome.status for outcome in self.outcomes]
-        failed = states.count("failed")
-        ended = f"{states.count('finished') + failed}/{len(self.work)} runs"
-        words = f", {failed} failed" if failed else ""
-        self.bar.set_description_str(ended + words, refresh=False)
-        self.bar.total = sum(self.work.values())
-        rate = (self.steps + sum(steps.values())) / (time.time() - self.bar.start_t + 1e-9)
-        left = self.left(done)
-        self.bar.set_postfix_str(f"{left}, {rate:.3g} step/s, {self.at_work(steps)}", refresh=False)
-        self.bar.update(max(0.0, done - self.bar.n))  # which prints now and then
 
-    def left(self, done: float) -> str:
-        """Time left at the rate so far; no guess from less than a twentieth of the work."""
-        elapsed, total = time.time() - self.bar.start_t, self.bar.total
-        if done < 0.05 * total or not done:
-            return "time left unknown"
-        return f"{tqdm.format_interval(elapsed * (total - done) / done)} left"
-
-    def at_work(self, steps: dict[str, int]) -> str:
-        """ "2 training, 1 scoring"."""
-        trained = [steps[c.config.run_name] >= c.steps_to_do for c in self.running]
-        words = ((trained.count(False), "training"), (trained.count(True), "scoring"))
-        return ", ".join(f"{n} {word}" for n, word in words if n) or "idle"
+def ended(config: Config, code: int, received: list[int]) -> Outcome:
+    """The outcome of a run whose process ended: one that a signal of ours ended is stopped."""
+    ends = {128 + signal.SIGINT, *(c for n in received for c in (-n, 128 + n))}
+    if received and code in ends:  # main.py answers a second signal, of any kind, by 130
+        return Outcome(config, stopped_by=received[0])
+    if code == 0 and (result := find_result(config)):
+        return Outcome(config, result)
+    failure = f"left no FID of step {config.num_training_steps} in results.jsonl"
+    if code < 0:
+        hint = " (the system does so when memory runs out)" if code == -signal.SIGKILL else ""
+        failure = f"killed by {signal.Signals(-code).name}{hint}"
+    elif code > 0:
+        printed = Outcome(config).log.read_bytes()[-65536:].decode(errors="replace").strip()
+        lines = re.split(r"[\r\n]+", printed)
+        errors = [line for line in lines if line.startswith("error: ")]
+        failure = f"exit status {code}: {(errors or lines)[-1]}"
+    return Outcome(config, failure=failure)
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM, for the loop to pass on."""
     received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = (signal.SIGINT, signal.SIGTERM)
+    previous = {s: signal.signal(s, lambda number, _: received.append(number)) for s in handlers}
     try:
         yield received
     finally:

@@ -5,32 +5,41 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from lib.runlog import drawing_of
+from lib.checkpoint import write_beside_and_rename
+from lib.results import Result, drawing_of
 from scripts._sweep.grid import grid_point
 from scripts._sweep.runs import Outcome
+
+NOTES = {
+    "sd": "FID: mean ± standard deviation over seeds (n - 1), not the error of the mean.",
+    "one": "One seed: no standard deviation. The luck of the training seed is not in the error of a"
+    " run; add --seeds before comparing rows.",
+    "error": "Error of a run: standard error from its generated images (jackknife). Floor: real"
+    " images against other real images.",
+    "smoke": "The smoke protocol tries the pipeline; its values are no results.",
+}
 
 
 def summarize(outcomes: list[Outcome], names: list[str]) -> list[dict[str, Any]]:
     """A row a grid point, in the runs' order; numbers over its finished seeds.
 
     Entries: point {name: value}, runs (how many), finished, mean, sd (over seeds, n - 1; None below
-    two), min, max, errors (jackknife, one a run, None where unknown), floors, protocols.
+    two), min, max, errors (jackknife, one a run, None if unknown), floors, protocols.
     """
     groups: dict[tuple, list[Outcome]] = {}
     for outcome in outcomes:
         point = grid_point(outcome.config, names)
         groups.setdefault(tuple(point.values()), []).append(outcome)
     return [
-        {"point": dict(zip(names, values, strict=True))} | numbers(group)
+        {"point": dict(zip(names, values, strict=True)), "runs": len(group)}
+        | numbers([outcome.result for outcome in group if outcome.result])
         for values, group in groups.items()
     ]
 
 
-def numbers(group: list[Outcome]) -> dict[str, Any]:
-    results = [outcome.result for outcome in group if outcome.result]
+def numbers(results: list[Result]) -> dict[str, Any]:
     fids = [result["value"] for result in results]
     return {
-        "runs": len(group),
         "finished": len(fids),
         "mean": statistics.fmean(fids) if fids else None,
         "sd": statistics.stdev(fids) if len(fids) > 1 else None,
@@ -38,12 +47,12 @@ def numbers(group: list[Outcome]) -> dict[str, Any]:
         "max": max(fids, default=None),
         "errors": [result.get("error") for result in results],
         "floors": sorted({r["floor"] for r in results if r.get("floor") is not None}),
-        "protocols": sorted(set(map(protocol_in_words, results))),
+        "protocols": sorted(set(map(format_protocol, results))),
     }
 
 
-def protocol_in_words(result: dict[str, Any]) -> str:
-    """And how z was drawn, where not from N(0, I)."""
+def format_protocol(result: Result) -> str:
+    """Protocol and precision, and how z was drawn if not from N(0, I)."""
     words = (result["protocol"], result["precision"], drawing_of(result))
     return ", ".join(filter(None, words))
 
@@ -61,53 +70,30 @@ def table(outcomes: list[Outcome], names: list[str]) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    counted = f"{row['finished']}"
-    if row["finished"] < row["runs"]:
-        counted += f" of {row['runs']}"
-    if not row["finished"]:
+    finished, runs = row["finished"], row["runs"]
+    counted = f"{finished}" + f" of {runs}" * (finished < runs)
+    if not finished:
         return [counted, *["-"] * 6]
     sd = "" if row["sd"] is None else f" ± {row['sd']:.2f}"
-    return [
-        counted,
-        f"{row['mean']:.2f}{sd}",
-        f"{row['min']:.2f}",
-        f"{row['max']:.2f}",
-        span(row["errors"]),
-        span(row["floors"]),
-        " / ".join(row["protocols"]),
-    ]
+    low, high = f"{row['min']:.2f}", f"{row['max']:.2f}"
+    spans = span(row["errors"]), span(row["floors"])
+    return [counted, f"{row['mean']:.2f}{sd}", low, high, *spans, " / ".join(row["protocols"])]
 
 
 def span(values: list[float | None]) -> str:
     """ "0.66 to 1.19", or the one value that all share."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "unknown"
-    low, high = f"{min(known):.2f}", f"{max(known):.2f}"
-    return low if low == high else f"{low} to {high}"
+    known = sorted(value for value in values if value is not None)
+    ends = dict.fromkeys(f"{value:.2f}" for value in (*known[:1], *known[-1:]))
+    return " to ".join(ends) or "unknown"
 
 
 def notes(outcomes: list[Outcome], names: list[str]) -> list[str]:
     """What the numbers of the table are, and what they are not."""
-    rows = summarize(outcomes, names)
-    lines = []
-    if any(row["sd"] is not None for row in rows):
-        lines.append(
-            "FID: mean ± standard deviation over seeds (n - 1), not the error of the mean."
-        )
-    if any(row["finished"] == 1 for row in rows):
-        lines.append(
-            "One seed: no standard deviation. The luck of the training seed is not in the error of"
-            " a run; add --seeds before comparing rows."
-        )
-    if any(row["finished"] for row in rows):
-        lines.append(
-            "Error of a run: standard error from its generated images (jackknife). Floor: real"
-            " images against other real images."
-        )
-    if any(outcome.result and outcome.result["protocol"] == "smoke" for outcome in outcomes):
-        lines.append("The smoke protocol tries the pipeline; its values are no results.")
-    return lines
+    finished = [row["finished"] for row in summarize(outcomes, names)]
+    protocols = {outcome.result["protocol"] for outcome in outcomes if outcome.result}
+    most = max(finished, default=0)
+    holds = {"sd": most > 1, "one": 1 in finished, "error": most, "smoke": "smoke" in protocols}
+    return [NOTES[name] for name in NOTES if holds[name]]
 
 
 def problems(outcomes: list[Outcome]) -> list[str]:
@@ -138,15 +124,10 @@ def as_json(outcomes: list[Outcome], names: list[str]) -> str:
 
 
 def as_markdown(outcomes: list[Outcome], names: list[str]) -> str:
-    config = outcomes[0].config
-    parts = [
-        f"# Sweep of {config.model}, {config.num_training_steps} steps",
-        table(outcomes, names),
-        *notes(outcomes, names),
-    ]
-    failed = problems(outcomes)
-    if failed:
-        parts.append("Failed:\n\n" + "\n".join(f"- {line}" for line in failed))
+    config, failed = outcomes[0].config, problems(outcomes)
+    title = f"# Sweep of {config.model}, {config.num_training_steps} steps"
+    parts = [title, table(outcomes, names), *notes(outcomes, names)]
+    parts += ["Failed:\n\n" + "\n".join(f"- {line}" for line in failed)] * bool(failed)
     return "\n\n".join(parts) + "\n"
 
 
@@ -156,7 +137,5 @@ def write(outcomes: list[Outcome], names: list[str]) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"sweep.md": as_markdown(outcomes, names), "sweep.json": as_json(outcomes, names)}
     for name, text in texts.items():
-        part = folder / f"{name}.part"
-        part.write_text(text)
-        part.replace(folder / name)
+        write_beside_and_rename(folder / name, text.encode(errors="backslashreplace"))
     return folder / "sweep.md", folder / "sweep.json"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dataset import identity, order
 from fid import GROUPS, PROTOCOLS, fid_with_error
 from inception.moments import Moments
-from lib.runlog import Result
+from lib.results import Result
 from metrics.feature_files import kept_features
 from metrics.prdc import chosen_images, features, manifold_scores
 from metrics.prdc import results as prdc_results

@@ -18,7 +18,7 @@ from dataset import ImageData, order, to_bytes, to_signed
 from fid import GROUPS, fid_with_error
 from inception.moments import Moments
 from lib.errors import UserError
-from lib.runlog import Result, mean_result
+from lib.results import Result, mean_result
 from metrics.feature_files import kept_features
 from metrics.kid import MOST, kid_with_error
 from metrics.lpips import load_lpips

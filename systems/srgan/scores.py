@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dataset import ImageData, to_bytes, to_signed
 from lib.errors import UserError
-from lib.runlog import Result, mean_result
+from lib.results import Result, mean_result
 from metrics.lpips import load_lpips
 from systems.srgan.config import SRGANConfig
 from systems.srgan.flips import self_ensemble

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.runlog import Result, mean_result
+from lib.results import Result, mean_result
 from lib.seeding import generator
 from systems.vae.elbo import (
     Likelihood,

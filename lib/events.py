@@ -1,0 +1,220 @@
+"""TensorBoard's event files: written at once, read to the last whole event, cut and mended.
+
+A file is a row of records: an event's length, its checksum, the event, its checksum. Events are
+written here and not by a thread of TensorBoard's, so that a full disk is an error where it happens.
+"""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lib.checkpoint import write_beside_and_rename
+from lib.errors import UserError
+from lib.results import naming
+
+FLUSH_SECONDS = 10.0  # how old an event gets before a TensorBoard that looks on can see it
+FRAME = 16  # bytes of a record that are not the event
+LENGTH = re.compile(rb"(?=(?!\0{8})....\0{4})", re.DOTALL)  # may begin a record below 4 GB
+
+
+class EventFile:
+    """A new TensorBoard file in the run's folder; events are appended in the order given."""
+
+    made = 0
+
+    def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
+        """purge_step: TensorBoard is to forget what it has read of this step and later ones."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        run_dir.mkdir(parents=True, exist_ok=True)
+        EventFile.made += 1
+        words = (f"{time.time():010.0f}", socket.gethostname(), str(os.getpid()), str(self.made))
+        self.path = run_dir / f"events.out.tfevents.{'.'.join(words)}"
+        self.file = open(self.path, "wb")  # noqa: SIM115 (closed by close)
+        self.records, self.event, self.flushed = RecordWriter(self.file), Event, time.monotonic()
+        self.write(file_version="brain.Event:2")
+        if purge_step is not None:
+            self.write(purge_step, session_log=SessionLog(status=SessionLog.START))
+        self.flush()
+
+    def __enter__(self) -> "EventFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, step: int = 0, **content: Any) -> None:
+        event = self.event(step=step, wall_time=time.time(), **content)
+        with naming(self.path):
+            self.records.write(event.SerializeToString())
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self.write(step, summary={"value": [{"tag": tag, "simple_value": float(value)}]})
+
+    def image(self, tag: str, picture: Tensor, step: int) -> None:
+        """A picture (C, H, W) in [0, 1]."""
+        from torch.utils.tensorboard.summary import image
+
+        self.write(step, summary=image(tag, picture, dataformats="CHW"))
+
+    def text(self, tag: str, words: str, step: int) -> None:
+        from torch.utils.tensorboard.summary import text
+
+        printable = words.encode(errors="backslashreplace").decode()
+        self.write(step, summary=text(tag, printable))
+
+    def flush(self) -> None:
+        with naming(self.path):
+            self.file.flush()
+        self.flushed = time.monotonic()
+
+    def close(self) -> None:
+        with naming(self.path):
+            self.file.close()
+
+
+class Record(NamedTuple):
+    """A whole event and its place in the file."""
+
+    start: int
+    end: int
+    event: Any
+
+
+def event_files(run_dir: Path) -> list[Path]:
+    return sorted(run_dir.glob("events.out.tfevents.*"))
+
+
+def whole_records(data: bytes) -> Iterator[Record]:
+    """Find every whole event in a file's bytes, also behind damage."""
+    at = 0
+    while at < len(data):
+        if found := record_at(data, at):
+            yield found
+            at = found.end
+        else:
+            place = LENGTH.search(data, at + 1)
+            at = place.start() if place else len(data)
+
+
+def record_at(data: bytes, at: int) -> Record | None:
+    """Return the record that begins there; None if there is none, it is damaged or no event."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    end = at + FRAME + announced_length(data, at)
+    if not at + FRAME < end <= len(data):
+        return None
+    payload = data[at + 12 : end - 4]
+    if masked_crc32c(payload) != int.from_bytes(data[end - 4 : end], "little"):
+        return None
+    try:
+        event = Event.FromString(payload)
+    except DecodeError:
+        return None
+    return Record(at, end, event) if event.WhichOneof("what") else None
+
+
+def announced_length(data: bytes, at: int) -> int:
+    """Return the length of the event whose record begins there; 0 if none does."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    length, checksum = data[at : at + 8], data[at + 8 : at + 12]
+    is_right = int.from_bytes(checksum, "little") == masked_crc32c(length)
+    return int.from_bytes(length, "little") if len(checksum) == 4 and is_right else 0
+
+
+def damage_of(data: bytes, records: list[Record]) -> tuple[str, bool]:
+    """Name the bytes that hold no event, and the steps beside them; True if it is a torn end only.
+
+    A kill or a full disk tears the last record: its beginning is right, and the rest is missing.
+    """
+    bounds = [(0, 0), *((r.end, r.event.step) for r in records)]
+    nexts = [*((r.start, r.event.step) for r in records), (len(data), None)]
+    gaps = [
+        f"bytes {end} to {start} hold no whole event ("
+        + (f"after step {step}" if later is None else f"between steps {step} and {later}")
+        + ")"
+        for (end, step), (start, later) in zip(bounds, nexts, strict=True)
+        if start > end
+    ]
+    tail = bounds[-1][0]
+    torn = len(data) - tail < 12 or announced_length(data, tail) > len(data) - tail - FRAME
+    return "; ".join(gaps), torn and len(gaps) == (tail < len(data))
+
+
+def cut_events(run_dir: Path, step: int) -> int:
+    """Drop every event after `step` from the run's event files; return how many.
+
+    A torn last record, as a kill leaves it, goes too. If a file is damaged in another way, its
+    whole events are kept, and the file as it was beside it, named .damaged.
+    """
+    dropped = 0
+    for path in event_files(run_dir):
+        data = path.read_bytes()
+        records = list(whole_records(data))
+        kept = b"".join(data[r.start : r.end] for r in records if r.event.step <= step)
+        dropped += sum(r.event.step > step for r in records)
+        damage, only_torn = damage_of(data, records)
+        if damage and not only_torn:
+            copy = path.with_name(path.name.replace("tfevents", "was") + ".damaged")
+            write_beside_and_rename(copy, data)  # no name that TensorBoard would read
+            print(
+                f"warning: {path} is damaged: {damage}. Its {len(records)} whole events are kept,"
+                f" and the file as it was is {copy.name}"
+            )
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(data):
+            part = path.with_name("cut.part")
+            part.write_bytes(kept)
+            part.replace(path)
+    return dropped
+
+
+def read_scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return tag -> its points (step, value) by step, over all event files of the run.
+
+    Raises UserError if there is no event file, or if one is damaged: it lacks points then. A
+    training at work may just be writing the last one.
+    """
+    if not event_files(run_dir):
+        raise UserError(f"{run_dir} has no TensorBoard events: train it first, or pass a run.")
+    curves: dict[str, dict[int, float]] = {}
+    for path in event_files(run_dir):
+        data = path.read_bytes()
+        records = list(whole_records(data))
+        damage, only_torn = damage_of(data, records)
+        if damage:
+            raise UserError(
+                f"{path} is {'torn' if only_torn else 'damaged'}: {damage}. If its training has"
+                " ended, run its command with --do_train again: it keeps every whole event and goes"
+                " on. Else look again in a moment."
+            )
+        for _, _, event in records:
+            for value in event.summary.value:
+                if value.HasField("simple_value") or value.tensor.float_val:
+                    number = value.simple_value or sum(value.tensor.float_val)
+                    curves.setdefault(value.tag, {})[event.step] = number
+    return {tag: sorted(points.items()) for tag, points in curves.items()}
+
+
+def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) -> bool:
+    """True if the event files have the tag at that step (with that scalar value, if given)."""
+    events = (r.event for path in event_files(run_dir) for r in whole_records(path.read_bytes()))
+    return any(
+        found.tag == tag and value in (None, found.simple_value)
+        for event in events
+        if event.step == step
+        for found in event.summary.value
+    )

@@ -1,0 +1,132 @@
+"""What follows from several runs: groups that differ in the seed alone, effects of a setting."""
+
+import math
+import statistics
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+from scripts._report.runs import Run
+
+HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
+
+
+@dataclass
+class Group:
+    """Runs that differ in nothing but the seed."""
+
+    settings: dict[str, Any]  # the defining ones, without the seed
+    runs: list[Run]
+
+    @property
+    def scored(self) -> list[Run]:
+        return [run for run in self.runs if run.fid]
+
+    @property
+    def fids(self) -> list[float]:
+        return [run.fid["value"] for run in self.scored]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.fids)
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    groups: dict[str, Group] = {}
+    for run in runs:
+        settings = defining(run)
+        groups.setdefault(repr(settings), Group(settings, [])).runs.append(run)
+    return list(groups.values())
+
+
+def defining(run: Run) -> dict[str, Any]:
+    """The settings that say what was trained, the step count with them, the seed left out."""
+    names = [f.name for f in fields(run.config) if f.metadata["role"] == "defines"]
+    settings = {name: getattr(run.config, name) for name in names if name != "seed"}
+    return settings | {"steps": run.trainer.step}
+
+
+def varying(groups: list[Group]) -> list[str]:
+    """The settings in which the groups differ, in the order of the config."""
+    return differing([group.settings for group in groups])
+
+
+def differing(rows: list[dict[str, Any]]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
+
+
+def label(group: Group, names: list[str]) -> str:
+    """latent_dim 100, hidden_dim 16 -- the settings that tell this group from the others.
+
+    The homework's settings if there are no others to tell it from.
+    """
+    names = names or [name for name in ("latent_dim", *HIDDEN) if name in group.settings]
+    settings = with_hidden_dim({name: group.settings.get(name) for name in names})
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def with_hidden_dim(settings: dict[str, Any]) -> dict[str, Any]:
+    """Both widths as one `hidden_dim` if they are equal, as the homework has it."""
+    widths = {settings.get(name) for name in HIDDEN}
+    if len(widths) > 1 or None in widths:
+        return settings
+    rest = {name: value for name, value in settings.items() if name not in HIDDEN}
+    return rest | {"hidden_dim": widths.pop()}
+
+
+@dataclass
+class Effect:
+    """One setting changed, all others equal: the two groups' FIDs and their difference."""
+
+    factor: str
+    before: Any
+    after: Any
+    others: str
+    means: tuple[float, float]
+    standard_error: float | None  # of the difference, from the spread over seeds
+
+    @property
+    def difference(self) -> float:
+        return self.means[1] - self.means[0]
+
+
+def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
+    """Every pair of neighbouring values of a factor among otherwise equal groups with a FID."""
+    scored = [group for group in groups if group.fids]
+    names = differing([with_hidden_dim(group.settings) for group in scored])
+    sd, _, _ = seed_spread(groups) or (None, 0, 0)
+    found = []
+    for factor in factors:
+        alike: dict[str, list[tuple[dict[str, Any], Group]]] = {}
+        for group in scored:  # a width alone changes only while the two are kept apart
+            settings = group.settings if factor in HIDDEN else with_hidden_dim(group.settings)
+            if factor in settings:
+                rest = {name: value for name, value in settings.items() if name != factor}
+                alike.setdefault(repr(sorted(rest.items())), []).append((settings, group))
+        for same in alike.values():
+            same.sort(key=lambda pair: sort_key(pair[0][factor]))
+            for (settings, before), (changed, after) in pairwise(same):
+                counted = math.sqrt(sum(1 / len(g.fids) for g in (before, after)))
+                others = [f"{n} {settings[n]}" for n in names if n != factor and n in settings]
+                values, means = (
+                    (settings[factor], changed[factor]),
+                    (before.mean, after.mean),
+                )
+                error = None if sd is None else sd * counted
+                found.append(Effect(factor, *values, ", ".join(others), means, error))
+    return found
+
+
+def sort_key(value: Any) -> tuple[float, str]:
+    return (float(value), "") if isinstance(value, int | float) else (math.inf, str(value))
+
+
+def seed_spread(groups: list[Group]) -> tuple[float, int, int] | None:
+    """The FID's standard deviation over seeds, pooled; from how many groups, degrees of freedom."""
+    several = [group.fids for group in groups if len(group.fids) > 1]
+    if not several:
+        return None
+    squares = sum((len(v) - 1) * statistics.variance(v) for v in several)
+    degrees = sum(len(v) - 1 for v in several)
+    return math.sqrt(squares / degrees), len(several), degrees
