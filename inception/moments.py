@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.distributed import rank, share_size, total, world
+from lib.distributed import gather, rank, share_size, total, world
 from lib.errors import UserError
 
 SYMMETRIC = 1e-6  # how far, of the largest entry: more than float32 sums leave
@@ -21,7 +21,7 @@ MOST_BYTES = 1 << 30  # of a .npz, unpacked: moments of 11,000 features
 
 
 def as_float64(x: Tensor | np.ndarray) -> Tensor:
-    """x in float64 on its own device, or on the CPU where the device (MPS) has no float64."""
+    """x in float64 on its own device, or on the CPU if the device (MPS) has no float64."""
     x = torch.as_tensor(x)
     return (x.cpu() if x.device.type == "mps" else x).double()
 
@@ -30,7 +30,7 @@ def as_float64(x: Tensor | np.ndarray) -> Tensor:
 class Moments:
     """Mean (d,) and covariance (d, d; ddof = 1, as np.cov) of n feature vectors, float64.
 
-    n is None for moments read from a file that does not tell it: these cannot be merged.
+    n is None for moments read from a file without it: these cannot be merged.
     """
 
     n: int | None
@@ -44,7 +44,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
-        """Of features (n, d), on their device."""
+        """The moments of features (n, d), on their device."""
         moments = cls.empty(features.shape[1], features.device)
         moments.update(features)
         return moments
@@ -154,8 +154,38 @@ def extract(batches: Iterable[Tensor], extractor, n: int, label: str) -> Iterato
         raise UserError(f"{label}: {seen} images came and {n} were promised")
 
 
+class FeatureRecorder:
+    """An extractor that keeps the features of the first `most` images, which moments forget.
+
+    Several processes together keep those of the first `most` of all: each sees every world()-th.
+    """
+
+    def __init__(self, extractor: Callable[[Tensor], Tensor], most: int) -> None:
+        self.extractor = extractor
+        self.room = share_size(most)
+        self.kept: list[Tensor] = []
+
+    def __call__(self, images: Tensor) -> Tensor:
+        features = self.extractor(images)
+        if self.room:
+            self.kept.append(features[: self.room].clone())
+            self.room -= len(self.kept[-1])
+        return features
+
+    def features(self) -> Tensor:
+        """(n, d) float32 in the order of the images, on the extractor's device, on every rank."""
+        mine = torch.cat(self.kept)
+        if world() == 1:
+            return mine
+        shares = gather(mine.cpu())
+        whole = torch.empty(sum(map(len, shares)), mine.shape[1])
+        for i, share in enumerate(shares):
+            whole[i :: world()] = share
+        return whole.to(mine.device)
+
+
 def in_chunks(stream: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Features (N, d) of any N cut anew into (size, d), the last one shorter."""
+    """Features (N, d) of any N, regrouped into (size, d); the last one is shorter."""
     held = None
     for features in stream:
         held = features if held is None else torch.cat([held, features])
@@ -175,13 +205,13 @@ def features_to_groups(
     groups: int = 10,
     label: str = "features",
 ) -> list[Moments]:
-    """Streams n images through extractor: (N, C, H, W) -> (N, d) into the moments of its groups.
+    """Stream n images through extractor, (N, C, H, W) -> (N, d), into the moments of its groups.
 
     Batches are uint8 (or [0, 1]) on the extractor's device. Image i belongs to group i % groups,
     whatever the batch size, so that images sorted by class spread evenly. Memory does not depend
-    on n. UserError: fewer than n images, or features that are not finite.
+    on n. Raises UserError for fewer than n images or features that are not finite.
 
-    Where several processes work together, batches hold this rank's share of the n images, every
+    If several processes work together, batches hold this rank's share of the n images, every
     world()-th, and the moments are those of all.
     """
     if n < world():

@@ -1,10 +1,10 @@
 """The Inception-v3 that FID is defined with: the TensorFlow graph of 2015-12-05 up to pool3.
 
-Architecture: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision". The
-graph of 2015 pools otherwise than the paper and torchvision.models.inception_v3 do, in the last
-branch of blocks A, C and E (see `mean_pool_conv` and `max_pool_conv`), so an FID computed with any
-other network is another number. Submodules carry the names of mseitzer/pytorch-fid's state dict,
-and are defined in the order of the graph.
+Architecture: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision". In
+the last branch of blocks A, C and E the graph of 2015 pools differently from the paper and from
+torchvision.models.inception_v3 (see `mean_pool_conv` and `max_pool_conv`), so an FID computed with
+any other network is another number. Submodules have the names of mseitzer/pytorch-fid's state dict,
+in the order of the graph.
 
 This is the network at inference: it was trained as convolution, BatchNorm and ReLU, and `fold` puts
 the BatchNorm into the convolution, which is exact up to rounding.
@@ -26,8 +26,7 @@ class InceptionV3(nn.Module):
     """Images (N, 1 or 3, H, W), uint8 or float in [0, 1] -> pool3 features (N, 2048), float32.
 
     `precision` is that of all layers but the first and the final mean, which are float32. `digest`
-    tells which weights: features compare only between extractors of the same name, digest and
-    precision.
+    names the weights: features compare only between extractors of one name, digest and precision.
     """
 
     name = "inception-v3-2015-pool3"
@@ -132,8 +131,8 @@ def mean_pool_conv(x: Tensor, conv: Conv) -> Tensor:
 
 
 def max_pool_conv(x: Tensor, conv: Conv) -> Tensor:
-    """A 3x3 maximum, then a 1x1 convolution: only in the graph's last block, where the paper and
-    torchvision have a mean. (N, C, H, W) -> (N, width, H, W).
+    """A 3x3 maximum, then a 1x1 convolution: only in the graph's last block; the paper and
+    torchvision have a mean there. (N, C, H, W) -> (N, width, H, W).
     """
     return conv(F.max_pool2d(x, 3, stride=1, padding=1))
 

@@ -1,8 +1,8 @@
-"""Mode collapse: what a GAN leaves out, read off the digits that a classifier sees in its images.
+"""Mode collapse: what a GAN leaves out, judged by the digits that a classifier sees in its images.
 
-Counts of each digit with intervals, a chi-square test against the training set, the entropy of the
-labels, the share of images that are no digits, near-duplicates within the sample, and copies of
-training images: pure functions, a formula each. `judge` puts them in words. docs/collapse.md.
+Counts with intervals, a chi-square test against the training set, the entropy of the labels, images
+that are no digits, near-duplicates and copies of training images: pure functions, a formula each.
+`judge` puts them in words. docs/collapse.md.
 """
 
 import math
@@ -17,7 +17,7 @@ SURE = 0.9  # an image whose largest probability is below it counts as low in co
 LEVEL = 0.01  # of the chi-square test
 VERDICTS = ("not digits", "collapse", "uneven", "no sign of collapse")
 
-# Where the verdict changes. They are conventions, chosen to be far from what real images give.
+# Bounds of the verdicts: conventions, far from what real images give.
 NO_DIGITS = 0.5  # share of images that are off the digits: digits.Prediction.off_digits
 MISSING = 0.1  # a digit is missing if it certainly has less than this part of its share,
 DOMINANT = 3.0  # and dominant if it certainly has more than this multiple of it
@@ -31,10 +31,8 @@ def wilson(counts: list[int], n: int, confidence: float = 0.95) -> tuple[list[fl
 
     (p + z^2/2n -+ z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n); at a count of 0 it is not empty.
     """
-    intervals = [
-        stats.binomtest(int(count), n).proportion_ci(confidence, method="wilson")
-        for count in counts
-    ]
+    tests = (stats.binomtest(int(count), n) for count in counts)
+    intervals = [test.proportion_ci(confidence, method="wilson") for test in tests]
     return [float(i.low) for i in intervals], [float(i.high) for i in intervals]
 
 
@@ -49,7 +47,7 @@ def entropy_bits(counts: list[int] | Tensor) -> float:
 def chi_square(counts: list[int], shares: list[float]) -> tuple[float, float]:
     """(X, p): X = sum (count - n share)^2 / (n share), p = P(chi^2 of 9 degrees > X). Pearson 1900.
 
-    Approximate where n share is below 5, that is with fewer than 56 images.
+    Approximate if n share is below 5, that is with fewer than 56 images.
     """
     expected = np.asarray(shares, float) / np.sum(shares) * np.sum(counts)
     statistic, p_value = stats.chisquare(counts, expected)
@@ -65,10 +63,8 @@ def power(n: int, shares: list[float]) -> float:
     q = p.copy()
     q[p.argmin()] /= 2
     q /= q.sum()
-    degrees = len(p) - 1
-    return float(
-        stats.ncx2.sf(stats.chi2.isf(LEVEL, degrees), degrees, n * np.sum((q - p) ** 2 / p))
-    )
+    degrees, shift = len(p) - 1, n * np.sum((q - p) ** 2 / p)
+    return float(stats.ncx2.sf(stats.chi2.isf(LEVEL, degrees), degrees, shift))
 
 
 def nearest(images: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -111,13 +107,9 @@ def flat(images: Tensor) -> Tensor:
 
 
 def label_statistics(
-    labels: Tensor,
-    confidence: Tensor,
-    off_digits: Tensor,
-    *,
-    measured: dict[str, Any],
+    labels: Tensor, confidence: Tensor, off_digits: Tensor, *, measured: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the labels (N,), their probabilities and the flags of images off the digits say.
+    """Statistics of the labels (N,), their probabilities, and the flags of images off the digits.
 
     Plain values; low and high are shares, and p_value_on_digits leaves the images off the digits
     out. measured: the classifier's record on real images, and the shares of the training set.
@@ -188,52 +180,25 @@ def judge(result: dict[str, Any]) -> tuple[str, str]:
 
     `result` is label_statistics, with or without diversity_statistics.
     """
-    verdict, evidence = VERDICTS[3], even(result)
     if result["off_digits"] > NO_DIGITS:
-        verdict, evidence = VERDICTS[0], not_digits(result)
-    elif signs := signs_of_collapse(result):
-        verdict, evidence = VERDICTS[1], "; ".join(signs) + "."
-    elif result["p_value"] < LEVEL:
-        verdict, evidence = VERDICTS[2], uneven(result)
-    if verdict in VERDICTS[2:]:
-        evidence += caution(result)
-    return verdict, evidence
-
-
-def not_digits(result: dict[str, Any]) -> str:
-    return (
-        f"{percent(result['off_digits'])} of the images are unlike any digit (of real test images"
-        f" {percent(result['off_digits_real'])} are), so their labels mean nothing."
+        return VERDICTS[0], (
+            f"{percent(result['off_digits'])} of the images are unlike any digit (of real test"
+            f" images {percent(result['off_digits_real'])} are), so their labels mean nothing."
+        )
+    if signs := signs_of_collapse(result):
+        return VERDICTS[1], "; ".join(signs) + "."
+    if result["p_value"] < LEVEL:
+        return VERDICTS[2], uneven(result) + caution(result)
+    return VERDICTS[3], (
+        "Each digit is about as frequent as in the training set (chi-square"
+        f" {result['chi2']:.1f} with 9 degrees of freedom, p {format_p(result['p_value'])}),"
+        f" {result['entropy_bits']:.2f} bits of at most 3.32." + caution(result)
     )
 
 
 def signs_of_collapse(result: dict[str, Any]) -> list[str]:
-    """What says that the generator makes few digits, or few images; empty if nothing does."""
-    n, signs, missing = result["n"], [], []
-    rows = zip(result["low"], result["high"], result["expected_shares"], strict=True)
-    for digit, (low, high, share) in enumerate(rows):
-        if low > DOMINANT * share:
-            signs.append(
-                f"{result['counts'][digit]} of {n} images show the digit {digit},"
-                f" {low:.0%} to {high:.0%} where {share:.1%} are to be expected"
-            )
-        elif high < MISSING * share:
-            missing.append(digit)
-    if missing:
-        most = max(result["counts"][digit] for digit in missing)
-        bound = max(result["high"][digit] for digit in missing)
-        signs.append(
-            f"of {n} images {f'at most {most} each show' if most else 'none show'} the digits"
-            f" {', '.join(map(str, missing))}: each less than {bound:.1%} of what G makes"
-        )
-    seen = sum(count > 0 for count in result["counts"])
-    bias = (seen - 1) / (2 * n * math.log(2))  # Miller 1955; or ten fair images lack digits
-    effective = 2 ** result["entropy_bits"]
-    if effective * 2**bias < FEW_DIGITS and not signs:
-        signs.append(
-            f"the labels have {result['entropy_bits']:.2f} bits, as many as"
-            f" {effective:.1f} equally frequent digits"
-        )
+    """The signs that the generator makes few digits, or few images; empty if there are none."""
+    signs = signs_in_counts(result) or signs_in_entropy(result)
     if result.get("duplicates", 0.0) > DUPLICATES:
         signs.append(
             f"{percent(result['duplicates'])} of the images have a twin nearer than"
@@ -247,40 +212,63 @@ def signs_of_collapse(result: dict[str, Any]) -> list[str]:
     return signs
 
 
+def signs_in_counts(result: dict[str, Any]) -> list[str]:
+    """Digits that certainly dominate, and those that are certainly missing."""
+    n, counts, signs, missing = result["n"], result["counts"], [], []
+    rows = zip(result["low"], result["high"], result["expected_shares"], strict=True)
+    for digit, (low, high, share) in enumerate(rows):
+        if low > DOMINANT * share:
+            signs.append(
+                f"{counts[digit]} of {n} images show the digit {digit}, {low:.0%} to {high:.0%}"
+                f" where {share:.1%} are to be expected"
+            )
+        elif high < MISSING * share:
+            missing.append(digit)
+    if missing:
+        most, bound = (
+            max(values[digit] for digit in missing) for values in (counts, result["high"])
+        )
+        signs.append(
+            f"of {n} images {f'at most {most} each show' if most else 'none show'} the digits"
+            f" {', '.join(map(str, missing))}: each less than {bound:.1%} of what G makes"
+        )
+    return signs
+
+
+def signs_in_entropy(result: dict[str, Any]) -> list[str]:
+    """Few digits although none is certain to be missing. Miller 1955: the entropy of n is low by
+
+    (digits seen - 1) / (2 n ln 2) bits; or ten fair images lack digits.
+    """
+    seen = sum(count > 0 for count in result["counts"])
+    bias, effective = (seen - 1) / (2 * result["n"] * math.log(2)), 2 ** result["entropy_bits"]
+    if effective * 2**bias >= FEW_DIGITS:
+        return []
+    bits = result["entropy_bits"]
+    return [f"the labels have {bits:.2f} bits, as many as {effective:.1f} equally frequent digits"]
+
+
 def uneven(result: dict[str, Any]) -> str:
-    ratios = [
-        count / (result["n"] * share)
-        for count, share in zip(result["counts"], result["expected_shares"], strict=True)
-    ]
-    rarest, commonest = int(np.argmin(ratios)), int(np.argmax(ratios))
-    return (
+    """The rarest and the commonest digit; and the p-value without the images that are no digits."""
+    expected = result["n"] * np.asarray(result["expected_shares"])
+    ratios = np.asarray(result["counts"]) / expected
+    rarest, commonest = int(ratios.argmin()), int(ratios.argmax())
+    words = (
         "No digit is certain to be missing, yet they are not as frequent as in the training set"
         f" (chi-square {result['chi2']:.1f} with 9 degrees of freedom,"
-        f" p {p_in_words(result['p_value'])}): {commonest} comes {ratios[commonest]:.2f} times and"
-        f" {rarest} {ratios[rarest]:.2f} times as often." + guesses(result)
+        f" p {format_p(result['p_value'])}): {commonest} comes {ratios[commonest]:.2f} times and"
+        f" {rarest} {ratios[rarest]:.2f} times as often."
     )
-
-
-def guesses(result: dict[str, Any]) -> str:
-    """What remains of an unevenness when the images that are no digits are left out."""
-    if result["off_digits"] <= max(0.05, 2 * result["off_digits_real"]):
-        return ""
-    return (
-        f" {percent(result['off_digits'])} of the images are unlike any digit and their labels"
-        f" guesses; without them p {p_in_words(result['p_value_on_digits'])}."
-    )
-
-
-def even(result: dict[str, Any]) -> str:
-    return (
-        "Each digit is about as frequent as in the training set (chi-square"
-        f" {result['chi2']:.1f} with 9 degrees of freedom, p {p_in_words(result['p_value'])}),"
-        f" {result['entropy_bits']:.2f} bits of at most 3.32."
-    )
+    if result["off_digits"] > max(0.05, 2 * result["off_digits_real"]):
+        words += (
+            f" {percent(result['off_digits'])} of the images are unlike any digit and their labels"
+            f" guesses; without them p {format_p(result['p_value_on_digits'])}."
+        )
+    return words
 
 
 def caution(result: dict[str, Any]) -> str:
-    """A warning if so few images would often hide what is there; else nothing."""
+    """A warning if so few images would often hide a collapse; else nothing."""
     n = result["n"]
     if result["power"] >= 0.8:
         return ""
@@ -291,7 +279,7 @@ def caution(result: dict[str, Any]) -> str:
     )
 
 
-def p_in_words(p_value: float) -> str:
+def format_p(p_value: float) -> str:
     return f"= {p_value:.2g}" if p_value >= 1e-4 else "< 0.0001"
 
 

@@ -1,30 +1,29 @@
-"""Precision, recall, density and coverage: fidelity and diversity told apart, by k nearest others.
+"""Precision, recall, density and coverage: fidelity and diversity, by k nearest others.
 
 Around each real sample lies a ball that reaches to its k-th nearest real neighbour; together they
 stand for where real images are, and the balls around generated ones for where those are.
 Precision, recall: Kynkaanniemi et al. 2019 (arXiv:1904.06991), eq. 1 and 2, with k = 3 there.
 Density, coverage: Naeem et al. 2020 (arXiv:2002.09797), eq. 3 and 4, with k = 5, as here.
 
-All four depend on the number of images (balls shrink as it grows): compare equal numbers alone.
+All four depend on the number of images (balls shrink as it grows): compare equal numbers only.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dataset import ImageData, order
-from inception.moments import as_float64, extract
+from inception.moments import as_float64
 from lib.errors import UserError
+from lib.results import Result
+from metrics.features import batches_of, features, made_by
 from trainer import Trainer
 
 K = 5  # neighbours
 MOST = 3000  # images of each set, as many as in the protocol `homework`
 BLOCK = 500  # samples whose distances to all others are in memory at once
-ROUNDING = 1e-9  # relative: what lies on the edge of a ball is in it, on every machine
-BATCH_SIZE = 50  # images through the extractor
+ROUNDING = 1e-9  # relative: a sample on the edge of a ball is in it, on every machine
 
 ABOUT = {
     "precision": "share of generated images within reach of a real one",
@@ -51,7 +50,7 @@ def reach(x: Tensor, k: int) -> Tensor:
 
 
 def judged(real: Tensor, fake: Tensor, k: int) -> dict[str, Tensor]:
-    """What the four measures are means of: (N,) over real or (M,) over generated samples.
+    """The values whose means the four measures are: (N,) over real or (M,) over generated samples.
 
     real (N, d), fake (M, d). Memory is that of BLOCK x N distances.
     """
@@ -78,8 +77,7 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = K) -> dict[str, tuple[float, fl
     """Value and standard error of the four, of features real (N, d) and fake (M, d).
 
     The error is that of a mean over the samples judged, sd / sqrt(n): it takes the balls as given,
-    and so knows nothing of the draw of the other set.
-    UserError: no more samples than k, other dimensions, values that are not finite.
+    and so leaves out the draw of the other set.
     """
     check(real, fake, k)
     x, y = as_float64(real), as_float64(fake)
@@ -92,6 +90,7 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = K) -> dict[str, tuple[float, fl
 
 
 def check(real: Tensor, fake: Tensor, k: int) -> None:
+    """Raises UserError for no more samples than k, other dimensions, values that are not finite."""
     if k < 1:
         raise UserError(f"precision and recall by {k} neighbours: wanted at least 1")
     if min(len(real), len(fake)) <= k:
@@ -107,7 +106,7 @@ def check(real: Tensor, fake: Tensor, k: int) -> None:
 
 def manifold_scores(
     trainer: Trainer, extractor: nn.Module, *, n: int = MOST, k: int = K
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     """The four as results of `Trainer.evaluate`: n training images against n generated ones."""
     real = real_features(trainer.load_data("train"), extractor, n)
     images = trainer.generate(len(real), trainer.config.seed)
@@ -115,19 +114,10 @@ def manifold_scores(
     return results(real, fake, extractor, k=k)
 
 
-def results(
-    real: Tensor, fake: Tensor, extractor: nn.Module, *, k: int = K
-) -> list[dict[str, Any]]:
+def results(real: Tensor, fake: Tensor, extractor: nn.Module, *, k: int = K) -> list[Result]:
     """A dict each, for results.jsonl."""
-    shared = {
-        "n_real": len(real),
-        "n_fake": len(fake),
-        "neighbours": k,
-        "extractor": extractor.name,
-        "precision": extractor.precision,
-        "weights_sha256": extractor.digest,
-    }
     counts = f"k = {k}, {len(real):,} training images, {len(fake):,} generated"
+    shared = {"n_real": len(real), "n_fake": len(fake), "neighbours": k} | made_by(extractor)
     return [
         {"metric": name, "value": value, "error": error, "about": f"{ABOUT[name]}; {counts}"}
         | shared
@@ -136,19 +126,7 @@ def results(
 
 
 def real_features(data: ImageData, extractor: nn.Module, n: int = MOST) -> Tensor:
-    """(min(n, N), d): of the first n images in the seeded order that FID's references take too."""
+    """(min(n, N), d): the first n images in the seeded order that FID's references take too."""
     chosen = order(len(data), 0, 0)[:n]
     label = "precision and recall: real images"
-    return features(chosen_images(data, chosen), extractor, len(chosen), label)
-
-
-def chosen_images(data: ImageData, chosen: Tensor) -> Iterator[Tensor]:
-    for indices in chosen.to(data.images.device).split(BATCH_SIZE):
-        yield data.images[indices]
-
-
-@torch.no_grad()
-def features(batches: Iterable[Tensor], extractor: nn.Module, n: int, label: str) -> Tensor:
-    """(n, d) on the extractor's device, of uint8 images."""
-    parts = (part for batch in batches for part in batch.split(BATCH_SIZE))
-    return torch.cat(list(extract(parts, extractor, n, label)))
+    return features(batches_of(data.images, chosen), extractor, len(chosen), label)

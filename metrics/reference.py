@@ -1,14 +1,13 @@
 """Reference moments: what generated images are compared with, and the floor of that comparison.
 
 A reference belongs to a dataset (which folder, which style), an image size, a protocol, and to the
-weights and the precision of the extractor; its file name says all of it. The one of the default
-protocol on MNIST is shipped in inception/reference/ (`python scripts/make_reference.py` makes it
-again); others are computed once and kept in <data_dir>/reference/.
+weights and the precision of the extractor; its file name says all of it. The default protocol's on
+MNIST is shipped in inception/reference/ (`python scripts/make_reference.py` makes it again); others
+are computed once and kept in <data_dir>/reference/.
 """
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from operator import add
@@ -16,31 +15,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataset import ImageData, identity, order
-from fid import PROTOCOLS, fid_with_error
+from fid import GROUPS, fid_with_error
 from inception import InceptionV3
-from inception.moments import Moments, features_to_groups
+from inception.kid import MOST, kid_with_error
+from inception.moments import FeatureRecorder, Moments, features_to_groups
 from lib.distributed import agree, gather, local_rank, main_process_first, shard
 from lib.errors import UserError
-from metrics.kid import MOST, Keeping, kid_with_error
+from metrics.features import batches_of
+from metrics.protocols import PROTOCOLS
 from sources.pictures import resize
 from sources.spec import NoTestSplit
 from trainer import Trainer
 
 SHIPPED = Path(__file__).parents[1] / "inception" / "reference"
 REFERENCE_SEED = 0  # of the choice of real images: the same for every run
-BATCH_SIZE = 50
 
 
 @dataclass(frozen=True)
 class Reference:
     """Moments of the real images; FID and standard error of other real images against them.
 
-    sample: features (4, d) of the first four real images, by which one sees that a reference, an
-    extractor and a dataset belong together without computing it all again. features: those of as
-    many images as KID takes, where the protocol has KID; their halves belong to the split's.
+    sample: features (4, d) of the first four real images, which show that a reference, an extractor
+    and a dataset belong together. features: those of as many images as KID takes, if the protocol
+    has KID; their halves belong to the split's.
     """
 
     moments: Moments
@@ -107,7 +107,7 @@ def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
 def compute_floor(
     trainer: Trainer, extractor: InceptionV3, data: ImageData, moments: Moments
 ) -> tuple[float, float]:
-    """FID and error of real images that are not among the moments'; NaN where there are none."""
+    """FID and error of real images that are not among the moments'; NaN if there are none."""
     protocol = PROTOCOLS[trainer.config.fid_protocol]
     others, start = data, moments.n
     if protocol.floor_split != protocol.split:
@@ -118,7 +118,9 @@ def compute_floor(
     n_floor = min(protocol.n_floor, len(others) - start)
     if n_floor < 2:
         return math.nan, math.nan
-    groups = real_moments(others, start, n_floor, extractor, "floor: other real images", groups=10)
+    groups = real_moments(
+        others, start, n_floor, extractor, "floor: other real images", groups=GROUPS
+    )
     return fid_with_error(moments, groups)
 
 
@@ -127,9 +129,9 @@ def reference_of_halves(data: ImageData, extractor: InceptionV3) -> Reference:
     n = len(data)
     if n < 4:
         raise UserError(f"FID of two halves of {n} training images: wanted 4 images or more")
-    first, second = Keeping(extractor, MOST // 2), Keeping(extractor, MOST // 2)
+    first, second = (FeatureRecorder(extractor, MOST // 2) for _ in range(2))
     (half,) = real_moments(data, 0, n // 2, first, "real images, first half", groups=1)
-    rest = real_moments(data, n // 2, n - n // 2, second, "and the second", groups=10)
+    rest = real_moments(data, n // 2, n - n // 2, second, "and the second", groups=GROUPS)
     floor, error = fid_with_error(half, rest)
     features = torch.cat([first.features(), second.features()])
     whole = reduce(add, (part for part in rest if part.n), half)
@@ -137,33 +139,23 @@ def reference_of_halves(data: ImageData, extractor: InceptionV3) -> Reference:
 
 
 def first_features(data: ImageData, extractor: InceptionV3) -> Tensor:
-    (sample,) = images(data, order(len(data), REFERENCE_SEED, 0)[:4])
+    (sample,) = batches_of(data.images, order(len(data), REFERENCE_SEED, 0)[:4])
     return extractor(sample).cpu()
 
 
 def real_moments(
-    data: ImageData,
-    start: int,
-    n: int,
-    extractor: InceptionV3 | Keeping,
-    label: str,
-    *,
-    groups: int,
+    data: ImageData, start: int, n: int, extractor: nn.Module, label: str, *, groups: int
 ) -> list[Moments]:
     """Moments of the images start .. start + n of the split's seeded order."""
     chosen = shard(order(len(data), REFERENCE_SEED, 0)[start : start + n])
-    return features_to_groups(images(data, chosen), extractor, n, groups=groups, label=label)
-
-
-def images(data: ImageData, chosen: Tensor) -> Iterator[Tensor]:
-    for indices in chosen.to(data.images.device).split(BATCH_SIZE):
-        yield data.images[indices]
+    batches = batches_of(data.images, chosen)
+    return features_to_groups(batches, extractor, n, groups=groups, label=label)
 
 
 def save_reference(reference: Reference, path: Path) -> None:
-    """A .npz, written beside and renamed. The covariance is kept as the upper triangle in float32,
+    """Write a .npz beside and rename it.
 
-    half the size of float64: on MNIST that moves a FID by 1e-8.
+    The covariance's upper triangle is kept in float32: on MNIST that moves a FID by 1e-8.
     """
     moments = reference.moments
     upper = torch.triu_indices(moments.dims, moments.dims)

@@ -4,51 +4,103 @@ A line names everything the value depends on; a FID without those is not a resul
 """
 
 import math
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataset import check_split, identity
-from fid import GROUPS, PROTOCOLS, fid_with_error
+from fid import GROUPS, fid_with_error
 from inception import load_inception
-from inception.moments import features_to_groups
+from inception.kid import BLOCKS, MOST, kid_with_error
+from inception.moments import FeatureRecorder, features_to_groups
 from lib.config import Config
-from lib.distributed import main_process_first, on_main_process
+from lib.distributed import main_process_first, on_main_process, world
 from lib.errors import UserError
-from lib.results import format_drawing
+from lib.results import Result, format_drawing
 from lib.runlog import RunLog, record
-from metrics.kid import BLOCKS, MOST, Keeping, kid_with_error
+from metrics.features import made_by
+from metrics.protocols import PROTOCOLS
 from metrics.reference import find_reference
 from trainer import Trainer
 
 
-def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[dict[str, Any]]:
-    """FID (and KID) by the config's protocol and the system's own scores: printed, logged, kept."""
-    scorer = scorer or Scorer(trainer)
-    measured = scorer.measure()
-    keep_all(trainer, measured)  # before the rest, which may fail, as where LPIPS finds no weights
-    print("\n".join(in_words(result) for result in measured))
-    own = [r | circumstances(trainer) | r for r in trainer.evaluate(scorer.extractor)]
-    keep_all(trainer, own)
-    for result in own:
-        print(own_in_words(result))
+def score(trainer: Trainer, scorer: "Scorer | None" = None) -> list[Result]:
+    """Print and keep FID (and KID) by the config's protocol, then the system's own scores."""
+    with keeping(trainer) as tell:
+        scorer = scorer or Scorer(trainer)
+        measured = scorer.measure()
+        tell(measured)  # before the rest, which may fail, as if LPIPS finds no weights
+        own = [r | provenance(trainer) | r for r in trainer.evaluate(scorer.extractor)]
+        tell(own)
     return measured + own
 
 
-def keep_all(trainer: Trainer, results: list[dict[str, Any]]) -> None:
-    on_main_process(lambda: record(trainer.config, results))
+@contextmanager
+def keeping(trainer: Trainer) -> Iterator[Callable[[list[Result]], None]]:
+    """tell(results) prints results, then writes them; raises UserError at the end if that failed.
+
+    A signal ends the block with a sentence on what is kept.
+    """
+    kept: list[str] = []
+    problems: list[str] = []
+    folder = trainer.config.run_dir
+
+    def tell(results: list[Result]) -> None:
+        try:
+            for result in results:
+                print(format_result(result), flush=True)
+        finally:  # even if nobody reads what is printed
+            try:
+                on_main_process(lambda: record(trainer.config, results))
+                kept.extend(result["metric"] for result in results)
+            except (OSError, UserError) as error:
+                problems.append(f"the scores could not be kept in {folder}: {reason(error)}.")
+
+    try:
+        with sigterm_exits():
+            yield tell
+    except UserError as error:
+        raise UserError(" ".join([str(error), *problems])) from None
+    except (KeyboardInterrupt, SystemExit):
+        names = ", ".join(kept)
+        said = f"{names} kept in {folder}; not the rest" if kept else "no score was kept"
+        print(f"scoring stopped: {said}. The same command scores again.", file=sys.stderr)
+        raise
+    if problems:
+        raise UserError(problems[0])
+
+
+def reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Inside, SIGTERM raises SystemExit(143). Several processes are torchrun's to stop."""
+
+    def stop(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop) if world() == 1 else None
+    try:
+        yield
+    finally:
+        if world() == 1:
+            signal.signal(signal.SIGTERM, before)
 
 
 def refuse_early(config: Config) -> None:
-    """UserError where the score that is to follow the training would lack its real images or the
-    weights that --inception_weights names.
+    """Raises UserError if the score after the training would lack its real images, or the weights
+    that --inception_weights names.
 
-    Known from the files' names alone, so it need not wait for the training to be over.
+    The files' names alone tell, so it need not wait for the training to be over.
     """
     if (weights := config.inception_weights) and not Path(weights).is_file():
         raise UserError(
@@ -64,7 +116,7 @@ class Stopped(Exception):
 
 
 def until(stopping: Callable[[], bool], batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The batches; Stopped as soon as stopping() is true."""
+    """The batches; raises Stopped as soon as stopping() is true."""
     for batch in batches:
         if stopping():
             raise Stopped
@@ -72,7 +124,7 @@ def until(stopping: Callable[[], bool], batches: Iterable[Tensor]) -> Iterator[T
 
 
 class Scorer:
-    """The scores of a trainer's images, as often as one likes: what it takes is loaded once."""
+    """The scores of a trainer's images, as often as one likes; network and moments load once."""
 
     def __init__(self, trainer: Trainer) -> None:
         config = trainer.config
@@ -84,56 +136,48 @@ class Scorer:
         )
         self.reference = find_reference(trainer, self.extractor)
 
-    def measure(self, stopping: Callable[[], bool] | None = None) -> list[dict[str, Any]]:
+    def measure(self, stopping: Callable[[], bool] = lambda: False) -> list[Result]:
         """FID of generated images against the protocol's reference, with error and floor.
 
-        And KID from the same features, where the protocol has it.
+        And KID from the same features, if the protocol has it.
         """
-        seed, protocol = self.trainer.config.seed, self.protocol
-        real = self.reference
+        real, protocol = self.reference, self.protocol
         n_fake = protocol.n_fake or real.moments.n
-        images = self.trainer.generate_share(n_fake, seed)
-        keeping = Keeping(self.extractor, MOST if protocol.kid else 0)
-        groups = features_to_groups(
-            until(stopping, images) if stopping else images,
-            keeping,
-            n_fake,
-            groups=GROUPS,
-            label=f"FID: {n_fake:,} generated images",
-        )
-        value, error = fid_with_error(real.moments, groups)
-        results = [self.result("fid", value, error, real.floor, real.moments.n, n_fake)]
+        images = until(stopping, self.trainer.generate_share(n_fake, self.trainer.config.seed))
+        recorder = FeatureRecorder(self.extractor, MOST if protocol.kid else 0)
+        label = f"FID: {n_fake:,} generated images"
+        groups = features_to_groups(images, recorder, n_fake, groups=GROUPS, label=label)
+        found = fid_with_error(real.moments, groups)
+        results = [self.result("fid", found, real.floor, real.moments.n, n_fake)]
         if protocol.kid:
-            x, y = real.features.to(self.trainer.device), keeping.features()
+            x, y = real.features.to(self.trainer.device), recorder.features()
             floor, _ = real.kid_floor
-            results.append(self.result("kid", *kid_with_error(x, y), floor, len(x), len(y)))
+            results.append(self.result("kid", kid_with_error(x, y), floor, len(x), len(y)))
         return results
 
     def result(
-        self, metric: str, value: float, error: float, floor: float, n_real: int, n_fake: int
-    ) -> dict[str, Any]:
-        """A line of results.jsonl, without its date."""
+        self, metric: str, found: tuple[float, float], floor: float, n_real: int, n_fake: int
+    ) -> Result:
+        """A line of results.jsonl, without its date; found: value and error."""
         return {
             "metric": metric,
-            "value": value,
-            "error": error,
+            "value": found[0],
+            "error": found[1],
             "floor": floor,
             "floor_of": self.protocol.floor_of,
             "protocol": self.trainer.config.fid_protocol,
             "split": self.protocol.split,
             "n_real": n_real,
             "n_fake": n_fake,
-            "extractor": self.extractor.name,
-            "precision": self.extractor.precision,
-            "weights_sha256": self.extractor.digest,
+            **made_by(self.extractor),
             "score_size": self.trainer.score_size,
             **(KID_ESTIMATOR if metric == "kid" else {}),
-        } | circumstances(self.trainer)
+        } | provenance(self.trainer)
 
     def during_training(self, log: RunLog, stopping: Callable[[], bool]) -> None:
         """A point of the curve `fid` and a line of results.jsonl, once each (and so for KID).
 
-        Nothing where stopping() turns true meanwhile: a resumed run makes up for it.
+        Nothing if stopping() turns true meanwhile: a resumed run makes up for it.
         """
         try:
             results = self.measure(stopping)
@@ -142,8 +186,8 @@ class Scorer:
         on_main_process(lambda: log.results(results))
 
 
-def circumstances(trainer: Trainer) -> dict[str, Any]:
-    """What every result of this model depends on, whatever the metric."""
+def provenance(trainer: Trainer) -> Result:
+    """The fields of every result of this model, whatever the metric."""
     config = trainer.config
     return {
         "model": config.model,
@@ -169,21 +213,13 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def git_commit() -> str:
-    """The commit of this code, "+changes" where the working tree differs; "" outside git.
+    """The commit of this code, "+changes" if the working tree differs; "" outside git.
 
-    Asked once, when the process starts: what runs is what was there then.
+    Asked once, when the process starts: the code that runs is what was there then.
     """
-    here = Path(__file__).parents[1]
+    command = ["git", "-C", str(Path(__file__).parents[1]), "describe"]
+    command += ["--always", "--abbrev=40", "--dirty=+changes"]
     try:
-        command = [
-            "git",
-            "-C",
-            str(here),
-            "describe",
-            "--always",
-            "--abbrev=40",
-            "--dirty=+changes",
-        ]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -196,20 +232,18 @@ KID_ESTIMATOR = {"estimator": "unbiased, all pairs, cubic kernel", "jackknife_bl
 DIGITS = {"fid": 2, "kid": 5}
 
 
-def in_words(result: dict[str, Any]) -> str:
-    digits = DIGITS[result["metric"]]
-    value, error, floor = (f"{result[key]:.{digits}f}" for key in ("value", "error", "floor"))
-    if not math.isfinite(result["floor"]):
-        floor = "unknown: no other images"
+def format_result(result: Result) -> str:
+    """A FID or KID with its error, floor and protocol; other scores with their own words."""
+    if (metric := result["metric"]) not in DIGITS:
+        error = f" ± {result['error']:.2g}" if math.isfinite(result.get("error", math.nan)) else ""
+        about = f" ({result['about']})" if result.get("about") else ""
+        return f"{metric} {result['value']:.4g}{error}{about}"
+    form = f"{{:.{DIGITS[metric]}f}}".format
+    floor = result["floor"]
     return (
-        f"{result['metric'].upper()} {value} ± {error} at step {result['step']}"
-        f" ({result['protocol']}: {result['n_real']:,} real images of the {result['split']} split"
-        f" against {result['n_fake']:,} generated{format_drawing(result)};"
-        f" {result['floor_of']} {floor})"
+        f"{metric.upper()} {form(result['value'])} ± {form(result['error'])} at step"
+        f" {result['step']} ({result['protocol']}: {result['n_real']:,} real images of the"
+        f" {result['split']} split against {result['n_fake']:,} generated"
+        f"{format_drawing(result)}; {result['floor_of']}"
+        f" {form(floor) if math.isfinite(floor) else 'unknown: no other images'})"
     )
-
-
-def own_in_words(result: dict[str, Any]) -> str:
-    error = f" ± {result['error']:.2g}" if math.isfinite(result.get("error", math.nan)) else ""
-    about = f" ({result['about']})" if result.get("about") else ""
-    return f"{result['metric']} {result['value']:.4g}{error}{about}"

@@ -23,14 +23,14 @@ from lib.command import command, flag
 from lib.errors import UserError, need
 from metrics.collapse import (
     diversity_statistics,
+    format_p,
     judge,
     label_statistics,
     memory_statistics,
     nearest,
-    p_in_words,
 )
 from metrics.digits import SIZE, as_input, load_digits, predict
-from metrics.score import circumstances
+from metrics.score import provenance
 from scripts._saved_run import open_run
 from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
@@ -90,7 +90,7 @@ def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, A
         )
     images = torch.cat([batch.cpu() for batch in trainer.generate(n, seed)])
     title = f"{config.run_name}, step {trainer.step}"
-    about = {"run": config.run_name, "sample_seed": seed} | circumstances(trainer)
+    about = {"run": config.run_name, "sample_seed": seed} | provenance(trainer)
     return examine_images(images, config.data_dir, seed, Path(out), title=title, about=about)
 
 
@@ -194,7 +194,7 @@ def in_words(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             *lines,
-            f"chi-square {result['chi2']:.1f}, p {p_in_words(result['p_value'])};"
+            f"chi-square {result['chi2']:.1f}, p {format_p(result['p_value'])};"
             f" entropy {result['entropy_bits']:.3f} bits of 3.322",
             f"probability below 0.9: {result['low_confidence']:.1%} of images"
             f" (real {result['low_confidence_real']:.1%});"

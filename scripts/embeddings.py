@@ -24,7 +24,8 @@ from inception import load_inception
 from lib.checkpoint import write_beside_and_rename
 from lib.command import command, flag
 from lib.errors import UserError, need
-from metrics.prdc import MOST, K, features, real_features
+from metrics.features import features
+from metrics.prdc import MOST, K, real_features
 from scripts._embeddings.paths import (
     ClassModel,
     between_classes,

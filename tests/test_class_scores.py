@@ -21,32 +21,19 @@ def test_accuracy_and_its_binomial_error():
     assert report.confusion.tolist() == [[3, 0, 1], [1, 1, 0], [0, 0, 2]]
     assert report.accuracy == (0.75, math.sqrt(0.75 * 0.25 / 8))
     assert report.by_class() == {"cat": 0.75, "dog": 0.5, "fox": 1.0}
+    few = class_report(torch.tensor([0, 1]), torch.tensor([0, 1]), NAMES)
+    assert math.isnan(few.by_class()["fox"])  # nobody asked for it
+    assert few.accuracy == (1.0, 0.0)
+    for asked, seen, words in ((3, 2, "3 classes asked for, 2 images"), (0, 0, "not 0")):
+        with pytest.raises(UserError, match=words):
+            class_report(torch.zeros(asked).long(), torch.zeros(seen).long(), NAMES)
 
 
-def test_a_class_nobody_asked_for_has_no_accuracy():
-    report = class_report(torch.tensor([0, 1]), torch.tensor([0, 1]), NAMES)
-    assert math.isnan(report.by_class()["fox"])
-    assert report.accuracy == (1.0, 0.0)
-
-
-def test_as_many_asked_for_as_seen():
-    with pytest.raises(UserError, match="3 classes asked for, 2 images"):
-        class_report(torch.zeros(3).long(), torch.zeros(2).long(), NAMES)
-    with pytest.raises(UserError, match="not 0"):
-        class_report(torch.zeros(0).long(), torch.zeros(0).long(), NAMES)
-
-
-def test_inception_score_of_sure_and_even_images_is_the_number_of_classes():
-    p = torch.eye(4).repeat_interleave(20, 0)
-    assert inception_score(p, splits=10)[0] == pytest.approx(4, abs=1e-6)
-    assert inception_score(p, splits=10)[1] == pytest.approx(0, abs=1e-6)
-
-
-def test_inception_score_of_collapse_and_of_doubt_is_one():
-    one_class = torch.eye(4)[:1].expand(40, 4)
-    doubt = torch.full((40, 4), 0.25)
+def test_inception_score_of_even_images_of_collapse_and_of_doubt():
+    even, one_class = torch.eye(4).repeat_interleave(20, 0), torch.eye(4)[:1].expand(40, 4)
+    assert inception_score(even, splits=10) == pytest.approx((4, 0), abs=1e-6)
     assert inception_score(one_class)[0] == pytest.approx(1, abs=1e-6)
-    assert inception_score(doubt)[0] == pytest.approx(1, abs=1e-6)
+    assert inception_score(torch.full((40, 4), 0.25))[0] == pytest.approx(1, abs=1e-6)
 
 
 def test_inception_score_by_its_own_formula():

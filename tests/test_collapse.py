@@ -74,54 +74,43 @@ def test_label_statistics():
 
 
 UNEVEN = [150, 150, 100, 100, 100, 100, 100, 100, 50, 50]
-VERDICTS = {
-    "even": (made([100] * 10), "no sign of collapse", "3.32 bits"),
-    "uneven": (made(UNEVEN), "uneven", "8 0.50 times"),
-    "one digit": (
-        made([0, 0, 0, 1000, 0, 0, 0, 0, 0, 0]),
-        "collapse",
-        "1000 of 1000 images show the digit 3.*none show the digits 0, 1, 2, 4",
-    ),
-    "one dominates": (
-        made([400] + [67] * 8 + [64]),
-        "collapse",
+TENTHS, COLLAPSE, NONE = [100] * 10, "collapse", "no sign of collapse"
+ONE = "1000 of 1000 images show the digit 3.*none show the digits 0, 1, 2, 4"
+VERDICTS = {  # counts, duplicates, spread -> verdict, words of the evidence
+    "even": (TENTHS, 0.1, 0.9, NONE, "3.32 bits.*"),
+    "uneven": (UNEVEN, 0.1, 0.9, "uneven", "8 0.50 times"),
+    "one digit": ([0] * 3 + [1000] + [0] * 6, 0.1, 0.9, COLLAPSE, ONE),
+    "dominant": (
+        [400] + [67] * 8 + [64],
+        0.1,
+        0.9,
+        COLLAPSE,
         "400 of 1000 images show the digit 0",
     ),
-    "one missing": (
-        made([111] * 9 + [1]),
-        "collapse",
-        "1000 images at most 1 each show the digits 9",
-    ),
-    "five digits": (made([200] * 5 + [0] * 5), "collapse", "none show the digits 5, 6, 7, 8, 9"),
-    "five of 50": (made([10] * 5 + [0] * 5), "collapse", "5.0 equally frequent"),
-    "one of 50 missing": (made([6] * 5 + [5] * 4 + [0]), "no sign of collapse", "show little"),
-    "noise": (made([0] * 8 + [1000, 0], off_digits=0.9), "not digits", "90 % of the images"),
-    "duplicates": (
-        made([100] * 10, duplicates=0.4, duplicates_real=0.01, spread=0.9),
-        "collapse",
-        "40 % of the images have a twin",
-    ),
-    "narrow": (
-        made([100] * 10, duplicates=0.1, duplicates_real=0.01, spread=0.3),
-        "collapse",
-        "30 % as much",
-    ),
-    "diverse": (
-        made([100] * 10, duplicates=0.1, duplicates_real=0.01, spread=0.9),
-        "no sign of collapse",
-        "as frequent as",
-    ),
+    "one missing": ([111] * 9 + [1], 0.1, 0.9, COLLAPSE, "images at most 1 each show the digits 9"),
+    "five": ([200] * 5 + [0] * 5, 0.1, 0.9, COLLAPSE, "none show the digits 5, 6, 7, 8, 9"),
+    "five of 50": ([10] * 5 + [0] * 5, 0.1, 0.9, COLLAPSE, "5.0 equally frequent"),
+    "few": ([6] * 5 + [5] * 4 + [0], 0.1, 0.9, NONE, "show little"),
+    "twins": (TENTHS, 0.4, 0.9, COLLAPSE, "40 % of the images have a twin"),
+    "narrow": (TENTHS, 0.1, 0.3, COLLAPSE, "30 % as much"),
 }
 
 
 @pytest.mark.parametrize("case", VERDICTS)
 def test_verdicts(case):
-    result, verdict, evidence = VERDICTS[case]
-    word, words = judge(result)
+    counts, duplicates, spread, verdict, evidence = VERDICTS[case]
+    word, words = judge(made(counts, duplicates=duplicates, duplicates_real=0.01, spread=spread))
     assert word == verdict
     assert word in collapse.VERDICTS
     assert re.search(evidence, words), words
-    assert ("show little" in words) == (case == "one of 50 missing")
+    assert ("show little" in words) == (case == "few")
+
+
+def test_verdicts_without_pixels_or_digits():
+    assert judge(made(TENTHS))[0] == NONE
+    verdict, words = judge(made([0] * 8 + [1000, 0], off_digits=0.9))
+    assert verdict == "not digits"
+    assert words.startswith("90 % of the images")
 
 
 def test_twenty_fair_images_are_no_collapse():

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from fid import PROTOCOLS
 from GAN import INITS, NORMS
 from lib.config import RETIRED, Config, Retired, differences, load_saved, name_of, save_config
 from lib.errors import UserError, need
 from lib.flags import parse
 from lib.settings import ABOVE_0, default
 from main import SYSTEMS
+from metrics.protocols import PROTOCOLS
 from systems.dcgan import DCGANConfig
 from systems.srgan.config import PRESETS as SRGAN_PRESETS
 from systems.srgan.config import SRGANConfig

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dataset import ImageData
 from lib.errors import UserError
-from metrics.prdc import features
+from metrics.features import features
 from scripts import embeddings as script
 from scripts._embeddings.paths import (
     between_classes,

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import PixelMeans
 
+from inception.kid import block_sums, kernel, kid_with_error
 from lib.errors import UserError
-from metrics.kid import Keeping, block_sums, kernel, kid_with_error
 
 
 def normal(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -122,12 +121,3 @@ def test_bad_features_are_refused():
         kid_with_error(x, x[:, :2])
     with pytest.raises(UserError, match="NaN or infinite"):
         kid_with_error(x, x / 0)
-
-
-def test_keeping_keeps_the_first_features_and_hands_on_all():
-    batches = torch.randint(0, 256, (25, 1, 8, 8), dtype=torch.uint8).split(10)
-    keeping = Keeping(PixelMeans(), 12)
-    given = torch.cat([keeping(batch) for batch in batches])
-    assert torch.equal(given, PixelMeans()(torch.cat(batches)))
-    assert torch.equal(keeping.features(), given[:12])
-    assert sum(part.untyped_storage().nbytes() for part in keeping.kept) == 12 * 16 * 4

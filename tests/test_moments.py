@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from inception.moments import Moments, features_to_groups
+from inception.moments import FeatureRecorder, Moments, features_to_groups
 from lib.errors import UserError
 
 
@@ -74,6 +74,8 @@ def test_saved_moments_come_back_bit_for_bit(tmp_path):
         assert file["mu"].shape == (4,)
         assert file["sigma"].dtype == np.float64
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    with pytest.raises(UserError, match="cannot be written"):
+        moments.save(tmp_path / "missing" / "a.npz")
 
 
 def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
@@ -85,11 +87,6 @@ def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
     assert np.array_equal(loaded.cov, sigma)
     with pytest.raises(ValueError, match="without their n"):
         loaded + loaded
-
-
-def test_save_to_nowhere_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be written"):
-        Moments.of(normal(10, 4)).save(tmp_path / "missing" / "a.npz")
 
 
 def test_neither_batch_size_nor_surplus_changes_the_groups():
@@ -118,11 +115,20 @@ def test_features_that_are_not_finite_are_an_error(bad):
         features_to_groups(images.split(50), mean_colour, 1200)
 
 
+def test_a_recorder_keeps_the_first_features_and_hands_on_all():
+    batches = torch.randint(0, 256, (25, 3, 8, 8), dtype=torch.uint8).split(10)
+    recorder = FeatureRecorder(mean_colour, 12)
+    given = torch.cat([recorder(batch) for batch in batches])
+    assert torch.equal(given, mean_colour(torch.cat(batches)))
+    assert torch.equal(recorder.features(), given[:12])
+    assert sum(part.untyped_storage().nbytes() for part in recorder.kept) == 12 * 3 * 4
+
+
 SCORED = """
 import resource, sys
 sys.path.insert(0, {root!r})
 import torch
-from moments import features_to_groups
+from inception.moments import features_to_groups
 
 def score(n):
     made = (torch.randint(256, (100, 3, 64, 64), dtype=torch.uint8) for _ in range(n // 100))

@@ -15,13 +15,14 @@ from PIL import Image
 from test_trainer import Killed, assert_same, curves, die_at, final_state, kill
 
 from dataset import order
-from fid import PROTOCOLS, Protocol, frechet_distance
+from fid import frechet_distance
 from inception import WEIGHTS_DIGEST, load_inception
+from inception.kid import kid_with_error
 from lib.errors import UserError
 from lib.events import read_scalars
 from main import build_dcgan
 from metrics import reference, score
-from metrics.kid import kid_with_error
+from metrics.protocols import PROTOCOLS, Protocol
 from systems.dcgan import DCGANConfig
 
 FIELDS = {
@@ -216,7 +217,15 @@ def test_the_shipped_reference_is_that_of_the_default_protocol():
     assert torch.equal(shipped.moments.cov, shipped.moments.cov.T)
     assert torch.linalg.eigvalsh(shipped.moments.cov)[0] > -1e-6
     assert 0 < shipped.floor < 10
-    assert dataclasses.astuple(PROTOCOLS["homework"])[:3] == ("train", 3000, 3000)
+
+
+def test_protocols():
+    assert set(PROTOCOLS) == {"homework", "10k", "50k", "all", "smoke"}
+    homework = ("train", 3000, 3000, "train", 3000)
+    assert dataclasses.astuple(PROTOCOLS["homework"])[:5] == homework
+    assert PROTOCOLS["10k"].n_real is PROTOCOLS["50k"].n_real is None
+    assert PROTOCOLS["all"].n_real is PROTOCOLS["all"].n_fake is PROTOCOLS["all"].n_floor is None
+    assert [name for name, protocol in PROTOCOLS.items() if protocol.kid] == ["all"]
 
 
 # FID during training
@@ -364,3 +373,49 @@ def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer):
     with pytest.raises(UserError, match="no weights"):
         score.score(trainer)
     assert [line["metric"] for line in lines(trainer)] == ["fid"]
+
+
+# Nothing computed is lost
+
+
+def test_a_fid_that_cannot_be_kept_is_printed_first(tiny_config, pixel_means, tmp_path, capsys):
+    (tmp_path / "a file").touch()
+    config = tiny_config(fid_protocol="smoke", runs_dir=str(tmp_path / "a file"))
+    trainer = build(config)
+    own = {"metric": "accuracy", "value": 0.875}
+    trainer.evaluate = lambda extractor: [own]
+    with pytest.raises(UserError, match=r"^the scores could not be kept in .*a file.*\.$"):
+        score.score(trainer)
+    fid, accuracy = capsys.readouterr().out.splitlines()
+    assert fid.startswith("FID ")
+    assert accuracy == "accuracy 0.875"
+
+
+def test_scores_are_kept_if_nobody_reads_what_is_printed(trainer, monkeypatch):
+    class Closed:
+        def write(self, _):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        score.score(trainer)
+    assert [line["metric"] for line in lines(trainer)] == ["fid"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_signal_while_scoring_says_what_is_kept(trainer, capsys, stop, late):
+    def interrupted(*_):
+        os.kill(os.getpid(), stop)
+        return iter([])
+
+    setattr(trainer, "evaluate" if late else "generate_share", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stopped:
+        score.score(trainer)
+    if stop == signal.SIGTERM:
+        assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    error = capsys.readouterr().err.splitlines()[-1]
+    kept = f"fid kept in {trainer.config.run_dir}; not the rest" if late else "no score was kept"
+    assert error == f"scoring stopped: {kept}. The same command scores again."

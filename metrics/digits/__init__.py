@@ -72,10 +72,10 @@ class DigitClassifier(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """Of N images, each (N,): the digit, its probability, and three signs that it is none.
+    """The digit (N,) in each image, its probability, and three signs that it is none.
 
-    distance: as DigitClassifier.distance, large for noise. energy: -log sum exp logits, high where
-    no logit is, as for specks (Liu et al. 2020, eq. 4). ink: the mean pixel in [0, 1]; by the other
+    distance: DigitClassifier.distance, large for noise. energy: -log sum exp logits, high if no
+    logit is, as for specks (Liu et al. 2020, eq. 4). ink: the mean pixel in [0, 1]; by the other
     two a black image is a 1.
     """
 
@@ -86,17 +86,15 @@ class Prediction(NamedTuple):
     ink: Tensor
 
     def off_digits(self, measured: dict[str, Any]) -> Tensor:
-        """Which (N,) are farther, or higher in energy, than 99 % of the real test images, or have
-
-        less ink than 99.9 % of them.
-        """
+        """(N,) bool: farther, or higher in energy, than 99 % of the real test images, or less ink
+        than 99.9 % of them."""
         far = self.distance > measured["far"]
         return far | (self.energy > measured["high_energy"]) | (self.ink < measured["little_ink"])
 
 
 @torch.no_grad()
 def predict(classifier: DigitClassifier, images: Tensor, batch_size: int = 500) -> Prediction:
-    """Of images uint8 (N, 1 or 3, S, S), greyed and resized as `as_input` does."""
+    """The prediction for images uint8 (N, 1 or 3, S, S), greyed and resized by `as_input`."""
     parts = []
     for batch in as_input(images).split(batch_size):
         features = classifier.features(batch.to(classifier.means.device))
@@ -133,7 +131,7 @@ def load_digits(device: torch.device | str = "cpu", path: Path = WEIGHTS) -> Dig
     Raises UserError if the file is missing, torn, or not one that `save_digits` wrote.
     """
     saved = read(path)
-    with global_stream("digits", 0):  # whatever the layers draw, the caller's stream stays put
+    with global_stream("digits", 0):  # the layers draw without moving the caller's stream
         classifier = DigitClassifier()
     try:
         classifier.load_state_dict(saved["state"])

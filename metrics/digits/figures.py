@@ -64,7 +64,7 @@ def draw_counts(axes: Axes, result: dict[str, Any]) -> None:
 
 
 def examples(images: Tensor, labels: Tensor) -> np.ndarray:
-    """A (4 (S+4), 10 (S+4)) sheet: a column a digit, white where there are too few images."""
+    """A (4 (S+4), 10 (S+4)) sheet: a column a digit, white if there are too few images."""
     side = images.shape[-1] + 4
     sheet = np.full((EXAMPLES * side, 10 * side), 255, np.uint8)
     for digit in range(10):

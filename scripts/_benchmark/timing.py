@@ -1,60 +1,69 @@
-"""Rivals timed in turn (A B A B ...): medians, ratios in a round, shares of a limit; table, JSON.
+"""Rivals timed in turn (A B A B ...): medians, ratios in a round, shares of the peak; tables.
 
-Machines drift and others use them, so whatever is compared is compared within a round, between
-timings that lie side by side; the median over rounds is the figure to quote, minimum and maximum
-beside it tell how far to trust it.
+Machines drift and others use them, so rivals are compared within a round, between timings that lie
+side by side. Quote the median over rounds; the minimum and maximum say how far to trust it.
+
+torch.utils.flop_counter counts products and convolutions as our code runs, two operations a
+multiply-add. Elementwise work is not counted, so shares err low; a peer's extra work earns nothing.
 """
 
-import json
 import os
 import platform
+import re
 import shlex
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from metrics.score import git_commit
+from inception.network import InceptionV3
+from metrics.score import device_name, git_commit
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+PEAK = "matrix product, "
+PEAK_SIZES = {"cpu": 2048, "cuda": 8192}  # of a product large enough to be at its best
 
 Spread = dict[str, float]  # median, min, max
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Rival:
-    """What is timed: one call of `work`, in which `items` of the contest's unit are done.
+    """One call of `work` does `items` of the contest's unit, in `flops` floating-point operations.
 
-    items is 0 for a limit, which does none of them. flops: floating-point operations that a call
-    needs, the same for all who do the same work; moved: bytes read and written, of a copy. limit:
-    name of the rival, timed in the same rounds, whose rate is the most that could be reached.
+    precision: names the matrix product whose rate is the peak; a product itself has no items.
+    around is entered outside the timing.
     """
 
     name: str
     work: Callable[[], object]
     items: int = 1
     flops: float = 0.0
-    moved: float = 0.0
-    limit: str = ""
+    precision: str = ""
+    around: Callable[[], AbstractContextManager] = nullcontext
 
 
 @dataclass
 class Contest:
-    """Rivals on the same work, and what is said of them.
+    """Rivals on the same work; pairs: (ours, peer), by default each "ours" with each other one.
 
-    pairs: (ours, peer), by name. left_out: peer -> why. values: filled by the rivals' work or by
-    `compare`, which is called once after the timings.
+    left_out: peer -> why. values: results of the work.
     """
 
+    name: str
     unit: str
     rivals: list[Rival]
-    pairs: list[tuple[str, str]]
     left_out: dict[str, str] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
-    compare: Callable[[], dict[str, float]] = dict
+    pairs: list[tuple[str, str]] = field(default_factory=list)
     warm_up: bool = True
 
 
@@ -63,16 +72,16 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Seconds of each rival in each round. finish waits for the device, before and after."""
     seconds: dict[str, list[float]] = {rival.name: [] for rival in contest.rivals}
-    if contest.warm_up:
-        for rival in contest.rivals:
-            rival.work()
+    for rival in contest.rivals if contest.warm_up else []:
+        rival.work()
     for _ in range(rounds):
         for rival in contest.rivals:
-            finish()
-            start = time.perf_counter()
-            rival.work()
-            finish()
-            seconds[rival.name].append(time.perf_counter() - start)
+            with rival.around():
+                finish()
+                start = time.perf_counter()
+                rival.work()
+                finish()
+                seconds[rival.name].append(time.perf_counter() - start)
     return seconds
 
 
@@ -80,136 +89,146 @@ def spread(values: list[float]) -> Spread:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summarize(contest: Contest, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """A row a rival: seconds an item, operations or bytes a second, the share of its limit round by
-    round, the raw timings. Entries that do not apply are left out."""
-    rates = {
-        rival.name: [(rival.flops or rival.moved) / s for s in seconds[rival.name]]
-        for rival in contest.rivals
-    }
+def summarize(contest: Contest, seconds: dict[str, list[float]]) -> list[Row]:
+    """A row a rival: timings, seconds an item, operations a second, the share round by round."""
+    rates = {rival.name: [rival.flops / s for s in seconds[rival.name]] for rival in contest.rivals}
     rows = []
     for rival in contest.rivals:
-        timings, rate = seconds[rival.name], rates[rival.name]
-        row: dict[str, Any] = {"name": rival.name, "items": rival.items, "timings": timings}
+        row: Row = {"name": rival.name, "items": rival.items, "timings": seconds[rival.name]}
         if rival.items:
-            row["seconds_an_item"] = spread([s / rival.items for s in timings])
-        if rival.items and rival.flops:
+            row["seconds_an_item"] = spread([s / rival.items for s in seconds[rival.name]])
             row["flops_an_item"] = rival.flops / rival.items
         if rival.flops:
-            row["flops_a_second"] = spread(rate)
-        if rival.moved:
-            row["bytes_a_second"] = spread(rate)
-        if rival.limit:
-            shares = [r / most for r, most in zip(rate, rates[rival.limit], strict=True)]
-            row |= {"limit": rival.limit, "share_of_limit": spread(shares)}
+            row["flops_a_second"] = spread(rates[rival.name])
+        if rival.precision:
+            limit = PEAK + rival.precision
+            pairs = zip(rates[rival.name], rates[limit], strict=True)
+            row |= {"limit": limit, "share_of_limit": spread([r / most for r, most in pairs])}
         rows.append(row)
     return rows
 
 
-def ratios(contest: Contest, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+def ratios(contest: Contest, seconds: dict[str, list[float]]) -> list[Row]:
     """How many times as fast ours is as the peer, item for item, from each round's own pair."""
-    items = {rival.name: rival.items for rival in contest.rivals}
-    rows = []
-    for ours, peer in contest.pairs:
-        each = [
-            (theirs / items[peer]) / (mine / items[ours])
-            for mine, theirs in zip(seconds[ours], seconds[peer], strict=True)
-        ]
-        rows.append({"ours": ours, "peer": peer} | spread(each))
-    return rows
-
-
-def table(contest: Contest, rows: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> str:
-    """GitHub Markdown, padded to be read in a terminal too: the rivals, then the ratios."""
-    heads = ["", f"ms a {contest.unit}", "min to max", f"{contest.unit}s/s", "rate", "of the limit"]
-    blocks = [aligned([heads, *map(cells, rows)])]
-    if pairs:
-        lines = [[p["ours"], f"{p['median']:.2f}x", between(p, "{:.2f}"), p["peer"]] for p in pairs]
-        heads = ["", "as fast as", "min to max", "peer"]
-        blocks.append(aligned([heads, *lines]))
-    if contest.values:
-        blocks.append("\n".join(f"{name}: {value:.6g}" for name, value in contest.values.items()))
-    if contest.left_out:
-        blocks.append("\n".join(f"left out: {k}: {why}" for k, why in contest.left_out.items()))
-    return "\n\n".join(blocks)
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    each, share = row.get("seconds_an_item"), row.get("share_of_limit")
-    ms = {key: 1e3 * value for key, value in each.items()} if each else None
+    each = {r.name: [s / r.items for s in seconds[r.name]] for r in contest.rivals if r.items}
+    ours = [name for name in each if name.startswith("ours")]
+    pairs = contest.pairs or [(a, b) for a in ours for b in each if b not in ours]
     return [
-        row["name"],
-        f"{ms['median']:.2f}" if ms else "",
-        between(ms, "{:.2f}") if ms else "",
-        f"{1e3 / ms['median']:.4g}" if ms else "",
-        rate_in_words(row),
-        f"{share['median']:.0%} ({between(share, '{:.0%}')})" if share else "",
+        {"ours": a, "peer": b}
+        | spread([theirs / mine for mine, theirs in zip(each[a], each[b], strict=True)])
+        for a, b in pairs
     ]
 
 
-def rate_in_words(row: dict[str, Any]) -> str:
-    for key, unit in (("flops_a_second", "GFLOP/s"), ("bytes_a_second", "GB/s")):
-        if key in row:
-            return f"{row[key]['median'] / 1e9:.1f} {unit}"
-    return ""
+def report(contest: Contest, seconds: dict[str, list[float]]) -> Row:
+    """All that is known of a contest, as its JSON has it."""
+    rows, pairs = summarize(contest, seconds), ratios(contest, seconds)
+    about = {"what": contest.name, "unit": contest.unit, "rows": rows, "ratios": pairs}
+    return about | {"values": contest.values, "left_out": contest.left_out}
 
 
-def between(values: Spread, form: str) -> str:
-    return f"{form.format(values['min'])} to {form.format(values['max'])}"
+def table(reports: list[Row]) -> str:
+    """GitHub Markdown, padded to be read in a terminal too: a line a rival, then the rest."""
+    lines, rest = [["work", "who", "ms", "GFLOP/s", "of the peak", "ours against it"]], []
+    for report in reports:
+        for row in report["rows"]:
+            ms = shown(row.get("seconds_an_item"), "{:.2f}", 1e3)
+            rate = shown(row.get("flops_a_second"), "{:.1f}", 1e-9)
+            share = shown(row.get("share_of_limit"), "{:.0%}")
+            pairs = [pair for pair in report["ratios"] if pair["peer"] == row["name"]]
+            against = "; ".join(f"{pair['ours']} {shown(pair, '{:.2f}x')}" for pair in pairs)
+            lines.append([report["what"], row["name"], ms, rate, share, against])
+        rest += [f"{name}: {value:.6g}" for name, value in report["values"].items()]
+        rest += [f"left out: {peer}: {why}" for peer, why in report["left_out"].items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    cells = (" | ".join(map(str.ljust, line, widths)) for line in lines)
+    return "\n".join([*(f"| {line} |" for line in cells), "", *rest])
 
 
-def aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    lines = (" | ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(f"| {line} |" for line in lines)
+def shown(values: Spread | None, form: str, scale: float = 1.0) -> str:
+    """The median (the minimum to the maximum); "" for None."""
+    if values is None:
+        return ""
+    median, low, high = (form.format(scale * values[key]) for key in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on; load: runnable processes a core before the first timing."""
-    cuda = device.type == "cuda"
+def provenance(device: torch.device, argv: list[str]) -> Row:
+    """The command, the machine and the code; load: runnable processes a core before the start."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "command": f"{prefix}python scripts/benchmark.py {shlex.join(argv)}".rstrip(),
+        "device": device_name(device),
         "cpu": cpu_model(),
-        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None,
         "torch": torch.__version__,
-        "python": platform.python_version(),
         "git_commit": git_commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
 def cpu_model() -> str:
-    """As the system names it, with the widest vector unit that PyTorch makes use of."""
-    name = platform.processor()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # no Linux, or a processor without a name there
-    return f"{name or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    """The system's name for it, with the widest vector unit that PyTorch uses."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", info.read_text() if info.is_file() else "")
+    return f"{[*names, platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def refuse_unwritable(path: Path) -> None:
-    """OSError where no report can be written there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.touch()
-    part.unlink()
+# Operations and the peak
 
 
-def write(path: Path, report: dict[str, Any]) -> None:
-    """JSON, beside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(report, indent=1) + "\n")
-    part.replace(path)
+def count_flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
-def command_line(argv: list[str]) -> str:
-    """How to repeat it, the number of threads included where the environment sets it."""
-    threads = os.environ.get("OMP_NUM_THREADS")
-    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
-    return f"{prefix}python scripts/benchmark.py {shlex.join(argv)}"
+def inception_flops() -> int:
+    """The operations for the features of one image."""
+    with torch.device("meta"):
+        network, image = InceptionV3(), torch.empty(1, 3, 299, 299)
+    return count_flops(lambda: network(image))
+
+
+def frechet_flops(n: int) -> float:
+    """Cholesky's factor F n^3 / 3, F^T C F n^3, its reduction to tridiagonal form 4 n^3 / 3.
+
+    Golub & Van Loan 2013, sec. 4.2.5 and 8.3.1; LAPACK Working Note 41, of dpotrf, dsygst, dsytrd.
+    """
+    return 8 * n**3 / 3
+
+
+def products(rivals: list[Rival], device: torch.device, n: int = 0) -> list[Rival]:
+    """The rivals that reach the peaks of these: n x n by n x n, as often as takes half a second."""
+    n, found = n or PEAK_SIZES[device.type], []
+    for precision in sorted({rival.precision for rival in rivals}):
+        a, b = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in "ab")
+        once = partial(torch.matmul, a, b)
+        times = max(1, round(0.5 / seconds_of(once, device)))
+        work = partial(repeat, once, times)
+        found.append(Rival(PEAK + precision, work, items=0, flops=times * 2 * n**3))
+    return found
+
+
+def repeat(work: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        work()
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """The time of the second of two calls."""
+    finish = finisher(device)
+    work()
+    finish()
+    start = time.perf_counter()
+    work()
+    finish()
+    return time.perf_counter() - start
+
+
+def finisher(device: torch.device) -> Callable[[], object]:
+    """finish() returns when the device has done all work given to it; the CPU always has."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None

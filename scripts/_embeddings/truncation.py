@@ -13,7 +13,8 @@ from dataset import to_bytes
 from fid import GROUPS, fid_with_error
 from inception.moments import Moments
 from lib.errors import UserError
-from metrics.prdc import K, features, prdc
+from metrics.features import features
+from metrics.prdc import K, prdc
 from scripts._embeddings.paths import ClassModel
 from scripts._figures import new_figure
 

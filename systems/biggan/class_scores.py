@@ -1,4 +1,4 @@
-"""Whether generated images show the class that was asked for, as a classifier sees them.
+"""How many generated images show the class that was asked for, as a classifier sees them.
 
 The only classifier here is that of digits, for MNIST. The Inception-v3 of FID ends at pool3: the
 weights that are fetched hold no classifying layer, so that there is no Inception score by its
@@ -65,7 +65,7 @@ def inception_score(probabilities: Tensor, *, splits: int = SPLITS) -> tuple[flo
 
 
 def one_score(p: Tensor) -> Tensor:
-    """Of one split (n, K): exp(H(y) - mean H(y | x)), the same as the mean divergence."""
+    """The score of one split (n, K): exp(H(y) - mean H(y | x)), the mean divergence."""
     marginal = p.mean(0)
     divergence = torch.special.entr(marginal).sum() - torch.special.entr(p).sum(1).mean()
     return divergence.exp()
@@ -74,7 +74,7 @@ def one_score(p: Tensor) -> Tensor:
 def digit_scores(trainer: Trainer, *, n: int = N) -> list[dict[str, Any]]:
     """`class_accuracy` and `class_score` of n generated digits, for `Trainer.evaluate`.
 
-    Empty where the images are no digits of MNIST: nothing here classifies others (`no_classifier`).
+    Empty if the images are not MNIST's: nothing here classifies others (`no_classifier`).
     """
     if no_classifier(trainer.config.dataset):
         return []
@@ -116,7 +116,7 @@ def of_real_ones(measured: dict[str, Any]) -> str:
 
 
 def no_classifier(dataset: str) -> str:
-    """Why images of this dataset get no class scores, in a sentence; "" where they do."""
+    """A sentence on why images of this dataset get no class scores; "" if they do."""
     if dataset == "mnist":
         return ""
     return f"no class accuracy: the one classifier here is of MNIST's digits, and this is {dataset}"

@@ -1,22 +1,28 @@
-"""Scores where each image has a class: of Inception's features, and of the digits' classifier.
+"""Scores by class: from Inception's features, and from the classifier of digits.
 
 SCORES is what BigGAN.evaluate runs, in this order.
 """
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dataset import identity, order
-from fid import GROUPS, PROTOCOLS, fid_with_error
-from inception.moments import Moments
+from fid import GROUPS
 from lib.results import Result
-from metrics.feature_files import kept_features
-from metrics.prdc import chosen_images, features, manifold_scores
+from metrics.features import (
+    batches_of,
+    features,
+    fid_of_features,
+    kept_features,
+    kept_path,
+    made_by,
+)
+from metrics.prdc import manifold_scores
 from metrics.prdc import results as prdc_results
+from metrics.protocols import PROTOCOLS
 from systems.biggan.class_scores import digit_scores
 from systems.biggan.trainer import BigGAN
 
@@ -28,52 +34,38 @@ MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes o
 def inception_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
     """FID class by class, and precision, recall, density, coverage, of the same images.
 
-    n of each class, real and generated; of one that has fewer real images, as many as it has. Where
-    there are many classes the four alone. Of several processes each computes all.
+    n of each class, real and generated; as many as there are if it has fewer real images. The four
+    alone if there are many classes. Each of several processes computes all.
     """
     if trainer.num_classes > MOST_CLASSES:
         return manifold_scores(trainer, extractor)
     n = images_a_class(trainer)
     total, seed = n * trainer.num_classes, trainer.config.seed
-    real = kept_features(
-        features_path(trainer, n, extractor), lambda: real_features(trainer, n, extractor)
-    )
+    real = real_features(trainer, n, extractor)
     fake = features(trainer.generate(total, seed), extractor, total, "classes: generated").cpu()
     y = trainer.labels_of_generated(total, seed)
     counts = class_counts(trainer).clamp(max=n).tolist()
     of_class = [fake[y == k][:count] for k, count in enumerate(counts)]
     fids = class_fids(list(zip(real.split(counts), of_class, strict=True)), trainer.class_names)
-    shared = {
-        "protocol": trainer.config.fid_protocol,
-        "split": "train",
-        "extractor": extractor.name,
-        "precision": extractor.precision,
-        "weights_sha256": extractor.digest,
-    }
+    shared = {"protocol": trainer.config.fid_protocol, "split": "train"} | made_by(extractor)
     return [shared | result for result in fids] + prdc_results(real, torch.cat(of_class), extractor)
 
 
 def real_features(trainer: BigGAN, n: int, extractor: nn.Module) -> Tensor:
-    """(N, d): of n training images of each class, or all it has, class after class."""
-    data = trainer.training_data
-    chosen = []
+    """(N, d): n training images of each class, or all it has, class after class; kept in a file."""
+    config, data, chosen = trainer.config, trainer.training_data, []
     for k in range(trainer.num_classes):
         places = (data.labels == k).nonzero()[:, 0].cpu()
         chosen.append(places[order(len(places), 0, k)[:n]])
     places = torch.cat(chosen)
-    return features(chosen_images(data, places), extractor, len(places), "classes: real images")
-
-
-def features_path(trainer: BigGAN, n: int, extractor: nn.Module) -> Path:
-    """Named by all that the real features depend on."""
-    config = trainer.config
-    words = (
-        f"features-{config.dataset}-{identity(config)}",
-        f"{config.image_size}px-{trainer.num_classes}x{n}",
-        extractor.precision,
-        f"{extractor.digest[:12]}.npy",
+    name = f"{config.dataset}-{identity(config)}"
+    size = f"{config.image_size}px-{trainer.num_classes}x{n}"
+    return kept_features(
+        kept_path(config.data_dir, name, size, extractor),
+        lambda: features(
+            batches_of(data.images, places), extractor, len(places), "classes: real images"
+        ),
     )
-    return Path(config.data_dir) / "reference" / "-".join(words)
 
 
 def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Result]:
@@ -94,8 +86,7 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
         return []
     results, values = [], []
     for k, (real, fake) in scored.items():
-        groups = [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)]
-        value, error = fid_with_error(Moments.of(real), groups)
+        value, error = fid_of_features(real, fake)
         values.append((value, error))
         about = f"{names[k]}: {len(fake)} generated images, {len(real)} of the training split"
         results.append(
@@ -112,7 +103,7 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
 
 
 def mean_of(values: Tensor) -> tuple[float, float]:
-    """Of (K, 2) values and independent errors."""
+    """The mean of (K, 2) values and independent errors."""
     return values[:, 0].mean().item(), values[:, 1].square().sum().sqrt().item() / len(values)
 
 
@@ -129,7 +120,7 @@ def class_counts(trainer: BigGAN) -> Tensor:
 
 
 def class_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
-    """Whether images show the class asked for: of digits. The extractor has no part in it."""
+    """Accuracy of the class asked for, of digits. The extractor is not used."""
     return digit_scores(trainer)
 
 

@@ -1,7 +1,7 @@
 """How many of the asked-for objects a classifier finds among its best guesses.
 
-The course's measure: of a picture with k labels, those among the k highest scores. scores (N, 24)
-in any increasing unit, y (N, 24) multi-hot, at least one label a row.
+The course's measure: a label counts as found if it is among the k highest scores of a picture with
+k labels. scores (N, 24) in any increasing unit, y (N, 24) multi-hot, at least one label a row.
 """
 
 import torch
@@ -22,7 +22,7 @@ def top_k_hits(scores: Tensor, y: Tensor) -> Tensor:
 
 
 def accuracy(scores: Tensor, y: Tensor) -> float:
-    """Labels found, of all that are asked for; nan where none is."""
+    """The share of the labels asked for that are found; nan if none is asked for."""
     return float(top_k_hits(scores, y).sum() / (y > 0).sum())
 
 

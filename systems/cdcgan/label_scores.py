@@ -44,7 +44,7 @@ class LabelReport:
         return spread(torch.tensor(self.draws))
 
     def as_result(self) -> dict[str, Any]:
-        """What it adds to a line of results.jsonl; error: the mean's own, of the draws of z."""
+        """Its fields in results.jsonl; error: the mean's own, over the draws of z."""
         mean, sd = self.value
         n = len(self.draws)
         parts = {name: value for name, (value, _) in self.parts.items()}
@@ -95,7 +95,7 @@ def in_a_table(report: LabelReport, *, most: int = 10) -> str:
 
 
 def kept_share(confused: Tensor, word: int) -> float:
-    """Of the misses, the share in whose place stood the same colour (word 0) or shape (word 1)."""
+    """The share of the misses replaced by the same colour (word 0) or shape (word 1)."""
     words = [name.split()[word] for name in LABELS]
     same = torch.tensor([[a == b for b in words] for a in words])
     return float(confused[same].sum() / confused.sum())

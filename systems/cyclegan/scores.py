@@ -6,21 +6,24 @@ worth anything a translation must beat it. docs/cyclegan.md.
 
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import dataset
 from dataset import ImageData, order, to_bytes, to_signed
-from fid import GROUPS, fid_with_error
-from inception.moments import Moments
+from inception.kid import MOST
 from lib.errors import UserError
 from lib.results import Result, mean_result
-from metrics.feature_files import kept_features
-from metrics.kid import MOST, kid_with_error
+from metrics.features import (
+    BATCH_SIZE,
+    batches_of,
+    features,
+    fid_and_kid,
+    kept_features,
+    kept_path,
+)
 from metrics.lpips import load_lpips
 from systems.cyclegan.domains import (
     DIRECTIONS,
@@ -29,8 +32,6 @@ from systems.cyclegan.domains import (
     domain_spec,
     held_out_images,
 )
-
-BATCH_SIZE = 50
 
 
 class Translator(Protocol):
@@ -57,7 +58,8 @@ def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
     for direction, (source, target) in DIRECTIONS.items():
         images, chosen = chosen_images(translator, source)
         batches = translator.translations(images, direction, chosen)
-        made = features(batches, extractor, len(chosen), f"{source} to {target}: translations")
+        label = f"{source} to {target}: translations"
+        made = features(batches, extractor, len(chosen), label).float().cpu()
         for x, mark, words in (
             (made, "", "translated"),
             (real[source], "_untranslated", "untranslated"),
@@ -66,29 +68,8 @@ def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
                 f"{len(x):,} {words} training images of {source} against {len(real[target]):,} of"
                 f" {target}"
             )
-            results += distances(real[target], x, direction + mark, about, extractor)
+            results += fid_and_kid(real[target], x, direction + mark, about, extractor)
     return results
-
-
-def distances(
-    real: Tensor, fake: Tensor, name: str, about: str, extractor: nn.Module
-) -> list[Result]:
-    """FID and KID of features (N, d) and (M, d), with their errors."""
-    shared = {
-        "about": about,
-        "n_real": len(real),
-        "n_fake": len(fake),
-        "extractor": extractor.name,
-        "precision": extractor.precision,
-        "weights_sha256": extractor.digest,
-    }
-    moments = Moments.of(real)
-    fid, fid_error = fid_with_error(moments, [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)])
-    kid, kid_error = kid_with_error(real, fake)
-    return [
-        {"metric": f"fid_{name}", "value": fid, "error": fid_error} | shared,
-        {"metric": f"kid_{name}", "value": kid, "error": kid_error} | shared,
-    ]
 
 
 def chosen_images(translator: Translator, domain: str) -> tuple[Tensor, Tensor]:
@@ -98,36 +79,16 @@ def chosen_images(translator: Translator, domain: str) -> tuple[Tensor, Tensor]:
 
 
 def real_features(translator: Translator, domain: str, extractor: nn.Module) -> Tensor:
-    """(n, d) on the CPU: of the domain's training images, kept in <data_dir>/reference."""
+    """(n, d) on the CPU for the domain's training images, kept in <data_dir>/reference."""
     images, chosen = chosen_images(translator, domain)
-    batches = (images[indices] for indices in chosen.to(images.device).split(BATCH_SIZE))
-    return kept_features(
-        features_path(translator, domain, extractor),
-        lambda: features(batches, extractor, len(chosen), f"real images of {domain}"),
-    )
-
-
-def features_path(translator: Translator, domain: str, extractor: nn.Module) -> Path:
-    """Named by all that the features depend on."""
     config, spec = translator.config, domain_spec(translator.config, domain)
-    words = (
-        f"features-{config.dataset}-{dataset.DATASETS[config.dataset]().identity(spec)}",
-        f"{config.image_size}px{translator.channels}",
-        extractor.precision,
-        f"{extractor.digest[:12]}.npy",
+    data = f"{config.dataset}-{dataset.DATASETS[config.dataset]().identity(spec)}"
+    size = f"{config.image_size}px{translator.channels}"
+    label = f"real images of {domain}"
+    return kept_features(
+        kept_path(spec.data_dir, data, size, extractor),
+        lambda: features(batches_of(images, chosen), extractor, len(chosen), label),
     )
-    return spec.data_dir / "reference" / "-".join(words)
-
-
-@torch.no_grad()
-def features(batches: Iterator[Tensor], extractor: nn.Module, n: int, label: str) -> Tensor:
-    """(n, d) on the CPU, of uint8 images, behind a bar."""
-    found = []
-    with tqdm(total=n, desc=label, unit="img", disable=None) as bar:
-        for images in batches:
-            found += [extractor(part).float().cpu() for part in images.split(BATCH_SIZE)]
-            bar.update(len(images))
-    return torch.cat(found)
 
 
 def reconstruction_scores(translator: Translator) -> list[Result]:
@@ -154,7 +115,7 @@ def reconstruction_scores(translator: Translator) -> list[Result]:
 def paired_scores(translator: Translator) -> list[Result]:
     """Translated test emoji against their true counterparts: mean L1 and LPIPS.
 
-    LPIPS is left out, and why is said, where its package or weights are not to be had.
+    LPIPS is left out, with the reason, if its package or weights are missing.
     """
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": mean_l1}
     notes: dict[str, Result] = {"l1": {}}

@@ -50,7 +50,7 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """-10 log10 MSE of each image, in dB: the peak is 1. At most 58.9, where rounding is all."""
+    """-10 log10 MSE of each image, in dB: the peak is 1. At most 58.9, that of rounding."""
     return -10 * mse(x, y).clamp_min(ROUNDING).log10()
 
 
@@ -83,7 +83,7 @@ def windowed(x: Tensor) -> Tensor:
 
 
 def measures(device: torch.device, lpips_net: str) -> dict[str, Measure]:
-    """By their tags; LPIPS is left out, and why is said, where it is not to be had."""
+    """The measures by their tags; LPIPS is left out, with the reason, if it is missing."""
     found: dict[str, Measure] = {"mse": mse, "psnr": psnr, "ssim": ssim}
     try:
         found["lpips" if lpips_net == "alex" else f"lpips_{lpips_net}"] = load_lpips(
@@ -98,7 +98,7 @@ def measures(device: torch.device, lpips_net: str) -> dict[str, Measure]:
 def restoration_scores(system: Upscaler) -> list[Result]:
     """Every measure of G and of nearest, bilinear and bicubic enlargement of the same input.
 
-    With --self_ensemble of its mean over eight positions too.
+    With --self_ensemble also of its mean over eight positions.
     """
     data, split = system.held_out()
     G = system.sampled_generator()
@@ -118,17 +118,19 @@ def restoration_scores(system: Upscaler) -> list[Result]:
                     values[name, mark].append(measure(made, images).cpu())
             bar.update(len(images))
     means = {key: torch.cat(found) for key, found in values.items()}
-    results = [in_a_result(name, mark, means, split) for name, mark in means]
+    results = [restoration_result(name, mark, means, split) for name, mark in means]
     for result in results:
         if result["metric"].startswith("lpips"):
             result["weights_sha256"] = chosen[result["measure"]].digest
     return results
 
 
-def in_a_result(name: str, mark: str, values: dict[tuple[str, str], Tensor], split: str) -> Result:
-    """Mean of one value an image with its standard error, and what it is of bilinear's mean.
+def restoration_result(
+    name: str, mark: str, values: dict[tuple[str, str], Tensor], split: str
+) -> Result:
+    """Mean of one value an image with its standard error, and its ratio to bilinear's mean.
 
-    That ratio is left out of decibels, and where bilinear is without error, as on plain colours.
+    No ratio of decibels, nor if bilinear is without error, as on plain colours.
     """
     own = values[name, mark]
     by = BY.get(mark) or mark.removeprefix("_")

@@ -28,7 +28,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 class Terms(NamedTuple):
-    """Of each test image: both terms of the bound (N,) in nats, and the posterior mean (N, Z)."""
+    """Both terms of each test image's bound (N,) in nats, and its posterior mean (N, Z)."""
 
     reconstruction: Tensor
     kl: Tensor
@@ -63,7 +63,7 @@ def test_terms(
 
 
 def active_units(mean: Tensor) -> int:
-    """How many units' posterior means (N, Z) vary with the image."""
+    """The number of units whose posterior means (N, Z) vary with the image."""
     return int((mean.var(0) > ACTIVE).sum())
 
 

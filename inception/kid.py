@@ -1,22 +1,20 @@
 """KID: the squared maximum mean discrepancy between two sets of images, in Inception's features.
 
 Binkowski et al. 2018 (arXiv:1801.01401), sec. 4, with their kernel k(x, y) = (x.y / d + 1)^3.
-Unlike FID it is unbiased at any number of images, and needs no covariance of 2048 features: it is
-what to read where there are few. About 0 for two samples of one distribution, as often below it.
+Unlike FID it is unbiased at any number of images, and needs no covariance of 2048 features: read it
+when there are few. About 0 for two samples of one distribution, as often below it.
 
-The paper averages the estimate over subsets of 1000, drawn anew each time. Over all subsets that
-mean is the estimate from all pairs (Hoeffding 1948), which is what stands here; its error is the
-standard error by leaving out one of ten blocks of both sets at a time.
+The paper averages the estimate over random subsets of 1000. Over all subsets that mean is the
+estimate from all pairs (Hoeffding 1948), computed here; its standard error comes from leaving out
+one of ten blocks of both sets at a time.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from inception.moments import as_float64
-from lib.distributed import gather, share_size, world
 from lib.errors import UserError
 
 MOST = 5000  # images of each set whose features are kept: 41 MB in float32, whatever n is
@@ -31,8 +29,8 @@ def kernel(x: Tensor, y: Tensor) -> Tensor:
 def block_sums(x: Tensor, y: Tensor, blocks: int) -> Tensor:
     """(blocks, blocks) float64: sums of k over block a of x against block b of y.
 
-    Sample i belongs to block i % blocks. Where y is x itself, pairs of one sample with itself are
-    left out. One block of kernel values is in memory at a time: N M / blocks^2.
+    Sample i belongs to block i % blocks. If y is x itself, pairs of one sample with itself are left
+    out. One block of kernel values is in memory at a time: N M / blocks^2.
     """
     sums = torch.zeros(blocks, blocks, dtype=torch.float64)
     for a in range(blocks):
@@ -48,9 +46,9 @@ def kid_with_error(x: Tensor, y: Tensor, *, blocks: int = BLOCKS) -> tuple[float
     """Unbiased MMD^2 of features x (N, d) and y (M, d), and its standard error; in float64.
 
     Gretton et al. 2012, eq. 3: means of k over the pairs within x, within y (no sample with
-    itself) and between them, the last one twice. Delete-a-block jackknife, as fid_with_error's,
+    itself) and between them, the last one twice. Delete-a-block jackknife, like fid_with_error's,
     but a block of both sets goes at a time: the error covers the draw of both. For two samples of
-    one distribution it is about sqrt(2) times too large, elsewhere right. NaN below four samples.
+    one distribution it is about sqrt(2) times too large, otherwise right. NaN below four samples.
     """
     if len(x) < 2 or len(y) < 2:
         raise UserError(f"KID of {len(x)} and {len(y)} images: it needs two or more of each")
@@ -63,7 +61,7 @@ def kid_with_error(x: Tensor, y: Tensor, *, blocks: int = BLOCKS) -> tuple[float
     sizes = [torch.tensor([len(s[b::blocks]) for b in range(blocks)]) for s in (x, y)]
 
     def mmd2(kept: Tensor) -> float:
-        """Of the blocks kept."""
+        """The estimate from the blocks kept."""
         n, m = (int(size[kept].sum()) for size in sizes)
         within_x, within_y, between = (s[kept][:, kept].sum().item() for s in (xx, yy, xy))
         return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
@@ -74,34 +72,3 @@ def kid_with_error(x: Tensor, y: Tensor, *, blocks: int = BLOCKS) -> tuple[float
     left_out = [mmd2(torch.arange(blocks) != b) for b in range(blocks)]
     variance = torch.tensor(left_out, dtype=torch.float64).var(correction=0).item()
     return value, math.sqrt((blocks - 1) * variance)
-
-
-class Keeping:
-    """An extractor that keeps the features of the first `most` images it is shown.
-
-    Moments forget them. Where several processes work together, of the first `most` of all: each
-    is shown every world()-th image.
-    """
-
-    def __init__(self, extractor: Callable[[Tensor], Tensor], most: int) -> None:
-        self.extractor = extractor
-        self.room = share_size(most)
-        self.kept: list[Tensor] = []
-
-    def __call__(self, images: Tensor) -> Tensor:
-        features = self.extractor(images)
-        if self.room:
-            self.kept.append(features[: self.room].clone())
-            self.room -= len(self.kept[-1])
-        return features
-
-    def features(self) -> Tensor:
-        """(n, d) float32 in the order of the images, on the extractor's device, on every rank."""
-        mine = torch.cat(self.kept)
-        if world() == 1:
-            return mine
-        shares = gather(mine.cpu())
-        whole = torch.empty(sum(map(len, shares)), mine.shape[1])
-        for i, share in enumerate(shares):
-            whole[i :: world()] = share
-        return whole.to(mine.device)

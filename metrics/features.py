@@ -1,0 +1,84 @@
+"""Inception features of sets of images, and the lines of results.jsonl that come from them."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fid import GROUPS, fid_with_error
+from inception.kid import kid_with_error
+from inception.moments import Moments, extract
+from lib.results import Result
+
+BATCH_SIZE = 50  # images through the extractor
+
+
+def batches_of(images: Tensor, chosen: Tensor) -> Iterator[Tensor]:
+    """The chosen images, in batches."""
+    for indices in chosen.to(images.device).split(BATCH_SIZE):
+        yield images[indices]
+
+
+@torch.no_grad()
+def features(batches: Iterable[Tensor], extractor: nn.Module, n: int, label: str) -> Tensor:
+    """Features (n, d) of n uint8 images, on the extractor's device."""
+    parts = (part for batch in batches for part in batch.split(BATCH_SIZE))
+    return torch.cat(list(extract(parts, extractor, n, label)))
+
+
+def kept_features(path: Path, compute: Callable[[], Tensor]) -> Tensor:
+    """Features (n, d) float32 on the CPU from the .npy file `path`; computed if it is no whole one.
+
+    The path names all that the features depend on. If it can't be written, one line says so.
+    """
+    with suppress(OSError, ValueError, EOFError):
+        return torch.from_numpy(np.load(path))
+    found = compute().float().cpu()
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            np.save(file, found.numpy())
+        part.replace(path)
+    except OSError as error:
+        print(f"could not keep {path}: {error.strerror}", file=sys.stderr)
+    return found
+
+
+def kept_path(data_dir: str | Path, data: str, size: str, extractor: nn.Module) -> Path:
+    """The file for the features of this data at this size by this extractor."""
+    name = f"features-{data}-{size}-{extractor.precision}-{extractor.digest[:12]}.npy"
+    return Path(data_dir) / "reference" / name
+
+
+def made_by(extractor: nn.Module) -> Result:
+    """The fields of a result that say which network it comes from."""
+    return {
+        "extractor": extractor.name,
+        "precision": extractor.precision,
+        "weights_sha256": extractor.digest,
+    }
+
+
+def fid_of_features(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    """FID of features (n, d) and (m, d), and its standard error."""
+    return fid_with_error(Moments.of(real), [Moments.of(fake[g::GROUPS]) for g in range(GROUPS)])
+
+
+def fid_and_kid(
+    real: Tensor, fake: Tensor, name: str, about: str, extractor: nn.Module
+) -> list[Result]:
+    """The results fid_NAME and kid_NAME of features (n, d) and (m, d)."""
+    shared = {"about": about, "n_real": len(real), "n_fake": len(fake)} | made_by(extractor)
+    return [
+        {"metric": f"{metric}_{name}", "value": value, "error": error} | shared
+        for metric, (value, error) in (
+            ("fid", fid_of_features(real, fake)),
+            ("kid", kid_with_error(real, fake)),
+        )
+    ]

@@ -1,0 +1,44 @@
+"""The protocols of --fid_protocol: which real images meet how many generated ones."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which real images meet how many generated ones, and which other real ones give the floor.
+
+    If both splits are the same, the floor takes the images that follow the reference's n_real in
+    the split's seeded order, so that the two are disjoint. If none follow, as n_floor None says, it
+    is the FID of the split's two halves: half the images, so that it is set too high.
+    """
+
+    split: str
+    n_real: int | None  # None: all of the split
+    n_fake: int | None  # None: as many as real ones
+    floor_split: str
+    n_floor: int | None
+    about: str
+    kid: bool = False  # KID beside the FID: features are kept for it
+
+    @property
+    def floor_of(self) -> str:
+        return "real against real" if self.n_floor else "two halves of the real images"
+
+
+PROTOCOLS = {
+    "homework": Protocol(
+        "train", 3000, 3000, "train", 3000, "3000 training images: quick, biased upward by small n"
+    ),
+    "10k": Protocol(
+        "test", None, 10_000, "train", 10_000, "the whole test split, which training never saw"
+    ),
+    "50k": Protocol(  # no 50,000 other real images exist, so its floor is set too high
+        "train", None, 50_000, "test", 10_000, "the whole training split, as papers report it"
+    ),
+    "all": Protocol(
+        "train", None, None, "train", None, "a small training set against as many, with KID", True
+    ),
+    "smoke": Protocol(
+        "train", 64, 64, "train", 64, "64 training images, to see the pipeline run: not a result"
+    ),
+}

@@ -1,0 +1,262 @@
+"""The contests of scripts/benchmark.py: who meets whom on which work. docs/benchmark.md."""
+
+import argparse
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import scipy.linalg
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fid import frechet_distance
+from inception import load_inception
+from inception.weights import RELEASE, find_weights
+from lib.config import Config
+from lib.errors import UserError
+from lib.flags import parse
+from scripts._benchmark import timing
+from scripts._benchmark.plain import PLAIN_LOOPS
+from scripts._benchmark.timing import Contest, Rival, inception_flops, products, repeat
+from systems import SYSTEMS
+from trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+NOT_INSTALLED = "not installed: pip install -r requirements-bench.txt"
+TRAININGS = {  # flags of main.py
+    "train": "",
+    "train-100": "--latent_dim 100 --generator_hidden_dim 100 --discriminator_hidden_dim 100",
+    "train-64px": "--preset mnist64",
+    "train-cdcgan": "--model cdcgan --preset iclevr",
+    "train-cyclegan": "--model cyclegan --preset emoji",
+    "train-srgan": "--model srgan --dataset folder --folder {noise}",
+}
+
+
+def training(args: argparse.Namespace, folder: Path, name: str, flags: str) -> Contest:
+    """A training step: ours, once for every --ours, against the plain loop."""
+    if "{noise}" in flags:
+        flags = flags.format(noise=make_images(folder / "noise", 256, shape=(64, 64, 3)))
+    device = torch.device(args.device)
+    config, trainer = build(args, flags)
+    steps = args.steps or pace(steps_of(trainer), device)
+    flops = steps * timing.count_flops(partial(next, steps_of(trainer)))
+    contest = Contest(name, "step", [])
+    for extra in args.ours or ["", *["--precision bf16"] * args.bf16]:
+        changed, ours = build(args, f"{flags} {extra}")
+        refuse_other_work(changed, config, extra)
+        work = partial(repeat, partial(next, steps_of(ours)), steps)
+        own = Rival(f"ours {extra}".strip(), work, steps, flops, changed.precision)
+        contest.rivals.append(own)
+    plain = PLAIN_LOOPS[config.model](config, trainer.networks, device)
+    work = partial(repeat, partial(next, plain), steps)
+    contest.rivals.append(Rival("plain loop", work, steps, flops, "fp32"))
+    contest.rivals += products(contest.rivals, device)
+    return contest
+
+
+def build(args: argparse.Namespace, flags: str) -> tuple[Config, Trainer]:
+    """The system that main.py trains by these flags."""
+    argv = ["--data_dir", args.data_dir, "--device", args.device, *shlex.split(flags)]
+    config = parse(argv, {name: system.config_class for name, system in SYSTEMS.items()}, "")
+    return config, SYSTEMS[config.model](config, torch.device(config.device))
+
+
+SAME_WORK = ("precision", "compile", "log_lines", "seed", "ema")  # an average is work on top
+
+
+def refuse_other_work(config: Config, plain: Config, extra: str) -> None:
+    """UserError if --ours asks for another game than the plain loop plays."""
+    defines = [f.name for f in dataclasses.fields(config) if f.metadata["role"] == "defines"]
+    changed = [name for name in defines if getattr(config, name) != getattr(plain, name)]
+    if changed := [name for name in changed if name not in SAME_WORK]:
+        raise UserError(
+            f'--ours "{extra}" changes the work, by {", ".join(changed)}: wanted flags that leave'
+            " it the same, as --precision bf16 or --compile."
+        )
+
+
+def steps_of(trainer: Trainer) -> Iterator[None]:
+    """Steps as Trainer.train takes them, curves read back on logging steps."""
+    batches = trainer.batches()
+    while True:
+        scalars = trainer.train_step(batches(trainer.step))
+        trainer.step += 1
+        if trainer.step % trainer.config.logging_steps == 0:
+            {tag: float(value) for tag, value in scalars.items()}
+        yield
+
+
+def pace(steps: Iterator[None], device: torch.device) -> int:
+    """How many steps take about a second, from three."""
+    return max(1, round(3 / timing.seconds_of(partial(repeat, partial(next, steps), 3), device)))
+
+
+def busy(args: argparse.Namespace, folder: Path, flags: str = "") -> Contest:
+    """Training steps by two threads against one: alone, beside one busy process, beside two."""
+    _, trainer = build(args, f"{flags} --device cpu")
+    steps = steps_of(trainer)
+    contest = Contest("busy", "step", [])
+    items = args.steps or pace(steps, CPU)
+
+    def work(threads: int) -> None:
+        torch.set_num_threads(threads)
+        repeat(partial(next, steps), items)
+
+    for others, beside in enumerate(("alone", "beside one busy process", "beside two")):
+        names = [f"{n}, {beside}" for n in ("1 thread", "2 threads")]
+        for threads, name in enumerate(names, 1):
+            around = partial(busy_processes, others)
+            contest.rivals.append(Rival(name, partial(work, threads), items, around=around))
+        contest.pairs.append((names[1], names[0]))
+    return contest
+
+
+@contextmanager
+def busy_processes(n: int) -> Iterator[None]:
+    """Inside, n other processes compute without end."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def inception(args: argparse.Namespace, folder: Path) -> Contest:
+    """Features of --images grey images of 32x32, against pytorch-fid's network."""
+    device, contest = torch.device(args.device), Contest("inception", "image", [])
+    weights = write_weights(folder, args.inception_weights)
+    images = torch.randint(0, 256, (args.images, 1, 32, 32), dtype=torch.uint8, device=device)
+    networks = {"ours": load_inception(device, "fp32", weights)}
+    if args.bf16:
+        networks["ours, bf16"] = load_inception(device, "bf16", weights)
+    try:
+        networks["pytorch-fid"] = pytorch_fid(weights, device)
+    except ImportError:
+        contest.left_out["pytorch-fid"] = NOT_INSTALLED
+    for name, network in networks.items():
+        flops, work = len(images) * inception_flops(), partial(features, network, images)
+        rival = Rival(name, work, len(images), flops, "bf16" if "bf16" in name else "fp32")
+        contest.rivals.append(rival)
+        gap = (features(network, images[:2]) - features(networks["ours"], images[:2])).abs().max()
+        contest.values[f"largest difference of a feature, {name}"] = float(gap)
+    contest.rivals += products(contest.rivals, device)
+    return contest
+
+
+@torch.no_grad()
+def features(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([network(batch) for batch in images.split(50)])
+
+
+def pytorch_fid(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Grey bytes (N, 1, H, W) -> features (N, 2048), by its network with the same weights."""
+    from pytorch_fid import inception
+
+    state = torch.load(weights, weights_only=True)
+    with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
+        network = inception.InceptionV3([3]).eval().to(device)
+    return lambda images: network((images.float() / 255).expand(-1, 3, -1, -1))[0].flatten(1)
+
+
+def write_weights(folder: Path, source: Path | None) -> Path:
+    """The weights as torch.hub finds them if TORCH_HOME is `folder`, with a classifier of zeros."""
+    classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    path = folder / "hub" / "checkpoints" / RELEASE
+    path.parent.mkdir(parents=True)
+    torch.save(find_weights(source) | classifier, path)
+    return path
+
+
+def frechet(args: argparse.Namespace, folder: Path) -> Contest:
+    """Full-rank covariances of --dims features, float64, on the CPU; the values are printed."""
+    d, stream, moments = args.dims, torch.Generator().manual_seed(0), []
+    for _ in "12":
+        scale = 0.1 + 0.9 * torch.rand(d, generator=stream, dtype=torch.float64)
+        x = torch.randn(3 * d // 2, d, generator=stream, dtype=torch.float64) * scale
+        moments += [x.mean(0), x.T.cov()]
+
+    def by_sqrtm(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> Tensor:
+        root = scipy.linalg.sqrtm((cov1 @ cov2).numpy()).real
+        return (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root.trace()
+
+    contest = Contest("frechet", "distance", [], warm_up=False)
+    formulas = {"ours": frechet_distance, "scipy.linalg.sqrtm": by_sqrtm}
+    try:
+        from torchmetrics.image.fid import _compute_fid
+
+        formulas["torchmetrics"] = _compute_fid  # by the eigenvalues of C1 C2
+    except ImportError:
+        contest.left_out["torchmetrics"] = NOT_INSTALLED
+
+    def work(name: str) -> None:
+        contest.values[f"distance, {name}"] = float(formulas[name](*moments))
+
+    flops = timing.frechet_flops(d)
+    contest.rivals = [Rival(name, partial(work, name), 1, flops, "fp64") for name in formulas]
+    contest.rivals += products(contest.rivals, CPU, min(d, 2048))
+    return contest
+
+
+TOOLS = {  # python ...; the weights reach pytorch-fid by TORCH_HOME
+    "ours": "fid.py --inception_weights {weights}",
+    "ours, bf16": "fid.py --inception_weights {weights} --fid_precision bf16",
+    "pytorch-fid": "-m pytorch_fid",
+}
+
+
+def command(args: argparse.Namespace, folder: Path, tools: dict[str, str] = TOOLS) -> Contest:
+    """TOOLS as whole processes, started cold, on two folders of half of --files PNGs each."""
+    weights = write_weights(folder, args.inception_weights)
+    sets = [str(make_images(folder / name, args.files // 2, seed=s)) for s, name in enumerate("AB")]
+    contest = Contest("fid", "run", [], warm_up=False)
+    if not find_spec("pytorch_fid"):
+        contest.left_out["pytorch-fid"] = NOT_INSTALLED
+    for name, tool in tools.items():
+        if name in contest.left_out or ("bf16" in name and not args.bf16):
+            continue
+        argv = [sys.executable, *shlex.split(tool.format(weights=weights)), *sets]
+        work = partial(note_fid, contest.values, name, [*argv, "--device", args.device], folder)
+        flops = args.files // 2 * 2 * inception_flops()
+        contest.rivals.append(Rival(name, work, 1, flops, "bf16" if "bf16" in name else "fp32"))
+    contest.rivals += products(contest.rivals, torch.device(args.device))
+    return contest
+
+
+def note_fid(values: dict[str, float], name: str, command: list[str], folder: Path) -> None:
+    """Keeps the FID that it prints as "FID:  1.23"; UserError with its last words if it fails."""
+    env = os.environ | {"TORCH_HOME": str(folder)}
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(f"{' '.join(command)} failed with status {done.returncode}: {last}")
+    values[f"FID, {name}"] = float(re.findall(r"FID:\s+(\S+)", done.stdout)[-1])
+
+
+def make_images(folder: Path, n: int, *, seed: int = 0, shape: tuple[int, ...] = (32, 32)) -> Path:
+    """n PNGs of noise, of a brightness and a contrast that are the seed's."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    low, high = sorted(rng.integers(0, 256, 2))
+    for i in range(n):
+        pixels = rng.integers(low, high + 1, shape, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:05d}.png")
+    return folder
+
+
+CONTESTS = {n: partial(training, name=n, flags=flags) for n, flags in TRAININGS.items()}
+CONTESTS |= {"busy": busy, "inception": inception, "frechet": frechet, "fid": command}
