@@ -18,7 +18,7 @@ from lib.errors import UserError
 from lib.events import cut_events, event_files, read_scalars, whole_records
 from lib.results import append_result, mean_result, plain, read_results, tensorboard_point
 from lib.runlog import RunLog, record
-from metrics.score import in_words, own_in_words
+from metrics.score import format_result
 from systems.dcgan import DCGANConfig
 
 
@@ -231,7 +231,7 @@ def test_a_curve_is_of_one_way_to_draw_z():
     fitted = fid(30.0, latent_density="mixture")
     assert tensorboard_point(fitted)[0] == "fid_z_mixture"
     counts = {"n_real": 3000, "n_fake": 3000, "split": "train", "floor_of": "floor", "floor": 3.8}
-    assert "generated from z of a mixture" in in_words(fitted | counts)
+    assert "generated from z of a mixture" in format_result(fitted | counts)
 
 
 def test_the_error_of_a_mean_is_that_of_several_values():
@@ -242,7 +242,7 @@ def test_the_error_of_a_mean_is_that_of_several_values():
         one = mean_result("l1", torch.tensor([3.0]), "")
     assert math.isnan(one["error"])
     assert plain(one)["error"] is None
-    assert "±" not in own_in_words(one)
+    assert "±" not in format_result(one)
 
 
 def test_an_event_of_the_future_is_an_event():

@@ -378,10 +378,9 @@ def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer):
 # Nothing computed is lost
 
 
-def test_a_fid_that_cannot_be_kept_is_printed_first(tiny_config, pixel_means, tmp_path, capsys):
+def test_a_fid_that_cannot_be_kept_is_printed_first(build, pixel_means, tmp_path, capsys):
     (tmp_path / "a file").touch()
-    config = tiny_config(fid_protocol="smoke", runs_dir=str(tmp_path / "a file"))
-    trainer = build(config)
+    trainer = build(fid_protocol="smoke", runs_dir=str(tmp_path / "a file"))
     own = {"metric": "accuracy", "value": 0.875}
     trainer.evaluate = lambda extractor: [own]
     with pytest.raises(UserError, match=r"^the scores could not be kept in .*a file.*\.$"):

@@ -26,10 +26,11 @@ from inception.weights import RELEASE, find_weights
 from lib.config import Config
 from lib.errors import UserError
 from lib.flags import parse
+from main import SYSTEMS
+from main import build as build_trainer
 from scripts._benchmark import timing
 from scripts._benchmark.plain import PLAIN_LOOPS
 from scripts._benchmark.timing import Contest, Rival, inception_flops, products, repeat
-from systems import SYSTEMS
 from trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +71,8 @@ def training(args: argparse.Namespace, folder: Path, name: str, flags: str) -> C
 def build(args: argparse.Namespace, flags: str) -> tuple[Config, Trainer]:
     """The system that main.py trains by these flags."""
     argv = ["--data_dir", args.data_dir, "--device", args.device, *shlex.split(flags)]
-    config = parse(argv, {name: system.config_class for name, system in SYSTEMS.items()}, "")
-    return config, SYSTEMS[config.model](config, torch.device(config.device))
+    config = parse(argv, SYSTEMS, "")
+    return config, build_trainer(config, torch.device(config.device))
 
 
 SAME_WORK = ("precision", "compile", "log_lines", "seed", "ema")  # an average is work on top
