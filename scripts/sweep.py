@@ -95,9 +95,8 @@ def parse_ours(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def parse_theirs(rest: list[str], words: list[str]) -> tuple[Config, dict[str, list]]:
     """What all runs share, by main.py's own parser, and the grid, by the model's own fields."""
-    classes = SYSTEMS
-    base = parse(rest, classes, "flags of main.py")
-    config_class = classes[base.model]
+    base = parse(rest, SYSTEMS, "flags of main.py")
+    config_class = SYSTEMS[base.model].config_class
     grid = parse_grid(words, config_class)
     given = set(vars(make_parser(config_class, "").parse_args(rest)))
     for name in given & set(REFUSED):
