@@ -1,6 +1,8 @@
 """Train the runs of tests/golden again, by the code as it is: only if it is meant to end elsewhere.
 
-From the root: PYTHONPATH=.:tests python tests/golden/make.py [NAME ...]
+From the root: PYTHONPATH=.:tests python tests/golden/make.py [--keep] [NAME ...]
+--keep leaves the old checkpoints: what more steps make of them is written again, as after a change
+of the convolutions' rounding.
 """
 
 import io
@@ -13,7 +15,17 @@ from pathlib import Path
 
 import torch
 from conftest import make_data
-from test_golden import GOLDEN, MORE, SAVED, checkpoint, generate, machine, outcome, train
+from test_golden import (
+    GOLDEN,
+    MORE,
+    SAVED,
+    checkpoint,
+    generate,
+    machine,
+    outcome,
+    train,
+    unpack,
+)
 
 FASHION = "--dataset fashion --batch_size 8"  # at 32 pixels they are padded, not resized
 NARROW = "--generator_hidden_dim 2 --discriminator_hidden_dim 2"
@@ -40,16 +52,20 @@ def write_xz(path: Path, data: bytes) -> None:
 
 
 def make(name: str, folders: list[str], runs_dir: Path) -> None:
-    """Write the run's config.json, its checkpoint, and what more steps make of it."""
+    """Write the run's config.json and its checkpoint."""
     assert train(name, folders, SAVED, *RUNS[name].split()) == 0
-    saved, last = (checkpoint(runs_dir, name, step) for step in (SAVED, SAVED + MORE))
+    saved = checkpoint(runs_dir, name, SAVED)
     shutil.rmtree(GOLDEN / name, ignore_errors=True)
     (GOLDEN / name).mkdir()
     shutil.copy(runs_dir / name / "config.json", GOLDEN / name)
     write_xz(GOLDEN / name / saved.name, saved.read_bytes())
+
+
+def expect(name: str, folders: list[str], runs_dir: Path) -> None:
+    """Write what more steps make of the checkpoint."""
     images = generate(name, folders)
     assert train(name, folders, SAVED + MORE) == 0
-    file = io.BytesIO()
+    last, file = checkpoint(runs_dir, name, SAVED + MORE), io.BytesIO()
     torch.save(outcome(last) | {"images": images, "machine": machine()}, file)
     write_xz(GOLDEN / name / "expected.pt", file.getvalue())
 
@@ -58,5 +74,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     os.chdir(tempfile.mkdtemp())  # so that no file names a folder of this machine
     make_data(Path("data"))
-    for name in sys.argv[1:] or RUNS:
-        make(name, ["--runs_dir", "runs", "--data_dir", "data"], Path("runs"))
+    keep = "--keep" in sys.argv
+    for name in [word for word in sys.argv[1:] if word != "--keep"] or RUNS:
+        how = (name, ["--runs_dir", "runs", "--data_dir", "data"], Path("runs"))
+        unpack(name, Path("runs")) if keep else make(*how)
+        expect(*how)
