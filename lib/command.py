@@ -56,15 +56,22 @@ class Help(argparse.RawDescriptionHelpFormatter):
         return action.help if silent else f"{action.help} (default: %(default)s)"
 
 
-def command(*flags: Flag) -> Callable:
-    """Turn work(args) into main(argv) -> exit status; argv None: the command line's."""
+def command(*flags: Flag, passes: Callable[[argparse.Namespace], bool] | None = None) -> Callable:
+    """Turn work(args) into main(argv) -> exit status; argv None: the command line's.
+
+    passes: words that are no flag's are left in args.rest; True lets unknown flags be among them.
+    """
 
     def decorate(work: Callable[[argparse.Namespace], int | None]) -> Callable:
         def parse_and_work(argv: list[str] | None) -> int | None:
             text = work.__globals__["__doc__"]
             parser = Parser(description=text, formatter_class=Help, allow_abbrev=False)
             actions = [parser.add_argument(*f.names, **f.options) for f in flags]
-            args = parser.parse_args(argv)
+            args, rest = parser.parse_known_args(argv)
+            unknown = rest if passes is None else [word for word in rest if word.startswith("-")]
+            if unknown and not (passes and passes(args)):
+                parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            args.rest = rest
             for action, bounds in zip(actions, (f.bounds for f in flags), strict=True):
                 check_bounds(action, getattr(args, action.dest), bounds)
             return work(args)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lib.runlog import RunLog
 from metrics import curve_rules as rules
-from metrics.curve_rules import FAKE, NASH, NO_VERDICT, REAL, Values, Window, judge
+from metrics.curve_rules import FAKE, NASH, NO_VERDICT, REAL, Window, judge
 from trainer import Observer, Trainer
 
 Curves = dict[str, Sequence[tuple[int, float]]]  # tag -> points (step, value)
@@ -38,12 +38,14 @@ def diagnose(curves: Curves, *, window: int = WINDOW, penalty: str = "none") -> 
 
     window: in steps, and of 30 points at least. penalty: the run's --penalty.
     """
-    missing = [tag for tag in NASH if not curves.get(tag)]
+    present = {tag: dict(curves[tag]) for tag in NASH if curves.get(tag)}
+    missing = [tag for tag in NASH if tag not in present]
     notes = [f"Missing: {', '.join(missing)}."] * bool(missing)
     if {REAL, FAKE} & set(missing):
         without = f"Without {REAL} and {FAKE} the losses alone do not say who wins."
         return Diagnosis(NO_VERDICT, [*notes, without])
-    steps, values = aligned(curves)
+    steps = np.array(sorted(set.intersection(*map(set, present.values()))))
+    values = {tag: np.array([points[s] for s in steps]) for tag, points in present.items()}
     finite = np.all([np.isfinite(v) for v in values.values()], axis=0)
     if len(bad := steps[~finite]):
         notes.insert(0, f"{len(bad)} points are not finite, the first at step {bad[0]}.")
@@ -59,13 +61,6 @@ def diagnose(curves: Curves, *, window: int = WINDOW, penalty: str = "none") -> 
     )
     verdict, reason = conclusion(windows, steps)
     return Diagnosis(verdict, [reason, *described(windows), *notes], windows)
-
-
-def aligned(curves: Curves) -> tuple[np.ndarray, Values]:
-    """The steps that every present curve has, and the values there."""
-    present = {tag: dict(curves[tag]) for tag in NASH if curves.get(tag)}
-    steps = sorted(set.intersection(*map(set, present.values())))
-    return np.array(steps), {tag: np.array([p[s] for s in steps]) for tag, p in present.items()}
 
 
 def parts(steps: np.ndarray, window: int) -> list[slice]:
@@ -107,12 +102,10 @@ class Watcher:
     """Looks at the last WINDOW steps of a running training; it starts empty, after a resume too."""
 
     def __init__(self, logging_steps: int, *, window: int = WINDOW) -> None:
-        """logging_steps: steps between two points."""
         self.size = max(MIN_POINTS, window // logging_steps)
         self.points: deque[tuple[int, dict[str, float]]] = deque(maxlen=self.size)
-        self.since_check = 0
         self.found = self.said = ""  # the last window's verdict; the illness that stands on screen
-        self.well = 0  # checks since the last ill one
+        self.since_check = self.well = 0  # points since the last check; checks since an ill one
 
     def note(self, step: int, scalars: dict[str, float]) -> str | None:
         """Return a line when something has been wrong for a window, changes or is over; else None.
@@ -129,10 +122,7 @@ class Watcher:
         if not {REAL, FAKE} <= set(tags):
             return None
         values = {tag: np.array([s[tag] for _, s in self.points], float) for tag in tags}
-        return self.line(judge(np.array([step for step, _ in self.points]), values))
-
-    def line(self, window: Window) -> str | None:
-        """Say what is new in this window, if anything is."""
+        window = judge(np.array([step for step, _ in self.points]), values)
         before, self.found = self.found, window.verdict
         self.well = 0 if window.verdict in rules.ILL else self.well + 1
         where, over = f"step {window.last}: ", self.said
@@ -146,9 +136,9 @@ class Watcher:
         return f"{where}{window.verdict}: {reason}"
 
 
-def watch_curves(trainer: Trainer) -> Observer:
+def watch_curves(trainer: Trainer, *, window: int = WINDOW) -> Observer:
     """Print a warning when the curves look bad for a while, and when they recover."""
-    watcher = Watcher(trainer.config.logging_steps)
+    watcher = Watcher(trainer.config.logging_steps, window=window)
 
     def observe(log: RunLog, scalars: dict[str, float] | None) -> None:
         if scalars and (warning := watcher.note(trainer.step, scalars)):

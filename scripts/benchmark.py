@@ -13,49 +13,38 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib.errors import UserError
-from lib.flags import Parser, print_error
+from lib.command import command, flag
 from scripts._benchmark import timing
 from scripts._benchmark.contests import CONTESTS
 
 USUAL = ("train", "train-100", "busy", "inception", "frechet", "fid")
 ON_CPU = ("busy", "frechet")  # whatever the device
 RESULTS = Path(__file__).parent.parent / "docs/results/benchmark"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MOST = 1_000_000
 
 
-def parse_args(argv: list[str]) -> argparse.Namespace:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = Parser(description=__doc__, formatter_class=form, allow_abbrev=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add_flag = parser.add_argument
-    add_flag("--only", nargs="+", choices=CONTESTS, default=USUAL, help="these contests")
-    add_flag("--rounds", type=int, default=5, help="timings of each rival (default: 5)")
-    add_flag("--device", choices=["cpu", "cuda"], default=device, help="busy and frechet: cpu")
-    add_flag("--bf16", action="store_true", help="ours in bf16 too")
-    add_flag("--results", type=Path, default=RESULTS, help="folder of the JSON")
-    add_flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"')
-    add_flag("--steps", type=int, default=0, help="steps a timing (default: about a second)")
-    add_flag("--data_dir", default="data", help="folder of datasets")
-    add_flag("--images", type=int, default=20, help="inception: images (default: 20)")
-    add_flag("--files", type=int, default=200, help="fid: PNGs, half in each folder (default: 200)")
-    add_flag("--dims", type=int, default=2048, help="frechet: features (default: 2048)")
-    add_flag("--inception_weights", type=Path, help="their file (default: found or fetched)")
-    args = parser.parse_args(argv)
-    least = {"rounds": 1, "steps": 0, "images": 1, "files": 4, "dims": 1}
-    for name, low in least.items():
-        if getattr(args, name) < low:
-            parser.error(f"--{name} {getattr(args, name)}: wanted {low} or more")
-    return args
-
-
-def run(args: argparse.Namespace, argv: list[str], known: dict[str, Callable]) -> None:
+@command(
+    flag("--only", nargs="+", choices=CONTESTS, default=USUAL, help="these contests"),
+    flag("--rounds", type=int, default=5, bounds=(1, MOST), help="timings of each rival"),
+    flag("--device", choices=["cpu", "cuda"], default=DEVICE, help="busy and frechet: cpu"),
+    flag("--bf16", action="store_true", help="ours in bf16 too"),
+    flag("--results", type=Path, default=RESULTS, help="folder of the JSON"),
+    flag("--ours", action="append", help='train: main.py\'s flags, as --ours="--ema 0.99"'),
+    flag("--steps", type=int, default=0, bounds=(1, MOST), help="a timing (default: for a second)"),
+    flag("--data_dir", default="data", help="folder of datasets"),
+    flag("--images", type=int, default=20, bounds=(1, MOST), help="inception: images"),
+    flag("--files", type=int, default=200, bounds=(4, MOST), help="fid: PNGs, half in each folder"),
+    flag("--dims", type=int, default=2048, bounds=(1, MOST), help="frechet: features"),
+    flag("--inception_weights", type=Path, help="their file (default: found or fetched)"),
+)
+def main(args: argparse.Namespace) -> None:
     """Each contest is printed and written when it is over; README's table comes last."""
     args.results.mkdir(parents=True, exist_ok=True)
     (part := args.results / "benchmark.part").touch()  # a folder to write is wanted at once
@@ -64,8 +53,9 @@ def run(args: argparse.Namespace, argv: list[str], known: dict[str, Callable]) -
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only:
             device = torch.device("cpu" if name in ON_CPU else args.device)
-            shared = timing.provenance(device, argv) | {"rounds": args.rounds}
-            contest = known[name](args, Path(folder) / name)
+            shared = timing.provenance(device) | {"rounds": args.rounds}
+            contest = CONTESTS[name](args, Path(folder) / name)
+            contest.rivals += timing.products(contest.rivals, device)
             seconds = timing.interleave(contest, args.rounds, timing.finisher(device))
             torch.set_num_threads(shared["threads"])
             reports.append(timing.report(contest, seconds) | shared)
@@ -73,18 +63,6 @@ def run(args: argparse.Namespace, argv: list[str], known: dict[str, Callable]) -
             part.write_text(json.dumps(reports[-1], indent=1) + "\n")
             part.replace(args.results / f"{name}.json")
     print(f"\n{timing.table(reports)}\n{args.results}")
-
-
-def main(argv: list[str] | None = None, known: dict[str, Callable] = CONTESTS) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    args = parse_args(argv)
-    try:
-        run(args, argv, known)
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        return print_error(UserError(f"{error.filename} can't be used: {error.strerror}."))
-    return 0
 
 
 if __name__ == "__main__":

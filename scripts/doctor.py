@@ -3,17 +3,27 @@
 import argparse
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib.command import command, flag, sentence
+from lib.command import command, flag, run
 from lib.config import load_saved
 from lib.errors import UserError
 from lib.events import read_scalars
-from lib.flags import print_error
 from metrics.curves import WINDOW, diagnose
 from scripts._saved_run import named_runs
+
+
+@command(
+    flag("run_dirs", nargs="+", metavar="RUN_DIR", help="folder of a run, such as runs/NAME"),
+    flag("--window", type=int, default=WINDOW, bounds=(1, 10**9), help="steps judged together"),
+)
+def main(args: argparse.Namespace) -> int:
+    """Return 0, or 1 if one of the runs could not be read; the others are shown."""
+    folders = named_runs(args.run_dirs)
+    return max([run(partial(show, folder, args.window)) for folder in folders])
 
 
 def show(run_dir: Path, window: int) -> None:
@@ -26,23 +36,6 @@ def show(run_dir: Path, window: int) -> None:
     print(f"\n{run_dir.name}")
     for line in (*diagnosis.sentences, diagnosis.advice):
         print(textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    "))
-
-
-@command(
-    flag("run_dirs", nargs="+", metavar="RUN_DIR", help="folder of a run, such as runs/NAME"),
-    flag("--window", type=int, default=WINDOW, bounds=(1, 10**9), help="steps judged together"),
-)
-def main(args: argparse.Namespace) -> int:
-    """Return 0, or 1 if one of the runs could not be read; the others are shown."""
-    status = 0
-    for run_dir in named_runs(args.run_dirs):
-        try:
-            show(run_dir, args.window)
-        except UserError as error:
-            status = print_error(error)
-        except OSError as error:
-            status = print_error(UserError(sentence(error)))
-    return status
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ grids closer together than the checkpoints.
 """
 
 import argparse
-import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,46 +26,33 @@ from scripts._saved_run import contents
 
 FPS = 4.0
 LAST = 2.0  # seconds that the last frame stays, at least
-UNREADABLE = (OSError, SyntaxError, ValueError)  # of Pillow, on a file that is no PNG or a torn one
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # of Pillow
+FORMATS = {".gif": "gif", ".png": "apng", ".apng": "apng", ".mp4": "mp4"}  # by ending
 
 
 def find_grids(run_dir: Path, tag: str) -> list[tuple[int, Path]]:
-    """(step, PNG) of each grid of that tag, oldest first. UserError if there are fewer than two."""
-    if not run_dir.is_dir():
-        raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")
-    folder = run_dir / "samples"
-    if not folder.is_dir():
-        raise UserError(f"{run_dir} has no samples/: found {contents(run_dir)}. Train it first.")
-    name = re.compile(re.escape(tag.replace("/", "-")) + r"-(\d{7,})\.png")
-    named = [(name.fullmatch(path.name), path) for path in folder.iterdir()]
-    grids = sorted((int(made[1]), path) for made, path in named if made)
-    if len(grids) < 2:
-        raise UserError(
-            f"{folder} holds {len(grids)} grids of {tag!r}: wanted two or more. Train further, or"
-            " with a smaller --sample_every."
-        )
-    return grids
+    """(step, PNG) of each grid of that tag, oldest first."""
+    name = re.compile(re.escape(tag.replace("/", "-")) + r"-(\d{7,18})\.png")
+    named = [(name.fullmatch(path.name), path) for path in (run_dir / "samples").glob("*.png")]
+    return sorted((int(made[1]), path) for made, path in named if made)
 
 
-def evenly(grids: list[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
+def evenly(items: list[Any], most: int) -> list[Any]:
     """At most so many of them, the first and the last among them."""
-    if len(grids) <= most:
-        return grids
-    return [grids[round(i * (len(grids) - 1) / (most - 1))] for i in range(most)]
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def read_grid(path: Path, side: int) -> Image.Image:
-    """The picture, shrunk to at most `side` pixels; grey where all of it is."""
+def read_picture(path: Path) -> Image.Image:
+    """RGB; grey if all of it is. Raises UserError if it can't be read to its end."""
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB")
     except UNREADABLE as problem:
         raise UserError(f"{path} cannot be read as a picture ({problem}): delete it.") from None
-    red, green, blue = (channel.tobytes() for channel in picture.split())
-    if red == green == blue:
-        picture = picture.convert("L")
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return picture
+    red, green, blue = picture.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else picture
 
 
 def labelled(picture: Image.Image, step: int) -> Image.Image:
@@ -76,17 +62,32 @@ def labelled(picture: Image.Image, step: int) -> Image.Image:
     size = (picture.width + picture.width % 2, picture.height + height)
     frame = Image.new(picture.mode, (size[0], size[1] + size[1] % 2))
     frame.paste(picture, (0, height))
-    white = 255 if frame.mode == "L" else (255, 255, 255)
     place = (height // 4, height // 2)
-    ImageDraw.Draw(frame).text(place, f"step {step:,}", fill=white, font=font, anchor="lm")
+    ImageDraw.Draw(frame).text(place, f"step {step:,}", fill="white", font=font, anchor="lm")
     return frame
 
 
-def make_frames(grids: list[tuple[int, Path]], side: int) -> list[Image.Image]:
-    """A frame a grid, of one size and one mode. UserError if the grids differ in size."""
-    frames = [labelled(read_grid(path, side), step) for step, path in grids]
-    for frame, (_, path) in zip(frames, grids, strict=True):
-        if frame.size != frames[0].size:
+def make_frames(run_dir: Path, tag: str, most: int, side: int) -> list[Image.Image]:
+    """A frame a grid, of one size and one mode, at most `side` pixels wide and high.
+
+    Raises UserError if there are fewer than two, or if they differ in size.
+    """
+    folder = run_dir / "samples"
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")
+    if not folder.is_dir():
+        raise UserError(f"{run_dir} has no samples/: found {contents(run_dir)}. Train it first.")
+    grids, frames = find_grids(run_dir, tag), []
+    if len(grids) < 2:
+        raise UserError(
+            f"{folder} holds {len(grids)} grids of {tag!r}: wanted two or more. Train further, or"
+            " with a smaller --sample_every."
+        )
+    for step, path in evenly(grids, most):
+        picture = read_picture(path)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        frames.append(labelled(picture, step))
+        if frames[-1].size != frames[0].size:
             raise UserError(
                 f"{path} has another size than {grids[0][1].name}: one animation wants one size."
             )
@@ -94,20 +95,18 @@ def make_frames(grids: list[tuple[int, Path]], side: int) -> list[Image.Image]:
     return frames if grey else [frame.convert("RGB") for frame in frames]
 
 
-def save_pictures(frames: list[Image.Image], path: Path, fps: float, kind: str) -> None:
+def save_pictures(frames: list[Image.Image], path: Path, fps: float) -> None:
     """Write a GIF (at most 256 colours a frame) or an animated PNG, to be played without end."""
     each = round(1000 / fps)
     durations = [each] * (len(frames) - 1) + [max(each, round(1000 * LAST))]
-    frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def save_mp4(frames: list[Image.Image], path: Path, fps: float) -> None:
     """Write H.264 with the ffmpeg of imageio-ffmpeg, an optional package."""
     ffmpeg = need("imageio-ffmpeg", "an mp4 (or take --format gif or apng)")
-    writer = ffmpeg.write_frames(
-        str(path), frames[0].size, fps=fps, macro_block_size=2, output_params=["-f", "mp4"]
-    )
     shown = frames + frames[-1:] * round(LAST * fps)
+    writer = ffmpeg.write_frames(str(path), frames[0].size, fps=fps, macro_block_size=2)
     try:
         writer.send(None)
         for frame in shown:
@@ -121,76 +120,38 @@ def save_mp4(frames: list[Image.Image], path: Path, fps: float) -> None:
         raise UserError(f"ffmpeg wrote {written} of {len(shown)} frames: make room on the disk.")
 
 
-FORMATS = ("gif", "apng", "mp4")
-SUFFIXES = {".gif": "gif", ".png": "apng", ".apng": "apng", ".mp4": "mp4"}
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, renamed to it at the end."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def target(run_dir: Path, out: str, kind: str) -> tuple[Path, str]:
-    """Where to write and in which format: --format's, else that of --out's name, else GIF."""
-    path = Path(out or run_dir / f"evolution.{kind or 'gif'}")
-    of_name = SUFFIXES.get(path.suffix.lower())
-    if of_name is None:
-        raise UserError(f"--out {path}: wanted a name that ends in {', '.join(SUFFIXES)}.")
-    if kind and kind != of_name:
-        raise UserError(f"--out {path} --format {kind}: they differ; leave one of the two out.")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {path}: {path.parent} is no folder: make it first.")
-    return path, of_name
-
-
-def animate(
-    run_dir: Path,
-    *,
-    out: str = "",
-    kind: str = "",
-    fps: float = FPS,
-    tag: str = "samples",
-    most: int = 120,
-    side: int = 640,
-) -> tuple[Path, int]:
-    """Write the animation; its path and how many frames it has."""
-    path, kind = target(run_dir, out, kind)
-    frames = make_frames(evenly(find_grids(run_dir, tag), most), side)
-    with beside(path) as part:
-        if kind == "mp4":
-            save_mp4(frames, part, fps)
-        else:
-            save_pictures(frames, part, fps, "GIF" if kind == "gif" else "PNG")
-    return path, len(frames)
-
-
-def draw_strip(run_dir: Path, *, out: str = "", tag: str, stages: int, side: int) -> Path:
-    """Write the stages in a row, or below each other if they are wide."""
-    path = Path(out or run_dir / "strip.png")
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise UserError(f"--strip --out {path}: wanted a .png in a folder that there is.")
-    frames = make_frames(evenly(find_grids(run_dir, tag), stages), side)
+def save_strip(frames: list[Image.Image], path: Path, _: float) -> None:
+    """Write them in a row, or below each other if they are wide."""
     width, height = frames[0].size
-    across = height >= width
-    n = len(frames)
-    strip = Image.new(frames[0].mode, (width * n, height) if across else (width, height * n))
+    dx, dy = (width, 0) if height >= width else (0, height)
+    last = len(frames) - 1
+    strip = Image.new(frames[0].mode, (width + dx * last, height + dy * last))
     for i, frame in enumerate(frames):
-        strip.paste(frame, (width * i, 0) if across else (0, height * i))
-    with beside(path) as part:
-        strip.save(part, "PNG")
-    return path
+        strip.paste(frame, (dx * i, dy * i))
+    strip.save(path)
+
+
+SAVE = {"gif": save_pictures, "apng": save_pictures, "mp4": save_mp4, "strip": save_strip}
+
+
+def target(args: argparse.Namespace) -> tuple[Path, str]:
+    """Where to write and in which format: --format's, else that of --out's name, else GIF."""
+    usual = "strip.png" if args.strip else f"evolution.{args.format or 'gif'}"
+    path = Path(args.out or args.run_dir / usual)
+    kind, wanted = FORMATS.get(path.suffix.lower()), [".png"] if args.strip else FORMATS
+    if path.suffix.lower() not in wanted:
+        raise UserError(f"--out {path}: wanted a name that ends in {', '.join(wanted)}.")
+    if args.format and args.format != kind:
+        raise UserError(f"--out {path} --format {args.format}: they differ; leave one of them out.")
+    if args.out and not path.parent.is_dir():
+        raise UserError(f"--out {path}: {path.parent} is no folder: make it first.")
+    return path, "strip" if args.strip else kind
 
 
 @command(
     flag("run_dir", type=Path, help="folder of a run, such as runs/NAME"),
     flag("--out", default="", help="file to write (default: RUN_DIR/evolution.gif)"),
-    flag("--format", choices=FORMATS, default="", help="(default: as --out ends, else gif)"),
+    flag("--format", choices=("gif", "apng", "mp4"), default="", help="(default: as --out ends)"),
     flag("--fps", type=float, default=FPS, help="grids a second, to 50"),
     flag("--tag", default="samples", help="which grids, by tag"),
     flag("--frames", type=int, default=120, bounds=(2, 10_000), help="at most, evenly chosen"),
@@ -202,12 +163,13 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--fps {args.fps:g}: wanted more than 0 and at most 50.")
     if args.strip and (args.format or args.fps != FPS):
         raise UserError("--strip makes one PNG: leave --format and --fps out.")
-    chosen = {"out": args.out, "tag": args.tag, "side": args.side}
-    if args.strip:
-        print(draw_strip(args.run_dir, stages=args.strip, **chosen))
-        return
-    path, n = animate(args.run_dir, kind=args.format, fps=args.fps, most=args.frames, **chosen)
-    print(f"{path}: {n} grids, {path.stat().st_size / 1e6:.1f} MB")
+    path, kind = target(args)
+    frames = make_frames(args.run_dir, args.tag, args.strip or args.frames, args.side)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        SAVE[kind](frames, part, args.fps)
+        part.replace(path)
+    print(f"{path}: {len(frames)} grids, {path.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

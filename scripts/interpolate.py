@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,15 +31,16 @@ from trainer import Trainer
 from training.modes import sampling
 
 if TYPE_CHECKING:  # matplotlib is optional
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 REFUSED = {
-    "cyclegan": "has no noise to interpolate in: wanted a GAN or a VAE.",
-    "srgan": "has no noise to interpolate in: wanted a GAN or a VAE.",
     "biggan": "needs a class beside the noise: python scripts/embeddings.py interpolates between"
     " classes, and within one.",
     "cdcgan": "needs labels beside the noise: wanted another GAN.",
+}
+LABELS = {
+    "pixel": "pixel change a step (RMS, 0 to 1)",
+    "feature": "Inception feature change a step",
 }
 
 
@@ -75,8 +77,11 @@ def interpolate(
     trainer: Trainer, path: str, *, pairs: int, images: int, extrapolate: int, seed: int
 ) -> Tensor:
     """(pairs, images + 2 * extrapolate, C, S, S) in [-1, 1]; the pairs depend on the seed alone."""
-    if why := REFUSED.get(trainer.config.model):
-        raise UserError(f"{trainer.config.model} {why}")
+    model = trainer.config.model
+    if why := REFUSED.get(model):
+        raise UserError(f"{model} {why}")
+    if not hasattr(trainer.config, "latent_dim"):
+        raise UserError(f"{model} has no noise to interpolate in: wanted a GAN or a VAE.")
     size = (pairs, 2, trainer.config.latent_dim)
     ends = torch.randn(size, generator=generator("cpu", "interpolation", seed))
     ts = positions(images, extrapolate)
@@ -103,21 +108,19 @@ def grid_figure(x: Tensor, ts: list[float], title: str) -> "Figure":
     """Rows are pairs, columns are t; what lies beyond the two ends has an orange frame."""
     rows, columns = x.shape[:2]
     figure, axes = new_figure(0.62 * columns, 0.62 * rows + 0.5, rows, columns)
-    for row in range(rows):
-        for column, t in enumerate(ts):
-            show(axes[row][column], x[row, column], beyond=not 0 <= t <= 1)
-            if row == 0:
-                axes[row][column].set_title(f"{t:.2f}", fontsize=7)
+    pixels = ((x + 1) / 2).movedim(2, 4).squeeze(4).numpy()
+    for row, column in np.ndindex(rows, columns):
+        axis, beyond = axes[row][column], not 0 <= ts[column] <= 1
+        axis.imshow(pixels[row, column], cmap="gray", vmin=0, vmax=1)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(
+            color="tab:orange" if beyond else "0.7", linewidth=1.5 if beyond else 0.5
+        )
+        if row == 0:
+            axis.set_title(f"{ts[column]:.2f}", fontsize=7)
     figure.suptitle(title, fontsize=8, parse_math=False)
     figure.tight_layout(pad=0.2, w_pad=0.15, h_pad=0.15, rect=(0, 0, 1, 1 - 0.1 / (0.62 * rows)))
     return figure
-
-
-def show(axis: "Axes", image: Tensor, *, beyond: bool) -> None:
-    axis.imshow(((image + 1) / 2).permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
-    axis.set(xticks=[], yticks=[])
-    for side in axis.spines.values():
-        side.set(color="tab:orange" if beyond else "0.7", linewidth=1.5 if beyond else 0.5)
 
 
 def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> "Figure":
@@ -136,12 +139,6 @@ def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> "Fi
     return figure
 
 
-LABELS = {
-    "pixel": "pixel change a step (RMS, 0 to 1)",
-    "feature": "Inception feature change a step",
-}
-
-
 def statistics(change: Tensor) -> dict[str, Any]:
     """Summarise (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even).
 
@@ -158,19 +155,14 @@ def statistics(change: Tensor) -> dict[str, Any]:
 
 
 def examine(
-    trainer: Trainer,
-    paths: list[str],
-    out: Path,
-    *,
-    pairs: int = 5,
-    images: int = 10,
-    extrapolate: int = 0,
-    seed: int = 0,
-    extractor: Any = None,
+    trainer: Trainer, paths: list[str], out: Path, extractor: Any, **drawn: int
 ) -> dict[str, Any]:
-    """Write grids and changes into `out`; return what its interpolation.json says."""
+    """Write grids and changes into `out`; return what its interpolation.json says.
+
+    drawn: as for interpolate. extractor: None for pixel changes alone.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    drawn = {"pairs": pairs, "images": images, "extrapolate": extrapolate, "seed": seed}
+    images, extrapolate = drawn["images"], drawn["extrapolate"]
     ts, changes = positions(images, extrapolate), {}
     result = drawn | {"t": ts, "step": trainer.step, "files": [], "change": {}}
     inside = slice(extrapolate, extrapolate + images - 1)  # the steps between the two ends
@@ -188,27 +180,23 @@ def examine(
 
 
 @command(
-    flag("run_dir", help="folder of a run, such as runs/NAME"),
+    flag("run_dir", type=Path, help="folder of a run, such as runs/NAME"),
     flag("--pairs", type=int, default=5, bounds=(1, 100), help="rows"),
     flag("--images", type=int, default=10, bounds=(2, 100), help="images a pair, K + 1"),
     flag("--extrapolate", type=int, default=0, bounds=(0, 100), help="images beyond each end"),
     flag("--path", choices=[*PATHS, "both"], default="linear", help="through the noise"),
     flag("--seed", type=int, default=0, help="of the noise vectors"),
-    flag("--out", help="folder to write to (default: RUN_DIR/interpolation)"),
+    flag("--out", type=Path, help="folder to write to (default: RUN_DIR/interpolation)"),
     flag("--no_features", action="store_true", help="pixel changes alone, no Inception"),
 )
 def main(args: argparse.Namespace) -> None:
     need("matplotlib", "interpolate.py")  # before minutes of work
-    result = examine(
-        open_run(args.run_dir),
-        list(PATHS) if args.path == "both" else [args.path],
-        Path(args.out or Path(args.run_dir) / "interpolation"),
-        pairs=args.pairs,
-        images=args.images,
-        extrapolate=args.extrapolate,
-        seed=args.seed,
-        extractor=None if args.no_features else load_inception("cpu", "fp32"),
-    )
+    paths = list(PATHS) if args.path == "both" else [args.path]
+    out = args.out or args.run_dir / "interpolation"
+    drawn = {name: getattr(args, name) for name in ("pairs", "images", "extrapolate", "seed")}
+    trainer = open_run(args.run_dir)
+    extractor = None if args.no_features else load_inception("cpu", "fp32")
+    result = examine(trainer, paths, out, extractor, **drawn)
     for path, measures in result["change"].items():
         for measure, s in measures.items():
             print(

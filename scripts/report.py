@@ -4,13 +4,14 @@
     python scripts/report.py --all                   the homework: the grid, an MLP, then the report
     python scripts/report.py --all --quick           the same on a tiny budget, to see it work
 
-With --all, flags of main.py are passed to every run. Writes runs/report/report.html, report.md and
-its pictures. A run that can't be read is named in the report and here, the others are reported,
-and the exit status is 1.
+Without folders it reports all runs in --runs_dir; with --all, flags of main.py are passed to every
+run. Writes runs/report/report.html, report.md and its pictures. A run that can't be read is named
+in the report and here, the others are reported, and the exit status is 1.
 """
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from inception import load_inception
 from lib.checkpoint import write_beside_and_rename
+from lib.command import command, flag
 from lib.errors import UserError
-from lib.flags import Parser, print_error
+from lib.flags import print_error
 from scripts import collapse, interpolate, sweep
 from scripts._report.blocks import Pictures, to_html, to_markdown
 from scripts._report.page import content
@@ -35,61 +37,37 @@ QUICK = ["--num_training_steps", "32", "--saving_steps", "16", "--logging_steps"
 QUICK += ["--fid_protocol", "smoke"]
 
 
-def main(argv: list[str] | None = None) -> int:
+@command(
+    flag("--all", action="store_true", help="train and score the homework's runs first"),
+    flag("--quick", action="store_true", help="with --all: 32 steps, 64 images a score"),
+    flag("--seeds", default="1", help="with --all: how many, or a list"),
+    flag("--jobs", type=int, default=0, help="with --all: runs at a time (default: 1; --quick: 2)"),
+    flag("--runs_dir", default="runs", help="folder of runs"),
+    flag("--data_dir", default="data", help="folder of datasets"),
+    flag("--out", default="", help="folder to write to (default: RUNS_DIR/report)"),
+    flag("--inception_weights", default="", help="file in place of the standard weights"),
+    passes=lambda args: args.all,
+)
+def main(args: argparse.Namespace) -> int:
     """0; 1 if a run failed or can't be read (the report is made of the others); 130/143."""
-    try:
-        args, rest = parse(sys.argv[1:] if argv is None else argv)
-        out = Path(args.out or Path(args.runs_dir) / "report")
-        failed = 0
-        if args.all:
-            only_plans = "--dry_run" in rest
-            if not only_plans:
-                out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them
-            failed = run_experiments(args, rest)
-            if only_plans or failed > 1:  # stopped by a signal
-                return failed
-        folders = named_runs(args.run_dirs) or sorted(
-            path.parent for path in Path(args.runs_dir).glob("*/config.json")
-        )
-        return max(failed, report(folders, out, args))
-    except UserError as error:
-        return print_error(error)
-    except OSError as error:
-        where, why = error.filename or "the report", error.strerror or error
-        return print_error(UserError(f"{where} can't be used: {why}."))
-
-
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our own flags, and with --all the words that are left for main.py."""
-    p = parser()
-    if "--all" not in argv:  # else a value of main.py's flags would be taken for a folder
-        p.add_argument("run_dirs", nargs="*", help="folders of runs (default: all in --runs_dir)")
-        args = p.parse_args(argv)
-        if args.quick:
-            raise UserError("--quick is the tiny budget of --all: give both.")
-        return args, []
-    args, rest = p.parse_known_args(argv)
-    args.run_dirs = []
+    if args.quick and not args.all:
+        raise UserError("--quick is the tiny budget of --all: give both.")
     if args.quick and args.runs_dir == "runs":
         args.runs_dir = "runs/quick"  # tiny runs would be mistaken for the real ones
-    return args, rest
+    out, failed = Path(args.out or Path(args.runs_dir) / "report"), 0
+    if args.all:
+        only_plans = "--dry_run" in args.rest
+        if not only_plans:
+            out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them
+        failed = run_experiments(args)
+        if only_plans or failed > 1:  # stopped by a signal
+            return failed
+    folders = [] if args.all else named_runs(args.rest)
+    found = sorted(path.parent for path in Path(args.runs_dir).glob("*/config.json"))
+    return max(failed, report(folders or found, out, args))
 
 
-def parser() -> argparse.ArgumentParser:
-    p = Parser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    p.add_argument("--all", action="store_true", help="train and score the homework's runs first")
-    p.add_argument("--quick", action="store_true", help="with --all: 32 steps, 64 images a score")
-    p.add_argument("--seeds", default="1", help="with --all: how many, or a list (default: 1)")
-    text = "with --all: runs at a time (default: 1; --quick: 2)"
-    p.add_argument("--jobs", type=int, default=0, help=text)
-    p.add_argument("--runs_dir", default="runs", help="folder of runs (default: runs)")
-    p.add_argument("--data_dir", default="data", help="folder of datasets (default: data)")
-    p.add_argument("--out", default="", help="folder to write to (default: RUNS_DIR/report)")
-    p.add_argument("--inception_weights", default="", help="file in place of the standard weights")
-    return p
-
-
-def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
+def run_experiments(args: argparse.Namespace) -> int:
     """Train and score the homework's grid and the MLP by scripts/sweep.py, but what is done.
 
     The MLP comes first, so that sweep.md, which is of the last sweep, is of the grid.
@@ -98,7 +76,7 @@ def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
     shared += ["--runs_dir", args.runs_dir, "--data_dir", args.data_dir]
     if args.inception_weights:
         shared += ["--inception_weights", args.inception_weights]
-    shared += [*(QUICK if args.quick else []), *rest]
+    shared += [*QUICK * args.quick, *args.rest]
     failed = 0
     for grid in (MLP, GRID):
         failed = max(failed, sweep.main([*grid, *shared]))
@@ -109,17 +87,15 @@ def run_experiments(args: argparse.Namespace, rest: list[str]) -> int:
 
 def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
     """Write both forms of the report into `out`; 1 if a folder could not be read."""
-    runs, unread, problems = read_runs(folders, args.data_dir)
+    runs, unread = read_runs(folders, args.data_dir)
     if not runs:
-        where = " ".join(args.run_dirs) or args.runs_dir
         raise UserError(
-            f"no run to report on in {where}: train one first, by"
-            " python main.py --do_train, or python scripts/report.py --all does it all."
+            f"no run to report on in {' '.join(map(str, folders)) or args.runs_dir}: train one"
+            " first, by python main.py --do_train, or python scripts/report.py --all does it all."
         )
-    protocol = score_runs(runs)
+    score_runs(runs)
     best = best_run(runs) or runs[0]
-    examined = examine_paths(best, out, args), examine_digits(best, out)
-    blocks = content(runs, protocol, [*unread, *problems], *examined)
+    blocks = content(runs, unread, *examine(best, out, args))
     out.mkdir(parents=True, exist_ok=True)
     for block in blocks:
         for picture in block.pictures if isinstance(block, Pictures) else []:
@@ -131,12 +107,12 @@ def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
     return 1 if unread else 0
 
 
-def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str], list[str]]:
-    """The runs that can be read; a sentence on each that can't; one on each part passed over."""
-    runs, unread, problems = [], [], []
+def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str]]:
+    """The runs that can be read; a sentence on each that can't."""
+    runs, unread = [], []
     for folder in folders:
         try:
-            run, found = read_run(folder, data_dir=data_dir)
+            run = read_run(folder, data_dir=data_dir)
         except (UserError, OSError) as error:
             where = f"{folder} can't be read: " * isinstance(error, OSError)
             unread.append(f"{where}{error}")
@@ -145,32 +121,29 @@ def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str],
         while run.name in {other.name for other in runs}:  # of another --runs_dir
             run.name = f"{folder.resolve().parent.name}-{run.name}"
         runs.append(run)
-        problems += found
-    return runs, unread, problems
+    return runs, unread
 
 
-def examine_paths(run: Run, out: Path, args: argparse.Namespace) -> dict[str, Any] | str:
-    """The best run's interpolation; a str says why there is none."""
+def examine(run: Run, out: Path, args: argparse.Namespace) -> list[dict[str, Any] | str]:
+    """The run's interpolation and which digits it makes; a str says why there is none of it."""
     try:
         extractor = load_inception("cpu", "fp32", args.inception_weights or None)
     except UserError as error:  # pixels change without it too
         print(f"warning: no feature changes along the paths: {error}")
         extractor = None
-    paths, folder = list(interpolate.PATHS), out / "interpolation"
-    try:
-        return interpolate.examine(
-            run.trainer, paths, folder, extrapolate=2, extractor=extractor
-        ) | {"run": run.name}
-    except UserError as error:
-        return str(error)
-
-
-def examine_digits(run: Run, out: Path) -> dict[str, Any] | str:
-    """Which digits the best run makes; a str says why that can't be told."""
-    try:
-        return collapse.examine(run.trainer, 1000, run.config.seed, out / "collapse")
-    except UserError as error:
-        return str(error)
+    trainer, paths, folder = run.trainer, list(interpolate.PATHS), out / "interpolation"
+    drawn = {"pairs": 5, "images": 10, "extrapolate": 2, "seed": 0}
+    works = (
+        partial(interpolate.examine, trainer, paths, folder, extractor, **drawn),
+        partial(collapse.examine, trainer, 1000, run.config.seed, out / "collapse"),
+    )
+    found = []
+    for work in works:
+        try:
+            found.append(work())
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 if __name__ == "__main__":

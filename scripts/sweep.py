@@ -10,60 +10,47 @@ of main.py is passed to all runs. The same command again goes on where it stoppe
 import argparse
 import dataclasses
 import sys
-import warnings
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from lib.command import command, flag
 from lib.config import Config
 from lib.device import pick_device
 from lib.errors import UserError
-from lib.flags import Parser, make_parser, parse, print_error
+from lib.flags import make_parser, parse
 from main import SYSTEMS
 from scripts._sweep.grid import fields_of, parse_grid, parse_seeds, plan_runs
-from scripts._sweep.runs import (
-    Command,
-    Outcome,
-    find_result,
-    main_command,
-    run_all,
-    step_reached,
-    steps_to_do,
-)
+from scripts._sweep.runs import Outcome, find_result, run_all, step_reached
 from scripts._sweep.table import notes, problems, table, write
 
 __all__ = ["Outcome", "find_result", "main", "plan_runs", "run_all", "table"]
 
 REFUSED = {  # flags of main.py that would leave a sweep without sense
     "seed": "give the seeds by --seeds, as --seeds 3 or --seeds 1,5,9",
-    "run": "the runs of a sweep name themselves; leave it out",
     "no_score": "the table is one of scores; leave it out",
 }
 
 
-def main(argv: list[str] | None = None, command: Command = main_command) -> int:
-    """0 if every run is finished, 1 if one failed or a flag is wrong, 2 for unknown flags,
-
-    130 or 143 if stopped. command: see run_all.
-    """
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    try:
-        return run(sys.argv[1:] if argv is None else argv, command)
-    except UserError as error:
-        return print_error(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except OSError as error:
-        where, why = error.filename or "a file of this sweep", error.strerror or error
-        return print_error(UserError(f"{where} can't be used: {why}."))
-
-
-def run(argv: list[str], command: Command) -> int:
-    args, rest = parse_ours(argv)
-    base, grid = parse_theirs(rest, args.grid)
+@command(
+    flag(
+        "--grid",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=V,V",
+        help="values to combine, of hidden_dim (all widths) or any setting (default: none)",
+    ),
+    flag("--seeds", default="1", help="how many, from 42, or a list as 1,5,9 (7, is seed 7 alone)"),
+    flag("--jobs", type=int, default=1, bounds=(1, 10_000), help="runs at a time, sharing the CPU"),
+    flag("--dry_run", action="store_true", help="print the plan and stop"),
+    passes=lambda args: True,
+)
+def main(args: argparse.Namespace) -> int:
+    """0 if every run is finished, 1 if one failed, 130 or 143 if stopped."""
+    base, grid = parse_theirs(args.rest, args.grid)
     configs = plan_runs(base, grid, parse_seeds(args.seeds))
     refuse_past(configs)
     device = pick_device(base)
@@ -73,28 +60,11 @@ def run(argv: list[str], command: Command) -> int:
     if args.dry_run:
         print("dry run: nothing is run")
         return 0
-    return report(run_all(configs, jobs=args.jobs, threads=threads, command=command), list(grid))
-
-
-def parse_ours(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The sweep's own flags, and the words that are left for main.py."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = Parser(description=__doc__, formatter_class=form, allow_abbrev=False)
-    add, text = parser.add_argument, "values to combine, of hidden_dim (all widths) or any setting"
-    add("--grid", nargs="+", action="extend", default=[], metavar="NAME=V,V", help=text)
-    text = "how many, counted from 42, or a list as 1,5,9 (7, is seed 7 alone; default: 1)"
-    add("--seeds", default="1", help=text)
-    text = "runs at a time; on a CPU the threads are divided among them (default: 1)"
-    add("--jobs", type=int, default=1, help=text)
-    add("--dry_run", action="store_true", help="print the plan and stop")
-    args, rest = parser.parse_known_args(argv)
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: wanted at least 1.")
-    return args, rest
+    return report(run_all(configs, jobs=args.jobs, threads=threads), list(grid))
 
 
 def parse_theirs(rest: list[str], words: list[str]) -> tuple[Config, dict[str, list]]:
-    """What all runs share, by main.py's own parser, and the grid, by the model's own fields."""
+    """Read what all runs share by main.py's parser, and the grid by the model's fields."""
     base = parse(rest, SYSTEMS, "flags of main.py")
     config_class = SYSTEMS[base.model].config_class
     grid = parse_grid(words, config_class)
@@ -110,7 +80,7 @@ def parse_theirs(rest: list[str], words: list[str]) -> tuple[Config, dict[str, l
 def refuse_past(configs: list[Config]) -> None:
     """main.py would score the later step, which is another point of the run than the one asked."""
     for config in configs:
-        if steps_to_do(config) < 0 and not find_result(config):
+        if step_reached(config) > config.num_training_steps and not find_result(config):
             raise UserError(
                 f"{config.run_dir} is at step {step_reached(config)} already, past"
                 f" --num_training_steps {config.num_training_steps}, and was not scored there:"
@@ -119,7 +89,7 @@ def refuse_past(configs: list[Config]) -> None:
 
 
 def plan(configs: list[Config]) -> str:
-    """What will be run, and what is there of it."""
+    """Say what will be run, and what is there of it."""
     base, width = configs[0], max(len(config.run_name) for config in configs)
     first = (
         f"{len(configs)} runs of {base.model} in {base.runs_dir}/, to step"
@@ -146,14 +116,11 @@ def report(outcomes: list[Outcome], names: list[str]) -> int:
         print(f"failed: {line}", file=sys.stderr)
     print("written:", *write(outcomes, names))
     stopped = [outcome for outcome in outcomes if outcome.status == "stopped"]
-    if stopped:
-        print(
-            f"stopped: {len(stopped)} of {len(outcomes)} runs are not done; the same command goes"
-            " on from their checkpoints",
-            file=sys.stderr,
-        )
-        return 128 + stopped[0].stopped_by
-    return 1 if failed else 0
+    if not stopped:
+        return 1 if failed else 0
+    left = f"{len(stopped)} of {len(outcomes)} runs are not done"
+    print(f"stopped: {left}; the same command goes on from their checkpoints", file=sys.stderr)
+    return 128 + stopped[0].stopped_by
 
 
 if __name__ == "__main__":

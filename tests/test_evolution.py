@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from lib.errors import UserError
 from scripts import evolution
 
 
@@ -58,15 +57,18 @@ def test_each_grid_is_a_frame_in_the_order_of_steps(run_dir, kind, file_format, 
     labels = {frame[:14].tobytes() for frame in frames}
     assert len(labels) == 4
     assert all(frame[:14].max() > 150 for frame in frames)
-    assert not list(run_dir.glob("*.part"))
+    assert {path.name for path in run_dir.iterdir()} == {"samples", f"evolution.{kind}"}
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("gif", 12), ("apng", 0)])
-def test_colours_are_kept(run_dir, kind, tolerance):
+@pytest.mark.parametrize(("out", "tolerance"), [("a.gif", 12), ("short.PNG", 0)])
+def test_colours_are_kept_and_out_names_the_format(run_dir, tmp_path, out, tolerance):
     write_grid(run_dir / "samples", 100, colour=True)
-    path, n = evolution.animate(run_dir, kind=kind)
-    assert n == 5
-    with Image.open(path) as found, Image.open(run_dir / "samples/samples-0000100.png") as grid:
+    assert evolution.main([str(run_dir), "--out", str(tmp_path / out)]) == 0
+    with (
+        Image.open(tmp_path / out) as found,
+        Image.open(run_dir / "samples/samples-0000100.png") as grid,
+    ):
+        assert (found.format, found.n_frames) == ("PNG" if tolerance == 0 else "GIF", 5)
         found.seek(4)
         last = np.asarray(found.convert("RGB")).astype(int)[14:]
         assert np.abs(last - np.asarray(grid)).mean() <= tolerance
@@ -77,41 +79,38 @@ def test_a_long_run_is_thinned_and_large_grids_shrink(tmp_path):
     folder.mkdir()
     for step in range(10):
         write_grid(folder, step, colour=False, size=201)
-    path, n = evolution.animate(tmp_path, most=4, side=101)
-    with Image.open(path) as found:
-        assert (n, found.n_frames, found.size) == (4, 4, (102, 116))  # both even
-    grids = evolution.find_grids(tmp_path, "samples")
-    assert [step for step, _ in evolution.evenly(grids, 4)] == [0, 3, 6, 9]
-    assert evolution.evenly(grids, 10) == grids
-
-
-def test_out_may_name_file_and_format(run_dir, tmp_path):
-    path, _ = evolution.animate(run_dir, out=str(tmp_path / "short.PNG"))
-    with Image.open(path) as found:
-        assert (path.name, found.format, found.n_frames) == ("short.PNG", "PNG", 4)
+    assert evolution.main([str(tmp_path), "--frames", "4", "--side", "101"]) == 0
+    with Image.open(tmp_path / "evolution.gif") as found:
+        assert (found.n_frames, found.size) == (4, (102, 116))  # both even
+    assert evolution.evenly(list(range(10)), 4) == [0, 3, 6, 9]
+    assert evolution.evenly([1, 2], 6) == [1, 2]
 
 
 def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, capsys):
-    assert "is no folder" in refusal(capsys, tmp_path / "none")
-    assert "has no samples/: found run" in refusal(capsys, tmp_path)
-    assert "0 grids of 'other'" in refusal(capsys, run_dir, "--tag", "other")
-    assert "leave --format and --fps out" in refusal(capsys, run_dir, "--strip", "2", "--fps", "8")
-    assert "--fps 0: wanted" in refusal(capsys, run_dir, "--fps", "0")
-    assert "--fps nan: wanted" in refusal(capsys, run_dir, "--fps", "nan")
-    assert "--frames 1: wanted at least 2" in refusal(capsys, run_dir, "--frames", 1)
-    assert "ends in .gif" in refusal(capsys, run_dir, "--out", "evolution.avi")
-    assert "they differ" in refusal(capsys, run_dir, "--out", "a.gif", "--format", "apng")
-    assert "no folder: make it" in refusal(capsys, run_dir, "--out", tmp_path / "no" / "a.gif")
+    for argv, words in (
+        ([tmp_path / "none"], "is no folder"),
+        ([tmp_path], "has no samples/: found run"),
+        ([run_dir, "--tag", "other"], "0 grids of 'other'"),
+        ([run_dir, "--strip", "2", "--fps", "8"], "leave --format and --fps out"),
+        ([run_dir, "--fps", "0"], "--fps 0: wanted"),
+        ([run_dir, "--fps", "nan"], "--fps nan: wanted"),
+        ([run_dir, "--frames", 1], "--frames 1: wanted at least 2"),
+        ([run_dir, "--out", "evolution.avi"], "ends in .gif"),
+        ([run_dir, "--out", "a.gif", "--strip", 2], "ends in .png"),
+        ([run_dir, "--out", "a.gif", "--format", "apng"], "they differ"),
+        ([run_dir, "--out", tmp_path / "no" / "a.gif"], "no folder: make it"),
+    ):
+        assert words in refusal(capsys, *argv)
     write_grid(run_dir / "samples", 100, colour=False, size=30)
     assert "0000100.png has another size" in refusal(capsys, run_dir)
     torn = run_dir / "samples" / "samples-0000100.png"
     torn.write_bytes((run_dir / "samples" / "samples-0000080.png").read_bytes()[:300])
     assert "0000100.png cannot be read as a picture" in refusal(capsys, run_dir)
-    assert not list(run_dir.glob("evolution*"))
+    assert [path.name for path in run_dir.iterdir()] == ["samples"]
 
 
-@pytest.mark.parametrize(("frames", "words"), [(12, ""), (3, "wrote 3 of 12 frames: make room")])
-def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, frames, words):
+@pytest.mark.parametrize("frames", [12, 3])
+def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, capsys, frames):
     """ffmpeg's stand-in, which like it does not raise where the disk is full."""
 
     def write_frames(path, size, **_):
@@ -122,12 +121,12 @@ def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, frames, words):
 
     fake = SimpleNamespace(write_frames=write_frames, count_frames_and_secs=lambda _: (frames, 3))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", fake)
-    if words:
-        with pytest.raises(UserError, match=words):
-            evolution.animate(run_dir, kind="mp4", fps=4)
+    if frames == 3:
+        error = refusal(capsys, run_dir, "--format", "mp4")
+        assert "wrote 3 of 12 frames: make room" in error
     else:
-        assert evolution.animate(run_dir, kind="mp4", fps=4)[1] == 4
-    assert len(list(run_dir.glob("evolution*"))) == (0 if words else 1)
+        assert evolution.main([str(run_dir), "--format", "mp4"]) == 0
+    assert (run_dir / "evolution.mp4").is_file() == (frames == 12)
 
 
 def test_an_mp4_is_made_or_says_what_it_needs(run_dir, capsys):
@@ -136,10 +135,11 @@ def test_an_mp4_is_made_or_says_what_it_needs(run_dir, capsys):
         return
     import imageio_ffmpeg
 
-    path, _ = evolution.animate(run_dir, kind="mp4", fps=4)
-    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
+    assert evolution.main([str(run_dir), "--format", "mp4"]) == 0
+    path = str(run_dir / "evolution.mp4")
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(path)
     assert (frames, seconds) == (12, pytest.approx(3, abs=0.1))
-    assert next(imageio_ffmpeg.read_frames(str(path)))["size"] == (70, 84)
+    assert next(imageio_ffmpeg.read_frames(path))["size"] == (70, 84)
 
 
 def test_a_strip_of_five_stages(tmp_path):

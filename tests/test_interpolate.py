@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,27 +63,36 @@ def test_the_ends_do_not_depend_on_how_many_images_lie_between(trainer):
     assert torch.allclose(ends(3), ends(6), atol=1e-6)
 
 
-def test_a_vae_has_paths_too_and_what_has_no_noise_of_its_own_is_refused(build):
-    settings = {"pairs": 2, "images": 4, "extrapolate": 1, "seed": 0}
+SETTINGS = {"pairs": 2, "images": 4, "extrapolate": 1, "seed": 0}
+
+
+def test_a_vae_has_paths_too(build):
     vae = build("vae")
-    x = interpolate.interpolate(vae, "spherical", **settings)
+    x = interpolate.interpolate(vae, "spherical", **SETTINGS)
     assert x.shape == (2, 6, 1, 28, 28)
     assert x.abs().max() <= 1
     assert vae.networks["decoder"].training
-    for model, told in (
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
         ("cyclegan", "no noise"),
         ("srgan", "no noise"),
         ("biggan", "a class beside the noise"),
         ("cdcgan", "labels beside the noise"),
-    ):
-        with pytest.raises(UserError, match=told):
-            interpolate.interpolate(build(model), "linear", **settings)
+    ],
+)
+def test_what_has_no_noise_of_its_own_is_refused(model, words):
+    trainer = SimpleNamespace(config=SimpleNamespace(model=model))
+    with pytest.raises(UserError, match=words):
+        interpolate.interpolate(trainer, "linear", **SETTINGS)
 
 
 def test_what_is_measured_is_written_beside_the_pictures(trainer, pixel_means, tmp_path):
-    settings = {"pairs": 2, "images": 4, "extrapolate": 1, "extractor": pixel_means}
-    result = interpolate.examine(trainer, ["linear", "spherical"], tmp_path / "out", **settings)
-    assert json.loads((tmp_path / "out" / "interpolation.json").read_text()) == result
+    paths, out = ["linear", "spherical"], tmp_path / "out"
+    result = interpolate.examine(trainer, paths, out, pixel_means, **SETTINGS)
+    assert json.loads((out / "interpolation.json").read_text()) == result
     assert len(result["change"]["linear"]["pixel"]["by_step"]) == 3  # between the ends alone
     assert result["change"]["spherical"]["feature"]["mean"] > 0
     names = [Path(name).name for name in result["files"]]
@@ -96,9 +106,10 @@ def test_the_command_on_a_trained_run_and_on_none(trainer, capsys, data_dir, mon
     assert interpolate.main([".", "--pairs", "1", "--images", "3", "--no_features"]) == 0
     assert (trainer.config.run_dir / "interpolation" / "linear.png").is_file()
     assert "linear" in capsys.readouterr().out
-    assert interpolate.main([".", "--images", "1"]) == 1
-    assert "wanted at least 2" in capsys.readouterr().err
-    assert interpolate.main([".", "--pairs", "1000000000"]) == 1
-    assert "wanted at most 100" in capsys.readouterr().err
-    assert interpolate.main([str(data_dir)]) == 1
-    assert "config.json" in capsys.readouterr().err
+    for argv, words in (
+        ([".", "--images", "1"], "wanted at least 2"),
+        ([".", "--pairs", "1000000000"], "wanted at most 100"),
+        ([str(data_dir)], "config.json"),
+    ):
+        assert interpolate.main(argv) == 1
+        assert words in capsys.readouterr().err

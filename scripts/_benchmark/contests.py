@@ -23,19 +23,18 @@ from torch import Tensor
 from fid import frechet_distance
 from inception import load_inception
 from inception.weights import RELEASE, find_weights
-from lib.config import Config
+from lib.config import Config, differences
 from lib.errors import UserError
 from lib.flags import parse
 from main import SYSTEMS
 from main import build as build_trainer
 from scripts._benchmark import timing
 from scripts._benchmark.plain import PLAIN_LOOPS
-from scripts._benchmark.timing import Contest, Rival, inception_flops, products, repeat
+from scripts._benchmark.timing import Contest, Rival, inception_flops, repeat
 from trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-NOT_INSTALLED = "not installed: pip install -r requirements-bench.txt"
 TRAININGS = {  # flags of main.py
     "train": "",
     "train-100": "--latent_dim 100 --generator_hidden_dim 100 --discriminator_hidden_dim 100",
@@ -51,28 +50,29 @@ def training(args: argparse.Namespace, folder: Path, name: str, flags: str) -> C
     if "{noise}" in flags:
         flags = flags.format(noise=make_images(folder / "noise", 256, shape=(64, 64, 3)))
     device = torch.device(args.device)
-    config, trainer = build(args, flags)
+    trainer = build(args, flags)
     steps = args.steps or pace(steps_of(trainer), device)
     flops = steps * timing.count_flops(partial(next, steps_of(trainer)))
+
+    def rival(name: str, loop: Iterator[None], precision: str = "fp32") -> Rival:
+        return Rival(name, partial(repeat, partial(next, loop), steps), steps, flops, precision)
+
     contest = Contest(name, "step", [])
     for extra in args.ours or ["", *["--precision bf16"] * args.bf16]:
-        changed, ours = build(args, f"{flags} {extra}")
-        refuse_other_work(changed, config, extra)
-        work = partial(repeat, partial(next, steps_of(ours)), steps)
-        own = Rival(f"ours {extra}".strip(), work, steps, flops, changed.precision)
+        ours = build(args, f"{flags} {extra}")
+        refuse_other_work(ours.config, trainer.config, extra)
+        own = rival(f"ours {extra}".strip(), steps_of(ours), ours.config.precision)
         contest.rivals.append(own)
-    plain = PLAIN_LOOPS[config.model](config, trainer.networks, device)
-    work = partial(repeat, partial(next, plain), steps)
-    contest.rivals.append(Rival("plain loop", work, steps, flops, "fp32"))
-    contest.rivals += products(contest.rivals, device)
+    plain = PLAIN_LOOPS[trainer.config.model](trainer.config, trainer.networks, device)
+    contest.rivals.append(rival("plain loop", plain))
     return contest
 
 
-def build(args: argparse.Namespace, flags: str) -> tuple[Config, Trainer]:
+def build(args: argparse.Namespace, flags: str) -> Trainer:
     """The system that main.py trains by these flags."""
     argv = ["--data_dir", args.data_dir, "--device", args.device, *shlex.split(flags)]
     config = parse(argv, SYSTEMS, "")
-    return config, build_trainer(config, torch.device(config.device))
+    return build_trainer(config, torch.device(config.device))
 
 
 SAME_WORK = ("precision", "compile", "log_lines", "seed", "ema")  # an average is work on top
@@ -80,11 +80,10 @@ SAME_WORK = ("precision", "compile", "log_lines", "seed", "ema")  # an average i
 
 def refuse_other_work(config: Config, plain: Config, extra: str) -> None:
     """UserError if --ours asks for another game than the plain loop plays."""
-    defines = [f.name for f in dataclasses.fields(config) if f.metadata["role"] == "defines"]
-    changed = [name for name in defines if getattr(config, name) != getattr(plain, name)]
-    if changed := [name for name in changed if name not in SAME_WORK]:
+    same = {name: getattr(plain, name) for name in SAME_WORK if hasattr(plain, name)}
+    if changed := differences(dataclasses.replace(config, **same), dataclasses.asdict(plain)):
         raise UserError(
-            f'--ours "{extra}" changes the work, by {", ".join(changed)}: wanted flags that leave'
+            f'--ours "{extra}" changes the work, by {"; ".join(changed)}: wanted flags that leave'
             " it the same, as --precision bf16 or --compile."
         )
 
@@ -107,21 +106,20 @@ def pace(steps: Iterator[None], device: torch.device) -> int:
 
 def busy(args: argparse.Namespace, folder: Path, flags: str = "") -> Contest:
     """Training steps by two threads against one: alone, beside one busy process, beside two."""
-    _, trainer = build(args, f"{flags} --device cpu")
-    steps = steps_of(trainer)
-    contest = Contest("busy", "step", [])
+    steps = steps_of(build(args, f"{flags} --device cpu"))
     items = args.steps or pace(steps, CPU)
 
     def work(threads: int) -> None:
         torch.set_num_threads(threads)
         repeat(partial(next, steps), items)
 
+    contest = Contest("busy", "step", [])
     for others, beside in enumerate(("alone", "beside one busy process", "beside two")):
-        names = [f"{n}, {beside}" for n in ("1 thread", "2 threads")]
-        for threads, name in enumerate(names, 1):
-            around = partial(busy_processes, others)
+        one, two = f"1 thread, {beside}", f"2 threads, {beside}"
+        around = partial(busy_processes, others)
+        for threads, name in ((1, one), (2, two)):
             contest.rivals.append(Rival(name, partial(work, threads), items, around=around))
-        contest.pairs.append((names[1], names[0]))
+        contest.pairs.append((two, one))
     return contest
 
 
@@ -145,17 +143,14 @@ def inception(args: argparse.Namespace, folder: Path) -> Contest:
     networks = {"ours": load_inception(device, "fp32", weights)}
     if args.bf16:
         networks["ours, bf16"] = load_inception(device, "bf16", weights)
-    try:
+    if installed("pytorch-fid", contest):
         networks["pytorch-fid"] = pytorch_fid(weights, device)
-    except ImportError:
-        contest.left_out["pytorch-fid"] = NOT_INSTALLED
     for name, network in networks.items():
-        flops, work = len(images) * inception_flops(), partial(features, network, images)
-        rival = Rival(name, work, len(images), flops, "bf16" if "bf16" in name else "fp32")
-        contest.rivals.append(rival)
+        work = partial(features, network, images)
+        flops, precision = len(images) * inception_flops(), precision_of(name)
+        contest.rivals.append(Rival(name, work, len(images), flops, precision))
         gap = (features(network, images[:2]) - features(networks["ours"], images[:2])).abs().max()
         contest.values[f"largest difference of a feature, {name}"] = float(gap)
-    contest.rivals += products(contest.rivals, device)
     return contest
 
 
@@ -172,6 +167,18 @@ def pytorch_fid(weights: Path, device: torch.device) -> Callable[[Tensor], Tenso
     with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
         network = inception.InceptionV3([3]).eval().to(device)
     return lambda images: network((images.float() / 255).expand(-1, 3, -1, -1))[0].flatten(1)
+
+
+def installed(peer: str, contest: Contest) -> bool:
+    """True if the peer's package is; else the contest says so."""
+    if find_spec(peer.replace("-", "_")):
+        return True
+    contest.left_out[peer] = "not installed: pip install -r requirements-bench.txt"
+    return False
+
+
+def precision_of(name: str) -> str:
+    return "bf16" if "bf16" in name else "fp32"
 
 
 def write_weights(folder: Path, source: Path | None) -> Path:
@@ -197,19 +204,18 @@ def frechet(args: argparse.Namespace, folder: Path) -> Contest:
 
     contest = Contest("frechet", "distance", [], warm_up=False)
     formulas = {"ours": frechet_distance, "scipy.linalg.sqrtm": by_sqrtm}
-    try:
+    if installed("torchmetrics", contest):
         from torchmetrics.image.fid import _compute_fid
 
         formulas["torchmetrics"] = _compute_fid  # by the eigenvalues of C1 C2
-    except ImportError:
-        contest.left_out["torchmetrics"] = NOT_INSTALLED
 
     def work(name: str) -> None:
         contest.values[f"distance, {name}"] = float(formulas[name](*moments))
 
-    flops = timing.frechet_flops(d)
+    # Cholesky's factor F n^3 / 3, F^T C F n^3, its reduction to tridiagonal form 4 n^3 / 3: Golub &
+    # Van Loan 2013, sec. 4.2.5 and 8.3.1; LAPACK Working Note 41, of dpotrf, dsygst, dsytrd
+    flops = 8 * d**3 / 3
     contest.rivals = [Rival(name, partial(work, name), 1, flops, "fp64") for name in formulas]
-    contest.rivals += products(contest.rivals, CPU, min(d, 2048))
     return contest
 
 
@@ -220,21 +226,21 @@ TOOLS = {  # python ...; the weights reach pytorch-fid by TORCH_HOME
 }
 
 
-def command(args: argparse.Namespace, folder: Path, tools: dict[str, str] = TOOLS) -> Contest:
+def command(args: argparse.Namespace, folder: Path) -> Contest:
     """TOOLS as whole processes, started cold, on two folders of half of --files PNGs each."""
     weights = write_weights(folder, args.inception_weights)
-    sets = [str(make_images(folder / name, args.files // 2, seed=s)) for s, name in enumerate("AB")]
+    half = args.files // 2
+    sets = [str(make_images(folder / name, half, seed=s)) for s, name in enumerate("AB")]
     contest = Contest("fid", "run", [], warm_up=False)
-    if not find_spec("pytorch_fid"):
-        contest.left_out["pytorch-fid"] = NOT_INSTALLED
-    for name, tool in tools.items():
-        if name in contest.left_out or ("bf16" in name and not args.bf16):
+    for name, tool in TOOLS.items():
+        if "bf16" in name and not args.bf16:
+            continue
+        if name == "pytorch-fid" and not installed(name, contest):
             continue
         argv = [sys.executable, *shlex.split(tool.format(weights=weights)), *sets]
         work = partial(note_fid, contest.values, name, [*argv, "--device", args.device], folder)
-        flops = args.files // 2 * 2 * inception_flops()
-        contest.rivals.append(Rival(name, work, 1, flops, "bf16" if "bf16" in name else "fp32"))
-    contest.rivals += products(contest.rivals, torch.device(args.device))
+        flops = 2 * half * inception_flops()
+        contest.rivals.append(Rival(name, work, 1, flops, precision_of(name)))
     return contest
 
 

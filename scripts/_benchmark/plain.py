@@ -5,7 +5,7 @@ DCGAN's has the networks of PyTorch's example; the others have ours, so that onl
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -26,9 +26,8 @@ bce = nn.BCELoss()
 
 
 def adam(config: Config, *networks: nn.Module, lr: float = 0.0) -> torch.optim.Adam:
-    parameters = chain.from_iterable(network.parameters() for network in networks)
-    betas = (config.beta1, config.beta2)
-    return torch.optim.Adam(parameters, lr or config.learning_rate, betas)
+    parameters = nn.ModuleList(networks).parameters()
+    return torch.optim.Adam(parameters, lr or config.learning_rate, (config.beta1, config.beta2))
 
 
 def update(optimizer: torch.optim.Adam, loss: Tensor) -> None:

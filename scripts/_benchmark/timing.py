@@ -12,12 +12,14 @@ import platform
 import re
 import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inception.network import InceptionV3
 from metrics.score import device_name, git_commit
+from scripts._sweep.table import padded
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 PEAK = "matrix product, "
@@ -37,33 +40,26 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rival:
-    """One call of `work` does `items` of the contest's unit, in `flops` floating-point operations.
-
-    precision: names the matrix product whose rate is the peak; a product itself has no items.
-    around is entered outside the timing.
-    """
+    """One call of `work` does `items` of the contest's unit, in `flops` operations."""
 
     name: str
     work: Callable[[], object]
-    items: int = 1
+    items: int = 1  # 0: of a matrix product, which is the peak
     flops: float = 0.0
-    precision: str = ""
-    around: Callable[[], AbstractContextManager] = nullcontext
+    precision: str = ""  # of the product whose rate is its peak
+    around: Callable[[], AbstractContextManager] = nullcontext  # outside the timing
 
 
 @dataclass
 class Contest:
-    """Rivals on the same work; pairs: (ours, peer), by default each "ours" with each other one.
-
-    left_out: peer -> why. values: results of the work.
-    """
+    """Rivals on the same work."""
 
     name: str
     unit: str
     rivals: list[Rival]
-    left_out: dict[str, str] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
-    pairs: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # peer -> why
+    values: dict[str, float] = field(default_factory=dict)  # results of the work
+    pairs: list[tuple[str, str]] = field(default_factory=list)  # (ours, peer); all by default
     warm_up: bool = True
 
 
@@ -85,27 +81,32 @@ def interleave(
     return seconds
 
 
-def spread(values: list[float]) -> Spread:
+def spread(values: Iterable[float]) -> Spread:
+    values = list(values)
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summarize(contest: Contest, seconds: dict[str, list[float]]) -> list[Row]:
-    """A row a rival: timings, seconds an item, operations a second, the share round by round."""
+def report(contest: Contest, seconds: dict[str, list[float]]) -> Row:
+    """All that is known of a contest, as its JSON has it.
+
+    A row a rival: timings, seconds an item, operations a second, the share round by round.
+    """
     rates = {rival.name: [rival.flops / s for s in seconds[rival.name]] for rival in contest.rivals}
     rows = []
     for rival in contest.rivals:
         row: Row = {"name": rival.name, "items": rival.items, "timings": seconds[rival.name]}
         if rival.items:
-            row["seconds_an_item"] = spread([s / rival.items for s in seconds[rival.name]])
+            row["seconds_an_item"] = spread(s / rival.items for s in seconds[rival.name])
             row["flops_an_item"] = rival.flops / rival.items
         if rival.flops:
             row["flops_a_second"] = spread(rates[rival.name])
         if rival.precision:
-            limit = PEAK + rival.precision
-            pairs = zip(rates[rival.name], rates[limit], strict=True)
-            row |= {"limit": limit, "share_of_limit": spread([r / most for r, most in pairs])}
+            row["limit"] = PEAK + rival.precision
+            row["share_of_limit"] = spread(map(truediv, rates[rival.name], rates[row["limit"]]))
         rows.append(row)
-    return rows
+    about = {"what": contest.name, "unit": contest.unit, "rows": rows}
+    about["ratios"] = ratios(contest, seconds)
+    return about | {"values": contest.values, "left_out": contest.left_out}
 
 
 def ratios(contest: Contest, seconds: dict[str, list[float]]) -> list[Row]:
@@ -113,18 +114,7 @@ def ratios(contest: Contest, seconds: dict[str, list[float]]) -> list[Row]:
     each = {r.name: [s / r.items for s in seconds[r.name]] for r in contest.rivals if r.items}
     ours = [name for name in each if name.startswith("ours")]
     pairs = contest.pairs or [(a, b) for a in ours for b in each if b not in ours]
-    return [
-        {"ours": a, "peer": b}
-        | spread([theirs / mine for mine, theirs in zip(each[a], each[b], strict=True)])
-        for a, b in pairs
-    ]
-
-
-def report(contest: Contest, seconds: dict[str, list[float]]) -> Row:
-    """All that is known of a contest, as its JSON has it."""
-    rows, pairs = summarize(contest, seconds), ratios(contest, seconds)
-    about = {"what": contest.name, "unit": contest.unit, "rows": rows, "ratios": pairs}
-    return about | {"values": contest.values, "left_out": contest.left_out}
+    return [{"ours": a, "peer": b} | spread(map(truediv, each[b], each[a])) for a, b in pairs]
 
 
 def table(reports: list[Row]) -> str:
@@ -140,10 +130,7 @@ def table(reports: list[Row]) -> str:
             lines.append([report["what"], row["name"], ms, rate, share, against])
         rest += [f"{name}: {value:.6g}" for name, value in report["values"].items()]
         rest += [f"left out: {peer}: {why}" for peer, why in report["left_out"].items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    cells = (" | ".join(map(str.ljust, line, widths)) for line in lines)
-    return "\n".join([*(f"| {line} |" for line in cells), "", *rest])
+    return "\n".join([padded(lines), "", *rest])
 
 
 def shown(values: Spread | None, form: str, scale: float = 1.0) -> str:
@@ -154,12 +141,12 @@ def shown(values: Spread | None, form: str, scale: float = 1.0) -> str:
     return f"{median} ({low} to {high})"
 
 
-def provenance(device: torch.device, argv: list[str]) -> Row:
+def provenance(device: torch.device) -> Row:
     """The command, the machine and the code; load: runnable processes a core before the start."""
     threads = os.environ.get("OMP_NUM_THREADS")
     prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
     return {
-        "command": f"{prefix}python scripts/benchmark.py {shlex.join(argv)}".rstrip(),
+        "command": f"{prefix}python scripts/benchmark.py {shlex.join(sys.argv[1:])}".rstrip(),
         "device": device_name(device),
         "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
@@ -173,11 +160,8 @@ def provenance(device: torch.device, argv: list[str]) -> Row:
 def cpu_model() -> str:
     """The system's name for it, with the widest vector unit that PyTorch uses."""
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text() if info.is_file() else "")
+    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
     return f"{[*names, platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-# Operations and the peak
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -193,18 +177,10 @@ def inception_flops() -> int:
     return count_flops(lambda: network(image))
 
 
-def frechet_flops(n: int) -> float:
-    """Cholesky's factor F n^3 / 3, F^T C F n^3, its reduction to tridiagonal form 4 n^3 / 3.
-
-    Golub & Van Loan 2013, sec. 4.2.5 and 8.3.1; LAPACK Working Note 41, of dpotrf, dsygst, dsytrd.
-    """
-    return 8 * n**3 / 3
-
-
-def products(rivals: list[Rival], device: torch.device, n: int = 0) -> list[Rival]:
+def products(rivals: list[Rival], device: torch.device) -> list[Rival]:
     """The rivals that reach the peaks of these: n x n by n x n, as often as takes half a second."""
-    n, found = n or PEAK_SIZES[device.type], []
-    for precision in sorted({rival.precision for rival in rivals}):
+    n, found = PEAK_SIZES[device.type], []
+    for precision in sorted({rival.precision for rival in rivals if rival.precision}):
         a, b = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in "ab")
         once = partial(torch.matmul, a, b)
         times = max(1, round(0.5 / seconds_of(once, device)))
@@ -220,13 +196,8 @@ def repeat(work: Callable[[], object], times: int) -> None:
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """The time of the second of two calls."""
-    finish = finisher(device)
-    work()
-    finish()
-    start = time.perf_counter()
-    work()
-    finish()
-    return time.perf_counter() - start
+    contest = Contest("", "", [Rival("work", work)])
+    return interleave(contest, 1, finisher(device))["work"][0]
 
 
 def finisher(device: torch.device) -> Callable[[], object]:

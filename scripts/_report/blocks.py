@@ -89,9 +89,7 @@ def row_to_html(name: str, cells: list[str], table: Table) -> str:
     styles = ["" if i in table.words else "n" for i in range(len(cells))]
     tags = [tag(name, cell, style) for cell, style in zip(cells, styles, strict=True)]
     if name == "td" and table.bold >= 0:
-        tags[table.bold] = (
-            tags[table.bold].replace(">", "><strong>", 1).replace("</", "</strong></")
-        )
+        tags[table.bold] = re.sub("<(.*?)>(.*)</", r"<\1><strong>\2</strong></", tags[table.bold])
     return f"<tr>{''.join(tags)}</tr>".replace("_", "_<wbr>")
 
 
@@ -115,17 +113,15 @@ def block_to_markdown(block: Block) -> str:
             return "\n".join(f"- {literal(item)}" for item in items)
         case Table(head, rows, words, bold):
             marks = ["---" if i in words else "---:" for i in range(len(head))]
-            cells = [
-                [f"**{c}**" if i == bold else c for i, c in enumerate(map(literal, r))]
-                for r in rows
-            ]
+            cells = [list(map(literal, row)) for row in rows]
+            for row in cells if bold >= 0 else []:
+                row[bold] = f"**{row[bold]}**"
             lines = [list(map(literal, head)), marks, *cells]
             return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        case Pictures(pictures, captions, aside=True):
-            pairs = zip(pictures, captions, strict=True)
-            return ", ".join(f"[{literal(c)}]({p.name})" for p, c in pairs)
         case Pictures(pictures, captions):
-            pairs = zip_longest(pictures, captions, fillvalue="")
+            pairs = list(zip_longest(pictures, captions, fillvalue=""))
+            if block.aside:
+                return ", ".join(f"[{literal(c)}]({p.name})" for p, c in pairs)
             shown = [f"![{literal(p.alt)}]({p.name})\n\n{literal(c)}".strip() for p, c in pairs]
             return ("\n\n" if captions else "\n").join(shown)
 

@@ -1,4 +1,4 @@
-"""What follows from several runs: groups that differ in the seed alone, effects of a setting."""
+"""Compare several runs: groups that differ in the seed alone, effects of a setting."""
 
 import math
 import statistics
@@ -34,8 +34,8 @@ class Group:
 def group_runs(runs: list[Run]) -> list[Group]:
     groups: dict[str, Group] = {}
     for run in runs:
-        settings = defining(run)
-        groups.setdefault(repr(settings), Group(settings, [])).runs.append(run)
+        group = Group(defining(run), [])
+        groups.setdefault(repr(group.settings), group).runs.append(run)
     return list(groups.values())
 
 
@@ -47,11 +47,11 @@ def defining(run: Run) -> dict[str, Any]:
 
 
 def varying(groups: list[Group]) -> list[str]:
-    """The settings in which the groups differ, in the order of the config."""
     return differing([group.settings for group in groups])
 
 
 def differing(rows: list[dict[str, Any]]) -> list[str]:
+    """The settings in which the rows differ, in the order of the config."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
 
@@ -77,7 +77,7 @@ def with_hidden_dim(settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Effect:
-    """One setting changed, all others equal: the two groups' FIDs and their difference."""
+    """One setting changed, all others equal."""
 
     factor: str
     before: Any
@@ -94,27 +94,23 @@ class Effect:
 def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
     """Every pair of neighbouring values of a factor among otherwise equal groups with a FID."""
     scored = [group for group in groups if group.fids]
-    names = differing([with_hidden_dim(group.settings) for group in scored])
-    sd, _, _ = seed_spread(groups) or (None, 0, 0)
+    names, spread = differing([with_hidden_dim(g.settings) for g in scored]), seed_spread(groups)
     found = []
     for factor in factors:
-        alike: dict[str, list[tuple[dict[str, Any], Group]]] = {}
+        alike: dict[str, list[tuple[Any, dict[str, Any], Group]]] = {}
         for group in scored:  # a width alone changes only while the two are kept apart
-            settings = group.settings if factor in HIDDEN else with_hidden_dim(group.settings)
-            if factor in settings:
-                rest = {name: value for name, value in settings.items() if name != factor}
-                alike.setdefault(repr(sorted(rest.items())), []).append((settings, group))
+            rest = dict(group.settings if factor in HIDDEN else with_hidden_dim(group.settings))
+            if factor in rest:
+                value = rest.pop(factor)
+                alike.setdefault(repr(sorted(rest.items())), []).append((value, rest, group))
         for same in alike.values():
-            same.sort(key=lambda pair: sort_key(pair[0][factor]))
-            for (settings, before), (changed, after) in pairwise(same):
-                counted = math.sqrt(sum(1 / len(g.fids) for g in (before, after)))
-                others = [f"{n} {settings[n]}" for n in names if n != factor and n in settings]
-                values, means = (
-                    (settings[factor], changed[factor]),
-                    (before.mean, after.mean),
-                )
-                error = None if sd is None else sd * counted
-                found.append(Effect(factor, *values, ", ".join(others), means, error))
+            same.sort(key=lambda entry: sort_key(entry[0]))
+            for (before, rest, first), (after, _, second) in pairwise(same):
+                others = ", ".join(f"{name} {rest[name]}" for name in names if name in rest)
+                counted = math.sqrt(sum(1 / len(g.fids) for g in (first, second)))
+                error = spread and spread[0] * counted
+                means = first.mean, second.mean
+                found.append(Effect(factor, before, after, others, means, error))
     return found
 
 
@@ -125,8 +121,6 @@ def sort_key(value: Any) -> tuple[float, str]:
 def seed_spread(groups: list[Group]) -> tuple[float, int, int] | None:
     """The FID's standard deviation over seeds, pooled; from how many groups, degrees of freedom."""
     several = [group.fids for group in groups if len(group.fids) > 1]
-    if not several:
-        return None
     squares = sum((len(v) - 1) * statistics.variance(v) for v in several)
     degrees = sum(len(v) - 1 for v in several)
-    return math.sqrt(squares / degrees), len(several), degrees
+    return (math.sqrt(squares / degrees), len(several), degrees) if several else None

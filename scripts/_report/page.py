@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from metrics.curve_rules import EQUILIBRIUM, NASH
-from metrics.curves import diagnose
+from metrics.curves import Diagnosis, diagnose
 from metrics.score import git_commit
 from scripts._report.blocks import Block, Heading, Items, Picture, Pictures, Table, Text
 from scripts._report.groups import HIDDEN, Group, defining, differing, group_runs, label, varying
-from scripts._report.plots import curve, file_name, read_png
-from scripts._report.runs import Protocol, Run, best_run
+from scripts._report.plots import curve, file_name, small
+from scripts._report.runs import Run, best_run
 from scripts._report.scores import PASS_MARK, counted, effects_of, fid, other_scores
+from scripts.evolution import evenly, read_picture
 
 MOST_OTHERS = 4  # curves of a system's own
 MOST_GRIDS = 6  # of a run's samples over time
@@ -37,25 +38,21 @@ FID_NOTES = (
 
 
 def content(
-    runs: list[Run],
-    protocol: Protocol | None,
-    problems: list[str],
-    paths: dict[str, Any] | str,
-    digits: dict[str, Any] | str,
+    runs: list[Run], unread: list[str], paths: dict[str, Any] | str, digits: dict[str, Any] | str
 ) -> list[Block]:
     """The whole page. A str in place of the interpolation or the digits says why it is left out."""
-    groups = group_runs(runs)
-    which = "The best run" if best_run(runs) else "The first run (none is scored)"
-    diagnoses = [
-        diagnose(run.curves, penalty=getattr(run.config, "penalty", "none")) for run in runs
-    ]
+    problems = [*unread, *(problem for run in runs for problem in run.problems)]
+    groups, best = group_runs(runs), best_run(runs)
+    which = f"The best run, {best.name}" if best else f"The first run, {runs[0].name} (none scored)"
+    penalties = [getattr(run.config, "penalty", "none") for run in runs]
+    diagnoses = [diagnose(r.curves, penalty=p) for r, p in zip(runs, penalties, strict=True)]
     verdicts = Counter(diagnosis.verdict for diagnosis in diagnoses)
     return [
         Text(made(runs), note=True),
         Items(summary(runs, groups, verdicts, digits), "box"),
         *([Text("Not in this report:"), Items(problems, "box bad")] if problems else []),
         *settings(runs),
-        *fid(groups, protocol),
+        *fid(groups),
         *other_scores(groups),
         *effects_of(groups),
         Heading("Curves", "curves"),
@@ -65,15 +62,7 @@ def content(
         *(block for run in runs for block in samples(run)),
         Heading("Did the game reach the Nash equilibrium?", "equilibrium"),
         Text(EQUILIBRIUM_NOTE, note=True),
-        *(
-            block
-            for run, diagnosis in zip(runs, diagnoses, strict=True)
-            for block in (
-                Heading(f"{run.name}: {diagnosis.verdict}"),
-                *map(Text, diagnosis.sentences),
-                Text(diagnosis.advice, note=True),
-            )
-        ),
+        *(block for run, found in zip(runs, diagnoses, strict=True) for block in game(run, found)),
         Heading("Interpolation", "interpolation"),
         *([Text(f"Left out: {paths}")] if isinstance(paths, str) else interpolation(paths, which)),
         Heading("Mode collapse", "collapse"),
@@ -83,10 +72,15 @@ def content(
     ]
 
 
+def game(run: Run, found: Diagnosis) -> list[Block]:
+    heading, advice = Heading(f"{run.name}: {found.verdict}"), Text(found.advice, note=True)
+    return [heading, *map(Text, found.sentences), advice]
+
+
 def made(runs: list[Run]) -> str:
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     commit = git_commit()
-    code = f", code {commit[:10]}{'+changes' if commit.endswith('+changes') else ''}" * bool(commit)
+    code = f", code {commit[:10]}{'+changes' * commit.endswith('+changes')}" * bool(commit)
     return f"Made {now} from {counted(len(runs), 'run')}{code}, torch {torch.__version__}."
 
 
@@ -115,25 +109,20 @@ def summary(
 
 def settings(runs: list[Run]) -> list[Block]:
     """The settings in which the runs differ as columns, those that are alike as one sentence."""
-    rows = [
-        defining(run)
-        | {"seed": run.config.seed}
-        | {f"parameters of {name}": f"{n:,}" for name, n in run.parameters.items()}
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        sizes = {f"parameters of {name}": f"{n:,}" for name, n in run.parameters.items()}
+        rows.append(defining(run) | {"seed": run.config.seed} | sizes)
     always = ("latent_dim", *HIDDEN, "batch_size", "steps")  # what the homework asks to be stated
     apart = differing(rows)
     columns = [n for n in dict.fromkeys(n for r in rows for n in r) if n in always or n in apart]
     alike = [f"{n} {v}" for n, v in rows[0].items() if n not in columns and v != ""]
     cells = [
-        [run.name, *(str(row.get(c, "")) for c in columns)]
-        for run, row in zip(runs, rows, strict=True)
+        [run.name, *(str(r.get(c, "")) for c in columns)] for run, r in zip(runs, rows, strict=True)
     ]
-    return [
-        Heading("Settings", "settings"),
-        Table(["run", *columns], cells),
-        Text(f"Alike in all: {', '.join(alike) or 'nothing'}.", note=True),
-    ]
+    table = Table(["run", *columns], cells)
+    note = f"Alike in all: {', '.join(alike) or 'nothing'}."
+    return [Heading("Settings", "settings"), table, Text(note, note=True)]
 
 
 def curves(run: Run) -> Pictures:
@@ -149,43 +138,39 @@ def curves(run: Run) -> Pictures:
 def samples(run: Run) -> list[Block]:
     if not run.samples:
         return [Heading(run.name), Text("No sample grids in its folder.", note=True)]
-    *before, (last, path) = evenly(run.samples, MOST_GRIDS)
-    caption = f"Step {last}, {run.fixed}, not selected."
-    blocks = [Heading(run.name), Pictures([sample(run, last, path)], (caption,), "samples")]
-    if before:
-        steps = tuple(f"step {step}" for step, _ in before)
-        blocks.append(Pictures([sample(run, *grid) for grid in before], steps, "strip", aside=True))
+    shown = evenly(run.samples, MOST_GRIDS)
+    steps, grids = [step for step, _ in shown], [sample(run, *grid) for grid in shown]
+    caption = f"Step {steps[-1]}, {fixed(run)}, not selected."
+    blocks = [Heading(run.name), Pictures(grids[-1:], (caption,), "samples")]
+    if captions := tuple(f"step {step}" for step in steps[:-1]):
+        blocks.append(Pictures(grids[:-1], captions, "strip", aside=True))
     return blocks
 
 
-def evenly(items: list[Any], most: int) -> list[Any]:
-    """At most `most` of them, evenly spread, the last always among them."""
-    if len(items) <= most:
-        return items
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
-
-
 def sample(run: Run, step: int, path: Path) -> Picture:
-    alt = f"Grid of images that {run.name} makes of its {run.fixed} at step {step}"
-    return Picture(file_name(run.name, path.stem), alt, read_png(path))
+    alt = f"Grid of images that {run.name} makes of its {fixed(run)} at step {step}"
+    return picture(run.name, path, alt)
 
 
-INTERPOLATION_ALT = {
-    "linear": "Rows of images along straight lines between pairs of noise vectors",
-    "spherical": "Rows of images along great circles between pairs of noise vectors",
-    "change": "How much the image changes from step to step along the paths",
-}
+def picture(prefix: str, path: Path | str, alt: str) -> Picture:
+    path = Path(path)
+    return Picture(file_name(prefix, path.stem), alt, small(read_picture(path)))
+
+
+def fixed(run: Run) -> str:
+    """Name what its sample grids are made from."""
+    return "fixed noise" if hasattr(run.config, "latent_dim") else "fixed images"
 
 
 def interpolation(found: dict[str, Any], which: str) -> list[Block]:
     intro = (
-        f"{which}, {found['run']}: {found['images']} images a pair from z1 (t = 0) to z2 (t = 1),"
-        f" {found['pairs']} pairs that the seed {found['seed']} draws; orange frames lie beyond the"
-        " ends (extrapolation)."
+        f"{which}: {found['images']} images a pair from z1 (t = 0) to z2 (t = 1), {found['pairs']}"
+        f" pairs that the seed {found['seed']} draws; orange frames lie beyond the ends"
+        " (extrapolation)."
     )
-    pictures = [
-        file_picture("interpolation", name, INTERPOLATION_ALT[Path(name).stem])
-        for name in found["files"]
+    of = "images along paths between pairs of noise vectors"
+    shown = [
+        picture("interpolation", f, f"{Path(f).stem.capitalize()}: {of}") for f in found["files"]
     ]
     sentences = [
         f"{path.capitalize()}, {measure} change: the largest step of a pair is on average"
@@ -193,26 +178,20 @@ def interpolation(found: dict[str, Any], which: str) -> list[Block]:
         for path, measures in found["change"].items()
         for measure, s in measures.items()
     ]
-    return [Text(intro), Pictures(pictures), *map(Text, sentences)]
-
-
-def file_picture(prefix: str, name: str, alt: str) -> Picture:
-    return Picture(file_name(prefix, Path(name).stem), alt, read_png(Path(name)))
+    return [Text(intro), Pictures(shown), *map(Text, sentences)]
 
 
 def collapse(found: dict[str, Any], which: str) -> list[Block]:
-    of = f"the digits among {found['n']} generated images beside the training set's"
-    alts = [f"Bar chart of {of}", *["Generated images beside their nearest training images"] * 5]
-    pairs = zip(found["files"], alts, strict=False)
+    of = f"{found['n']} generated images and the training set's"
+    shown = [picture("collapse", f, f"{Path(f).stem.capitalize()}: {of}") for f in found["files"]]
     note = (
         f"{which}: {found['n']:,} images, labelled by a classifier with"
         f" {found['classifier']['errors']} errors on MNIST's {found['classifier']['n']:,} test"
         f" images. Entropy of the digits: {found['entropy_bits']:.2f} bits of 3.32; chi-square"
         f" against the training set: {found['chi2']:.1f} (p = {found['p_value']:.2g})."
     )
-    pictures = [file_picture("collapse", name, alt) for name, alt in pairs]
     verdict = f"{found['verdict'].capitalize()}. {found['evidence']}"
-    return [Text(verdict), Pictures(pictures), Text(note, note=True)]
+    return [Text(verdict), Pictures(shown), Text(note, note=True)]
 
 
 def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
@@ -221,19 +200,19 @@ def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
     pairs = [(a, b) for a in groups for b in groups if differ_in_arch_alone(a, b)]
     if not pairs:
         return [*blocks, Text("No MLP run beside an equal CNN run: --arch mlp makes one.")]
-    for cnn, mlp in pairs:
-        at = label(cnn, [n for n in ("latent_dim", *HIDDEN) if n in cnn.settings])
-        said, pictures, captions = [], [], []
-        for kind, group in (("CNN", cnn), ("MLP", mlp)):
+    for pair in pairs:
+        at = label(pair[0], [n for n in ("latent_dim", *HIDDEN) if n in pair[0].settings])
+        said, shown = [], {}
+        for kind, group in zip(("CNN", "MLP"), pair, strict=True):
             run = group.runs[0]
             size = " and ".join(f"{n:,}" for n in run.parameters.values())
             score = f"{group.mean:.1f}" if group.fids else "not scored"
             said.append(f"{kind} ({size} parameters) FID {score}")
             if run.samples:
-                pictures.append(sample(run, *run.samples[-1]))
-                captions.append(f"{kind}, {at}, seed {run.config.seed}")
+                caption = f"{kind}, {at}, seed {run.config.seed}"
+                shown[caption] = sample(run, *run.samples[-1])
         blocks.append(Text(f"At {at}: {'; '.join(said)}."))
-        blocks.append(Pictures(pictures, tuple(captions), "strip"))
+        blocks.append(Pictures(list(shown.values()), tuple(shown), "strip"))
     why = (
         "A convolution shares its weights over the image and ties each pixel to its neighbours; a"
         " linear layer has to learn every pixel's place anew."
@@ -241,10 +220,8 @@ def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
     return [*blocks, Text(why)]
 
 
-def differ_in_arch_alone(a: Group, b: Group) -> bool:
-    if (a.settings.get("arch"), b.settings.get("arch")) != ("cnn", "mlp"):
-        return False
-    return a.settings | {"arch": ""} == b.settings | {"arch": ""}
+def differ_in_arch_alone(cnn: Group, mlp: Group) -> bool:
+    return (mlp.settings.get("arch"), cnn.settings) == ("mlp", mlp.settings | {"arch": "cnn"})
 
 
 def protocol_notes(runs: list[Run]) -> list[Block]:

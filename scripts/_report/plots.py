@@ -4,16 +4,14 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
 from metrics.curve_rules import NASH
+from scripts._figures import new_figure
 from scripts._report.blocks import Picture
 from scripts._report.groups import Group, label
 
@@ -25,8 +23,7 @@ INK, BLUE = "#808080", "#3b8fd6"
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
     """Centred moving average over a share of the curve; shorter windows at the ends."""
     half = max(1, round(len(values) * share / 2))
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
+    total, index = np.cumsum([0.0, *values]), np.arange(len(values))
     start, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
     return (total[stop] - total[start]) / (stop - start)
 
@@ -40,7 +37,7 @@ def curve(run_name: str, tag: str, points: Points, *, loss: str = "bce") -> Pict
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     mean = smooth(values)
 
-    def draw(axis: plt.Axes) -> None:
+    def draw(axis: Any) -> None:
         axis.plot(steps, values, color=BLUE, alpha=0.4, linewidth=0.7)
         axis.plot(steps, mean, color=BLUE, linewidth=1.6)
         if tag in NASH and (loss == "bce" or tag.startswith("D(")):
@@ -59,7 +56,7 @@ def curve(run_name: str, tag: str, points: Points, *, loss: str = "bce") -> Pict
 def fid_plot(groups: list[Group], names: list[str], marks: dict[str, float]) -> Picture:
     """A dot a run with its error bar, a line a group mean; marks, by name, are vertical lines."""
 
-    def draw(axis: plt.Axes) -> None:
+    def draw(axis: Any) -> None:
         for row, group in enumerate(groups):
             axis.plot([group.mean] * 2, [row - 0.3, row + 0.3], color=BLUE, linewidth=2)
             errors = [run.fid.get("error") or 0.0 for run in group.scored]
@@ -92,23 +89,16 @@ def file_name(*words: str) -> str:
     return f"{name}.png"
 
 
-def render(draw: Callable[[plt.Axes], None], size: tuple[float, float]) -> bytes:
+def render(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
     inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
-    with plt.rc_context(dict.fromkeys(inked, INK) | {"axes.titlesize": 10, "font.size": 9}):
-        figure, axis = plt.subplots(figsize=size, layout="constrained")
+    with matplotlib.rc_context(dict.fromkeys(inked, INK) | {"axes.titlesize": 10, "font.size": 9}):
+        figure, ((axis,),) = new_figure(*size)
+        figure.set_layout_engine("constrained")
         draw(axis)
         axis.spines[["top", "right"]].set_visible(False)
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=110, transparent=True)
-        plt.close(figure)
     return small(Image.open(png).quantize(32))
-
-
-def read_png(path: Path) -> bytes:
-    """The picture's PNG, in grey if it has no colours: a page of fifty stays light."""
-    image = Image.open(path).convert("RGB")
-    red, green, blue = image.split()
-    return small(red if red.tobytes() == green.tobytes() == blue.tobytes() else image)
 
 
 def small(image: Image.Image) -> bytes:

@@ -6,7 +6,6 @@ from lib.results import Result, format_drawing
 from scripts._report.blocks import Block, Heading, Pictures, Table, Text
 from scripts._report.groups import HIDDEN, Effect, Group, effects, label, seed_spread, varying
 from scripts._report.plots import fid_plot
-from scripts._report.runs import Protocol
 
 PASS_MARK = 60.0  # the homework's, for the best of its four runs
 HOMEWORK = ("latent_dim", "hidden_dim", *HIDDEN)
@@ -16,7 +15,7 @@ def counted(n: int, word: str) -> str:
     return f"{n} {word}{'s' * (n != 1)}"
 
 
-def fid(groups: list[Group], protocol: Protocol | None) -> list[Block]:
+def fid(groups: list[Group]) -> list[Block]:
     """FIDs by settings, the lowest mean first, with their plot."""
     scored = sorted((g for g in groups if g.fids), key=lambda g: g.mean)
     names, heading = varying(scored), Heading("FID", "fid")
@@ -28,20 +27,20 @@ def fid(groups: list[Group], protocol: Protocol | None) -> list[Block]:
     for group in scored:
         sd = f"{statistics.stdev(group.fids):.1f}" if len(group.fids) > 1 else "one seed"
         each = [f"{with_error(run.fid, '.1f', '.1f')} ({run.config.seed})" for run in group.scored]
-        mean = f"{group.mean:.1f}"
-        rows.append([label(group, names), str(len(group.fids)), mean, sd, ", ".join(each)])
+        counts = [str(len(group.fids)), f"{group.mean:.1f}", sd]
+        rows.append([label(group, names), *counts, ", ".join(each)])
     head = ["settings", "seeds", "FID", "sd over seeds", "each run ± its error (seed)"]
     newest = scored[0].scored[0].fid
-    floor = newest.get("floor")
+    floor, protocol = newest.get("floor"), newest["protocol"]
     marks = {"floor": floor} if floor else {}
-    marks |= {"pass mark": PASS_MARK} if protocol[0] == "homework" else {}
+    marks |= {"pass mark": PASS_MARK} if protocol == "homework" else {}
     note = f"{compared(newest)} {ERROR_NOTE} {floor_note(newest) if floor else ''} {lack}"
-    smoke = " This protocol tries the pipeline: its values are no results."
-    note += smoke * (protocol[0] == "smoke")
+    note += SMOKE_NOTE * (protocol == "smoke")
     plot = Pictures([fid_plot(scored, names, marks)])
     return [heading, Table(head, rows, words=(0, 4), bold=2), plot, Text(note, note=True)]
 
 
+SMOKE_NOTE = " This protocol tries the pipeline: its values are no results."
 ERROR_NOTE = (
     "± is the standard error from the draw of the generated images, not the luck of the training"
     " seed, which sd shows."
@@ -102,34 +101,22 @@ def effects_of(groups: list[Group]) -> list[Block]:
     found = effects(groups, others or HOMEWORK)
     if not found:
         return [Heading(does, "effects"), Text("No two scored runs differ in just one of these.")]
-    rows = [
-        [
-            e.factor,
-            f"{e.before} → {e.after}",
-            e.others,
-            f"{e.means[0]:.1f} → {e.means[1]:.1f}",
-            with_error({"value": e.difference, "error": e.standard_error}, "+.1f", ".1f"),
-        ]
-        for e in found
-    ]
-    head = ["changed", "from → to", "at", "FID", "difference"]
-    sentences = [s for f in dict.fromkeys(e.factor for e in found) for s in in_words(found, f)]
-    return [
-        Heading(does, "effects"),
-        Table(head, rows, words=(0, 1, 2), bold=4),
-        *map(Text, [*sentences, on_the_spread(groups)]),
-    ]
-
-
-def in_words(found: list[Effect], factor: str) -> list[str]:
-    """What a factor does: a number is raised, a word or a switch takes the place of another."""
-    changes: dict[str, list[Effect]] = {}
+    rows, changes = [], {}
     for e in found:
-        numbers = {type(e.before), type(e.after)} <= {int, float}
-        change = f"Raising {factor}" if numbers else f"{factor} {e.after} instead of {e.before}"
-        if e.factor == factor:
-            changes.setdefault(change, []).append(e)
-    return [mean_effect(change, same) for change, same in changes.items()]
+        difference = {"value": e.difference, "error": e.standard_error}
+        means = f"{e.means[0]:.1f} → {e.means[1]:.1f}"
+        row = [e.factor, f"{e.before} → {e.after}", e.others, means]
+        rows.append([*row, with_error(difference, "+.1f", ".1f")])
+        changes.setdefault(in_words(e), []).append(e)
+    table = Table(["changed", "from → to", "at", "FID", "difference"], rows, (0, 1, 2), bold=4)
+    sentences = [mean_effect(change, same) for change, same in changes.items()]
+    return [Heading(does, "effects"), table, *map(Text, [*sentences, on_the_spread(groups)])]
+
+
+def in_words(e: Effect) -> str:
+    """Name the change: a number is raised, a word or a switch takes the place of another."""
+    numbers = {type(e.before), type(e.after)} <= {int, float}
+    return f"Raising {e.factor}" if numbers else f"{e.factor} {e.after} instead of {e.before}"
 
 
 def mean_effect(change: str, same: list[Effect]) -> str:
@@ -151,6 +138,6 @@ def on_the_spread(groups: list[Group]) -> str:
     sd, several, degrees = spread
     return (
         f"The FID's spread over seeds is {sd:.1f} (from {counted(several, 'setting')} with several"
-        f" seeds, {degrees} degree{'s' * (degrees > 1)} of freedom; taken to be the same at the"
+        f" seeds, {counted(degrees, 'degree')} of freedom; taken to be the same at the"
         " others); ± above is the standard error of the difference that follows from it."
     )

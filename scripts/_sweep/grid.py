@@ -26,9 +26,9 @@ def plan_runs(base: Config, grid: dict[str, list[Any]], seeds: list[int]) -> lis
     if base.run:
         raise UserError(f"--run {base.run}: the runs of a sweep name themselves; leave it out.")
     fields = [fields_of(name, type(base)) for name in grid]
-    set_twice = [n for n in grid if n != WIDTHS and WIDTHS in grid and n.endswith(f"_{WIDTHS}")]
-    for name in set_twice:
-        raise UserError(f"--grid sets {name} twice: {WIDTHS} already stands for all widths.")
+    for name in grid:
+        if WIDTHS in grid and name.endswith(f"_{WIDTHS}"):
+            raise UserError(f"--grid sets {name} twice: {WIDTHS} already stands for all widths.")
     runs: dict[str, Config] = {}
     for *values, seed in itertools.product(*grid.values(), seeds):
         changes = {f.name: v for group, v in zip(fields, values, strict=True) for f in group}
@@ -71,15 +71,14 @@ def parse_seeds(text: str) -> list[int]:
     try:
         numbers = [int(word) for word in text.removesuffix(",").split(",")]
     except ValueError:
-        numbers = []
-    is_count = "," not in text
-    if not numbers or min(numbers) < is_count or (is_count and numbers[0] > MOST_SEEDS):
-        raise UserError(
-            f"--seeds {text[:40]}: wanted how many, as 3 (at most {MOST_SEEDS}), or a list of them,"
-            " as 1,5,9 (7, is seed 7)."
-        )
-    return (
-        [Config.seed + i for i in range(numbers[0])] if is_count else list(dict.fromkeys(numbers))
+        numbers = [-1]
+    if "," in text and min(numbers) >= 0:
+        return list(dict.fromkeys(numbers))
+    if "," not in text and 1 <= numbers[0] <= MOST_SEEDS:
+        return [Config.seed + i for i in range(numbers[0])]
+    raise UserError(
+        f"--seeds {text[:40]}: wanted how many, as 3 (at most {MOST_SEEDS}), or a list of them, as"
+        " 1,5,9 (7, is seed 7)."
     )
 
 
@@ -87,10 +86,12 @@ def fields_of(name: str, config_class: type[Config]) -> list[dataclasses.Field]:
     """The config fields that a name of the grid sets; UserError if it can't be swept."""
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     widths = [field for key, field in fields.items() if key.endswith(f"_{WIDTHS}")]
-    swept = [key for key, field in fields.items() if field.metadata["role"] == "defines"]
-    choices = [*(key for key in swept if key not in ("model", "seed")), *[WIDTHS] * bool(widths)]
-    if name in choices:
-        return [fields[name]] if name in fields else widths
+    swept = {key: [field] for key, field in fields.items() if field.metadata["role"] == "defines"}
+    swept = {key: found for key, found in swept.items() if key not in ("model", "seed")}
+    if widths:
+        swept.setdefault(WIDTHS, widths)
+    if name in swept:
+        return swept[name]
     if name == "seed":
         raise UserError("--grid seed: give the seeds by --seeds, as --seeds 3 or --seeds 1,5,9.")
     if name in fields:
@@ -98,6 +99,6 @@ def fields_of(name: str, config_class: type[Config]) -> list[dataclasses.Field]:
             f"--grid {name}: runs that differ in it alone are the same run, in one folder."
             f" Give it to all of them, as --{name} VALUE."
         )
-    near = difflib.get_close_matches(name, choices, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"wanted one of {', '.join(choices)}."
+    near = difflib.get_close_matches(name, swept, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"wanted one of {', '.join(swept)}."
     raise UserError(f"--grid {name} is no setting of this system: {hint}")

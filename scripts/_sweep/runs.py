@@ -12,38 +12,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-from tqdm import tqdm
 
 from inception import WEIGHTS_DIGEST
 from inception.weights import digest, find_weights
 from lib import checkpoint
 from lib.config import Config, differences, load_saved
 from lib.errors import UserError
-from lib.guards import lock
+from lib.guards import lock, progress_bar
 from lib.results import Result, drawing_of, read_results
 
 MAIN = Path(__file__).resolve().parents[2] / "main.py"
 POLL = 0.2  # seconds between two looks at the children
 
-Command = Callable[[Config], list[str]]
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: its FID's line of results.jsonl, or why there is none.
-
-    `stopped_by` is the signal that ended the sweep before the run was done, 0 if none did.
-    """
+    """The end of a run: its FID's line of results.jsonl, or why there is none."""
 
     config: Config
     result: Result | None = None
     failure: str = ""
-    stopped_by: int = 0
+    stopped_by: int = 0  # the signal that ended the sweep before the run was done
 
     @property
     def status(self) -> str:
@@ -55,29 +48,26 @@ class Outcome:
 
 
 def find_result(config: Config) -> Result | None:
-    """The newest FID of this run at its last step, by its protocol, precision and weights.
-
-    And of z drawn alike, if the model knows --truncation or --latent_density.
-    """
+    """The newest FID of this run at its last step, by its protocol, precision, weights and z."""
     try:  # is the folder that of another configuration, as main.py will say then?
         if differences(config, load_saved(config.run_dir / "config.json")):
             return None
     except UserError:  # no settings, or none that can be read: main.py writes them anew
         pass
-    wanted = ("fid", config.num_training_steps, config.fid_protocol, config.fid_precision)
+    wanted = {"metric": "fid", "step": config.num_training_steps}
+    wanted |= {"protocol": config.fid_protocol, "precision": config.fid_precision}
     for result in reversed(read_results(config.run_dir)):
-        found = tuple(result.get(key) for key in ("metric", "step", "protocol", "precision"))
-        is_asked = found == wanted and drawing_of(result) == drawing_of(vars(config))
-        if is_asked and result["value"] is not None and same_weights(config, result):
+        alike = wanted.items() <= result.items() and result["value"] is not None
+        drawn_alike = drawing_of(result) == drawing_of(vars(config))
+        if alike and drawn_alike and same_weights(config, result):
             return result
     return None
 
 
 def same_weights(config: Config, result: Result) -> bool:
-    found = result.get("weights_sha256")
-    if not config.inception_weights and found == WEIGHTS_DIGEST:
-        return True  # without looking for 90 MB
-    return found == digest_of(config.inception_weights)
+    found, weights = result.get("weights_sha256"), config.inception_weights
+    known = found == WEIGHTS_DIGEST and not weights  # without looking for 90 MB
+    return known or found == digest_of(weights)
 
 
 @functools.cache
@@ -91,51 +81,34 @@ def step_reached(config: Config) -> int:
     return int(found[-1].stem) if found else 0
 
 
-def steps_to_do(config: Config) -> int:
-    return config.num_training_steps - step_reached(config)
-
-
 def main_command(config: Config) -> list[str]:
     """main.py with a flag for each setting that is not the default."""
-    given = [(f, getattr(config, f.name)) for f in fields(config)]
-    flags = [
-        f"--{f.name}" if f.type is bool else f"--{f.name}={value}"
-        for f, value in given
-        if value != f.default
-    ]
+    given = {f: value for f in fields(config) if (value := getattr(config, f.name)) != f.default}
+    flags = (f"--{f.name}" + f"={value}" * (f.type is not bool) for f, value in given.items())
     return [sys.executable, str(MAIN), *flags]
 
 
-def run_all(
-    configs: list[Config],
-    *,
-    jobs: int = 1,
-    threads: int | None = None,
-    command: Command = main_command,
-) -> list[Outcome]:
+def run_all(configs: list[Config], *, jobs: int = 1, threads: int | None = None) -> list[Outcome]:
     """Train and score all runs that are not finished, `jobs` at a time; outcomes as configs.
 
     Never raises for what happens to a run: see Outcome.failure. SIGINT and SIGTERM are passed to
-    the children, which save; the outcomes of what was not done then say `stopped_by`. threads: each
-    child's OMP_NUM_THREADS, None leaves it alone. command: the argv of a run, for tests.
+    the children, which save. threads: each child's OMP_NUM_THREADS.
     """
     outcomes = {c.run_name: Outcome(c, r) for c in configs if (r := find_result(c))}
     todo = [config for config in configs if config.run_name not in outcomes]
+    done, steps = sum(map(step_reached, todo)), sum(c.num_training_steps for c in todo)
     if todo:
-        seconds = 0.2 if sys.stderr.isatty() else 30.0
-        steps = sum(map(steps_to_do, todo))
-        with stop_signals() as received, tqdm(total=steps, unit="step", mininterval=seconds) as bar:
-            for outcome in work_on(todo, jobs, threads, command, received):
-                if outcome:
-                    outcomes[outcome.config.run_name] = outcome
+        with stop_signals() as received, progress_bar(done, steps) as bar:
+            for outcome in work_on(todo, jobs, threads, received):
+                outcomes |= {outcome.config.run_name: outcome} if outcome else {}
                 ended = len(outcomes) - len(configs) + len(todo)
                 bar.set_description_str(f"{ended}/{len(todo)} runs", refresh=False)
-                bar.update(max(0, steps - sum(map(steps_to_do, todo)) - bar.n))
+                bar.update(max(0, sum(map(step_reached, todo)) - bar.n))
     return [outcomes[config.run_name] for config in configs]
 
 
 def work_on(
-    todo: list[Config], jobs: int, threads: int | None, command: Command, received: list[int]
+    todo: list[Config], jobs: int, threads: int | None, received: list[int]
 ) -> Iterator[Outcome | None]:
     """Yield a run's outcome when it ends, None now and then. received: the signals that came."""
     waiting, sent = list(todo), 0
@@ -144,7 +117,7 @@ def work_on(
         while waiting and len(running) < jobs and not received:
             config = waiting.pop(0)
             try:
-                running[start(config, command(config), threads)] = config
+                running[start(config, threads)] = config
             except (UserError, OSError) as error:
                 yield Outcome(config, failure=f"not started: {error}")
         for number in received[sent:]:  # a second one too: main.py then stops without saving
@@ -159,8 +132,9 @@ def work_on(
         yield Outcome(config, stopped_by=received[0])
 
 
-def start(config: Config, argv: list[str], threads: int | None) -> subprocess.Popen:
+def start(config: Config, threads: int | None) -> subprocess.Popen:
     """Start a run's process. Raises UserError or OSError if it can't be started."""
+    argv = main_command(config)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     with open(Outcome(config).log, "ab") as log:
         lock(log, "another sweep's process is at work on it: wait for it.")  # the child's too

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.checkpoint import write_beside_and_rename
-from lib.results import Result, drawing_of
+from lib.results import drawing_of
 from scripts._sweep.grid import grid_point
 from scripts._sweep.runs import Outcome
 
@@ -30,43 +30,34 @@ def summarize(outcomes: list[Outcome], names: list[str]) -> list[dict[str, Any]]
     for outcome in outcomes:
         point = grid_point(outcome.config, names)
         groups.setdefault(tuple(point.values()), []).append(outcome)
-    return [
-        {"point": dict(zip(names, values, strict=True)), "runs": len(group)}
-        | numbers([outcome.result for outcome in group if outcome.result])
-        for values, group in groups.items()
-    ]
-
-
-def numbers(results: list[Result]) -> dict[str, Any]:
-    fids = [result["value"] for result in results]
-    return {
-        "finished": len(fids),
-        "mean": statistics.fmean(fids) if fids else None,
-        "sd": statistics.stdev(fids) if len(fids) > 1 else None,
-        "min": min(fids, default=None),
-        "max": max(fids, default=None),
-        "errors": [result.get("error") for result in results],
-        "floors": sorted({r["floor"] for r in results if r.get("floor") is not None}),
-        "protocols": sorted(set(map(format_protocol, results))),
-    }
-
-
-def format_protocol(result: Result) -> str:
-    """Protocol and precision, and how z was drawn if not from N(0, I)."""
-    words = (result["protocol"], result["precision"], drawing_of(result))
-    return ", ".join(filter(None, words))
+    rows = []
+    for values, group in groups.items():
+        results = [outcome.result for outcome in group if outcome.result]
+        fids = [result["value"] for result in results]
+        row = {"point": dict(zip(names, values, strict=True)), "runs": len(group)}
+        row |= {"finished": len(fids), "mean": statistics.fmean(fids) if fids else None}
+        row |= {"sd": statistics.stdev(fids) if len(fids) > 1 else None}
+        row |= {"min": min(fids, default=None), "max": max(fids, default=None)}
+        row["errors"] = [result.get("error") for result in results]
+        row["floors"] = sorted({r["floor"] for r in results if r.get("floor") is not None})
+        by = ((r["protocol"], r["precision"], drawing_of(r)) for r in results)
+        row["protocols"] = sorted({", ".join(filter(None, words)) for words in by})
+        rows.append(row)
+    return rows
 
 
 def table(outcomes: list[Outcome], names: list[str]) -> str:
     """GitHub Markdown, padded to be read in a terminal too; names: the grid's, as columns."""
-    heads = ["seeds", "FID", "min", "max", "error of a run", "floor", "protocol"]
-    rows = [[*names, *heads]]
-    for row in summarize(outcomes, names):
-        rows.append([*map(str, row["point"].values()), *cells(row)])
+    head = [*names, "seeds", "FID", "min", "max", "error of a run", "floor", "protocol"]
+    rows = summarize(outcomes, names)
+    return padded([head, *([*map(str, row["point"].values()), *cells(row)] for row in rows)])
+
+
+def padded(rows: list[list[str]]) -> str:
+    """A Markdown table whose columns line up; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = (" | ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(f"| {line} |" for line in lines)
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -88,25 +79,29 @@ def span(values: list[float | None]) -> str:
 
 
 def notes(outcomes: list[Outcome], names: list[str]) -> list[str]:
-    """What the numbers of the table are, and what they are not."""
+    """Say what the numbers of the table are, and what they are not."""
     finished = [row["finished"] for row in summarize(outcomes, names)]
     protocols = {outcome.result["protocol"] for outcome in outcomes if outcome.result}
-    most = max(finished, default=0)
-    holds = {"sd": most > 1, "one": 1 in finished, "error": most, "smoke": "smoke" in protocols}
+    holds = {"sd": max(finished) > 1, "one": 1 in finished, "error": any(finished)}
+    holds["smoke"] = "smoke" in protocols
     return [NOTES[name] for name in NOTES if holds[name]]
 
 
 def problems(outcomes: list[Outcome]) -> list[str]:
     """A line for each run that failed, and where to read why."""
-    return [
-        f"{outcome.config.run_name}: {outcome.failure} (log: {outcome.log})"
-        for outcome in outcomes
-        if outcome.status == "failed"
-    ]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    return [f"{o.config.run_name}: {o.failure} (log: {o.log})" for o in failed]
 
 
-def as_json(outcomes: list[Outcome], names: list[str]) -> str:
-    """{"grid": names, "rows": summarize(...), "runs": [a run's name, point, seed, status, ...]}."""
+def write(outcomes: list[Outcome], names: list[str]) -> tuple[Path, Path]:
+    """sweep.md and sweep.json in the runs' folder, over those of the sweep before.
+
+    The JSON: {"grid": names, "rows": summarize(...), "runs": [name, point, seed, status, ...]}.
+    """
+    config, failed = outcomes[0].config, problems(outcomes)
+    title = f"# Sweep of {config.model}, {config.num_training_steps} steps"
+    parts = [title, table(outcomes, names), *notes(outcomes, names)]
+    parts += ["Failed:\n\n" + "\n".join(f"- {line}" for line in failed)] * bool(failed)
     runs = [
         {
             "run": outcome.config.run_name,
@@ -119,23 +114,11 @@ def as_json(outcomes: list[Outcome], names: list[str]) -> str:
         }
         for outcome in outcomes
     ]
-    rows = summarize(outcomes, names)
-    return json.dumps({"grid": names, "rows": rows, "runs": runs}, indent=2) + "\n"
-
-
-def as_markdown(outcomes: list[Outcome], names: list[str]) -> str:
-    config, failed = outcomes[0].config, problems(outcomes)
-    title = f"# Sweep of {config.model}, {config.num_training_steps} steps"
-    parts = [title, table(outcomes, names), *notes(outcomes, names)]
-    parts += ["Failed:\n\n" + "\n".join(f"- {line}" for line in failed)] * bool(failed)
-    return "\n\n".join(parts) + "\n"
-
-
-def write(outcomes: list[Outcome], names: list[str]) -> tuple[Path, Path]:
-    """sweep.md and sweep.json in the runs' folder, over those of the sweep before."""
-    folder = Path(outcomes[0].config.runs_dir)
+    found = {"grid": names, "rows": summarize(outcomes, names), "runs": runs}
+    folder = Path(config.runs_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"sweep.md": as_markdown(outcomes, names), "sweep.json": as_json(outcomes, names)}
-    for name, text in texts.items():
-        write_beside_and_rename(folder / name, text.encode(errors="backslashreplace"))
-    return folder / "sweep.md", folder / "sweep.json"
+    paths = folder / "sweep.md", folder / "sweep.json"
+    texts = "\n\n".join(parts), json.dumps(found, indent=2)
+    for path, text in zip(paths, texts, strict=True):
+        write_beside_and_rename(path, f"{text}\n".encode(errors="backslashreplace"))
+    return paths
