@@ -3,7 +3,7 @@
     pip install -r requirements-bench.txt    the peers; one that is missing is named, no more
     python scripts/benchmark.py              all of README's table "How fast", in ten minutes
     python scripts/benchmark.py --only train --ours= --ours="--precision bf16"
-    python scripts/benchmark.py --only train-64px train-cdcgan train-cyclegan train-srgan --bf16
+    python scripts/benchmark.py --only train-64px --bf16
     python scripts/benchmark.py --only fid --files 4000 --rounds 1
 
 JSON goes to docs/results/benchmark/. How to read it all: docs/benchmark.md.

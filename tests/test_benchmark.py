@@ -171,27 +171,6 @@ def test_other_work_is_not_timed_as_the_same(bench):
     assert "--penalty gp" in bench("train", "--ours=--penalty gp", status=1)
 
 
-TINIER = "--generator_hidden_dim 2 --discriminator_hidden_dim 2 --batch_size 4"
-
-
-@pytest.mark.parametrize(
-    ("model", "flags"),
-    [
-        ("cdcgan", f"--preset iclevr {TINIER}"),
-        ("cyclegan", f"--preset emoji {TINIER}"),
-        ("srgan", "--dataset folder --folder {noise} --batch_size 2"),
-    ],
-)
-def test_the_other_systems_have_plain_loops_too(model, flags, data_dir, tmp_path):
-    args = Namespace(device="cpu", data_dir=str(data_dir), steps=1, ours=None, bf16=False)
-    contest = contests.training(args, tmp_path, model, f"--model {model} {flags}")
-    assert [rival.name for rival in contest.rivals[:2]] == ["ours", "plain loop"]
-    for rival in contest.rivals[:2]:
-        for _ in range(2):
-            rival.work()
-    assert contest.rivals[0].flops == contest.rivals[1].flops > 0
-
-
 def test_a_busy_machine(data_dir, tmp_path):
     args = Namespace(device="cpu", data_dir=str(data_dir), steps=1)
     contest = contests.busy(args, tmp_path, TINY)

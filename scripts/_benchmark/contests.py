@@ -28,8 +28,7 @@ from lib.errors import UserError
 from lib.flags import parse
 from main import SYSTEMS
 from main import build as build_trainer
-from scripts._benchmark import timing
-from scripts._benchmark.plain import PLAIN_LOOPS
+from scripts._benchmark import plain, timing
 from scripts._benchmark.timing import Contest, Rival, inception_flops, repeat
 from trainer import Trainer
 
@@ -39,16 +38,11 @@ TRAININGS = {  # flags of main.py
     "train": "",
     "train-100": "--latent_dim 100 --generator_hidden_dim 100 --discriminator_hidden_dim 100",
     "train-64px": "--preset mnist64",
-    "train-cdcgan": "--model cdcgan --preset iclevr",
-    "train-cyclegan": "--model cyclegan --preset emoji",
-    "train-srgan": "--model srgan --dataset folder --folder {noise}",
 }
 
 
 def training(args: argparse.Namespace, folder: Path, name: str, flags: str) -> Contest:
     """A training step: ours, once for every --ours, against the plain loop."""
-    if "{noise}" in flags:
-        flags = flags.format(noise=make_images(folder / "noise", 256, shape=(64, 64, 3)))
     device = torch.device(args.device)
     trainer = build(args, flags)
     steps = args.steps or pace(steps_of(trainer), device)
@@ -63,8 +57,7 @@ def training(args: argparse.Namespace, folder: Path, name: str, flags: str) -> C
         refuse_other_work(ours.config, trainer.config, extra)
         own = rival(f"ours {extra}".strip(), steps_of(ours), ours.config.precision)
         contest.rivals.append(own)
-    plain = PLAIN_LOOPS[trainer.config.model](trainer.config, trainer.networks, device)
-    contest.rivals.append(rival("plain loop", plain))
+    contest.rivals.append(rival("plain loop", plain.dcgan(trainer.config, device)))
     return contest
 
 
@@ -254,13 +247,13 @@ def note_fid(values: dict[str, float], name: str, command: list[str], folder: Pa
     values[f"FID, {name}"] = float(re.findall(r"FID:\s+(\S+)", done.stdout)[-1])
 
 
-def make_images(folder: Path, n: int, *, seed: int = 0, shape: tuple[int, ...] = (32, 32)) -> Path:
+def make_images(folder: Path, n: int, *, seed: int = 0) -> Path:
     """n PNGs of noise, of a brightness and a contrast that are the seed's."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     low, high = sorted(rng.integers(0, 256, 2))
     for i in range(n):
-        pixels = rng.integers(low, high + 1, shape, dtype=np.uint8)
+        pixels = rng.integers(low, high + 1, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:05d}.png")
     return folder
 
