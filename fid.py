@@ -22,10 +22,11 @@ import torch
 from scipy.linalg.lapack import dpstrf, dsygst
 from torch import Tensor
 
+from inception import load_inception
 from inception.kid import MOST, kid_with_error
 from inception.moments import FeatureRecorder, Moments, as_float64, features_to_groups
+from lib.command import command, flag
 from lib.errors import UserError
-from lib.flags import Parser
 from lib.seeding import generator
 from sources.image_folder import image_batches, image_paths
 
@@ -129,35 +130,32 @@ def fid_with_error(real: Moments, groups: list[Moments]) -> tuple[float, float]:
     return distance(fake), math.sqrt((len(groups) - 1) * left_out.var())
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+THREADS = min(8, os.cpu_count() or 1)
+
+
+@command(
+    flag("path", nargs=2, type=Path, help="the real set, then the generated one"),
+    flag("--batch-size", type=int, default=50, bounds=(1, 100_000), help="images at once"),
+    flag("--num-workers", type=int, default=THREADS, help="decode threads"),
+    flag("--device", default=DEVICE, help="of Inception: cpu, cuda, cuda:1, mps"),
+    flag("--dims", type=int, default=DIMS, help="features; no other number is offered"),
+    flag("--save-stats", action="store_true", help="write moments of path 1 to path 2, a .npz"),
+    flag("--kid", action="store_true", help="KID too, of two folders"),
+    flag("--fid_precision", choices=["fp32", "bf16"], default="fp32", help="of Inception"),
+    flag("--inception_weights", type=Path, help="their file (default: found or fetched)"),
+)
+def main(args: argparse.Namespace) -> None:
     """pytorch-fid's flags, and three of ours."""
-    form = argparse.ArgumentDefaultsHelpFormatter
-    parser = Parser(description=__doc__.splitlines()[0], formatter_class=form)
-    add_flag, device = parser.add_argument, "cuda" if torch.cuda.is_available() else "cpu"
-    add_flag("path", nargs=2, type=Path, help="the real set, then the generated one")
-    add_flag("--batch-size", type=int, default=50, help="images through Inception at once")
-    add_flag("--num-workers", type=int, default=min(8, os.cpu_count() or 1), help="decode threads")
-    add_flag("--device", default=device, help="of Inception: cpu, cuda, cuda:1, mps")
-    add_flag("--dims", type=int, default=DIMS, help="features; no other number is offered")
-    add_flag("--save-stats", action="store_true", help="write moments of path 1 to path 2, a .npz")
-    add_flag("--kid", action="store_true", help="KID too, of two folders")
-    add_flag("--fid_precision", choices=["fp32", "bf16"], default="fp32", help="of Inception")
-    add_flag("--inception_weights", type=Path, help="their file; None: found or fetched")
-    return parser.parse_args(argv)
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Raises UserError for values that argparse lets through."""
     if args.dims != DIMS:
         raise UserError(f"--dims {args.dims}: only the {DIMS} features of pool3 are offered")
-    if args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: wanted 1 or more")
     if args.kid and args.save_stats:
         raise UserError("--kid compares two sets, --save-stats writes one: leave one of them out")
     try:
         torch.empty(1, device=args.device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as problem:
         raise UserError(f"--device {args.device} cannot be used here: try cpu") from problem
+    (save_stats if args.save_stats else score)(args)
 
 
 def find(path: Path, *, for_kid: bool = False) -> list[Path] | Moments:
@@ -177,8 +175,6 @@ def find(path: Path, *, for_kid: bool = False) -> list[Path] | Moments:
 
 def load_extractor(args: argparse.Namespace):
     """Inception-v3, introduced on stderr: a FID belongs to its extractor."""
-    from inception import load_inception  # two files of moments need neither network nor weights
-
     extractor = load_inception(args.device, args.fid_precision, args.inception_weights)
     about = f"{extractor.name}, {extractor.precision}, weights {extractor.digest[:12]}"
     print(about, file=sys.stderr)
@@ -193,7 +189,7 @@ def groups_of(source: list[Path] | Moments, extractor, args: argparse.Namespace,
     return features_to_groups(batches, extractor, len(source), groups=groups, label=str(label))
 
 
-def save_stats(args: argparse.Namespace, extractor) -> None:
+def save_stats(args: argparse.Namespace) -> None:
     """Write the moments of the first path, a folder, to the second, a new .npz."""
     folder, target = args.path
     if target.suffix != ".npz":
@@ -204,17 +200,17 @@ def save_stats(args: argparse.Namespace, extractor) -> None:
         raise UserError(f"{target.parent} is no folder: make it, then write {target.name} there")
     if isinstance(source := find(folder), Moments):
         raise UserError(f"{folder} is a file: --save-stats wants a folder of images first")
-    (moments,) = groups_of(source, extractor or load_extractor(args), args, groups=1)
+    (moments,) = groups_of(source, load_extractor(args), args, groups=1)
     moments.save(target)
     print(f"{target}: moments of {moments.n} images", file=sys.stderr)
 
 
-def score(args: argparse.Namespace, extractor) -> None:
+def score(args: argparse.Namespace) -> None:
     """Print the FID (and the KID) to stdout as pytorch-fid does; errors and both n to stderr."""
     sources = [find(path, for_kid=args.kid) for path in args.path]  # before minutes of work
-    loaded = [source for source in sources if isinstance(source, Moments)]
+    loaded, extractor = [source for source in sources if isinstance(source, Moments)], None
     if len(loaded) < 2:
-        extractor = extractor or load_extractor(args)
+        extractor = load_extractor(args)
         if loaded and loaded[0].dims != extractor.dims:
             raise UserError(f"the .npz holds {loaded[0].dims} features: wanted {extractor.dims}")
     recorders = [FeatureRecorder(extractor, MOST if args.kid else 0) for _ in sources]
@@ -235,20 +231,5 @@ def score(args: argparse.Namespace, extractor) -> None:
     print(f"images: {real.n or 'unknown'}, {n_fake or 'unknown'}", file=sys.stderr)
 
 
-def main(argv: list[str] | None = None, extractor=None) -> None:
-    """The command. extractor: what stands in for Inception, with .dims, in tests."""
-    args = parse_args(argv)
-    try:
-        check_flags(args)
-        (save_stats if args.save_stats else score)(args, extractor)
-    except UserError as problem:
-        sys.exit(f"error: {problem}")
-    except OSError as problem:
-        sys.exit(f"error: {problem.filename or 'a file'} can't be used: {problem.strerror}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-    main()
+    sys.exit(main())

@@ -14,8 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from inception.moments import as_float64
-from lib.errors import UserError
+from inception.moments import as_float64, check_sets
 
 MOST = 5000  # images of each set whose features are kept: 41 MB in float32, whatever n is
 BLOCKS = 10  # of the jackknife
@@ -50,12 +49,7 @@ def kid_with_error(x: Tensor, y: Tensor, *, blocks: int = BLOCKS) -> tuple[float
     but a block of both sets goes at a time: the error covers the draw of both. For two samples of
     one distribution it is about sqrt(2) times too large, otherwise right. NaN below four samples.
     """
-    if len(x) < 2 or len(y) < 2:
-        raise UserError(f"KID of {len(x)} and {len(y)} images: it needs two or more of each")
-    if x.shape[1] != y.shape[1]:
-        raise UserError(f"{x.shape[1]} and {y.shape[1]} features cannot be compared")
-    if not (x.isfinite().all() and y.isfinite().all()):
-        raise UserError("the features hold NaN or infinite values: no KID can be computed")
+    check_sets("KID", x, y, 2)
     blocks = min(blocks, len(x) // 2, len(y) // 2)
     xx, yy, xy = block_sums(x, x, blocks), block_sums(y, y, blocks), block_sums(x, y, blocks)
     sizes = [torch.tensor([len(s[b::blocks]) for b in range(blocks)]) for s in (x, y)]

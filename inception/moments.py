@@ -1,8 +1,8 @@
 """Mean and covariance of features, streamed: memory does not depend on the number of images."""
 
+import io
 import math
 import operator
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lib.checkpoint import write_beside_and_rename
 from lib.distributed import gather, rank, share_size, total, world
 from lib.errors import UserError
 
@@ -24,6 +25,16 @@ def as_float64(x: Tensor | np.ndarray) -> Tensor:
     """x in float64 on its own device, or on the CPU if the device (MPS) has no float64."""
     x = torch.as_tensor(x)
     return (x.cpu() if x.device.type == "mps" else x).double()
+
+
+def check_sets(metric: str, x: Tensor, y: Tensor, least: int) -> None:
+    """Raises UserError unless features x (N, d) and y (M, d) are enough, alike and finite."""
+    if min(len(x), len(y)) < least:
+        raise UserError(f"{metric} of {len(x)} and {len(y)} images: wanted {least} or more of each")
+    if x.shape[1] != y.shape[1]:
+        raise UserError(f"{x.shape[1]} and {y.shape[1]} features cannot be compared")
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise UserError(f"the features hold NaN or infinite values: there is no {metric} of them")
 
 
 @dataclass(eq=False)
@@ -96,14 +107,10 @@ class Moments:
         arrays = {"mu": self.mean.cpu().numpy(), "sigma": self.cov.cpu().numpy()}
         if self.n is not None:
             arrays["n"] = np.int64(self.n)
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
+        np.savez(data := io.BytesIO(), **arrays)
         try:
-            with open(partial, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(partial, path)
+            write_beside_and_rename(Path(path), data.getbuffer())
         except OSError as problem:
-            partial.unlink(missing_ok=True)
             raise UserError(f"{path} cannot be written: {problem.strerror}") from problem
 
     @classmethod
@@ -127,16 +134,18 @@ class Moments:
         if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
             found = f"mu {tuple(mu.shape)}, sigma {tuple(sigma.shape)}"
             raise UserError(f"{path} holds {found}: wanted (d,) and (d, d)")
-        if not (mu.isfinite().all() and sigma.isfinite().all()):
-            raise UserError(f"{path} holds NaN or infinite moments: make it again")
-        if max(mu.abs().max(), sigma.abs().max()) > LARGEST:
-            raise UserError(f"{path} holds moments above {LARGEST:.0e}: make it again")
-        if (sigma.diagonal() < 0).any():
-            raise UserError(f"{path} holds negative variances: wanted a covariance in sigma")
-        if (sigma - sigma.T).abs().max() > SYMMETRIC * sigma.abs().max():
-            raise UserError(f"{path} holds a sigma that is not symmetric: wanted a covariance")
-        if n is not None and n < 2:
-            raise UserError(f"{path} holds the moments of {n} images: wanted 2 or more")
+        finite = mu.isfinite().all() and sigma.isfinite().all()
+        largest = max(mu.abs().max(), sigma.abs().max())
+        asymmetry = (sigma - sigma.T).abs().max()
+        for wrong, what in (
+            (not finite, "NaN or infinite moments"),
+            (largest > LARGEST, f"moments above {LARGEST:.0e}"),
+            ((sigma.diagonal() < 0).any(), "negative variances"),
+            (asymmetry > SYMMETRIC * sigma.abs().max(), "a sigma that is not symmetric"),
+            (n is not None and n < 2, f"the moments of {n} images"),
+        ):
+            if wrong:
+                raise UserError(f"{path} holds {what}: wanted mean and covariance of 2 or more")
         return cls(n, mu, sigma)
 
 

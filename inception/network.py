@@ -3,19 +3,20 @@
 Architecture: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision". In
 the last branch of blocks A, C and E the graph of 2015 pools differently from the paper and from
 torchvision.models.inception_v3 (see `mean_pool_conv` and `max_pool_conv`), so an FID computed with
-any other network is another number. Submodules have the names of mseitzer/pytorch-fid's state dict,
-in the order of the graph.
+any other network is another number. The rest is torchvision's blocks, with its names, which are
+those of mseitzer/pytorch-fid's state dict in the order of the graph.
 
 This is the network at inference: it was trained as convolution, BatchNorm and ReLU, and `fold` puts
 the BatchNorm into the convolution, which is exact up to rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import inception as tv
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TRAINED_PARTS = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
@@ -35,25 +36,24 @@ class InceptionV3(nn.Module):
 
     def __init__(self, precision: str = "fp32"):
         super().__init__()
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}, choose from {', '.join(PRECISIONS)}")
         self.precision = precision
-        self.Conv2d_1a_3x3 = Conv(3, 32, 3, stride=2, padding="valid")  # (N, 32, 149, 149)
-        self.Conv2d_2a_3x3 = Conv(32, 32, 3, padding="valid")  # (N, 32, 147, 147)
-        self.Conv2d_2b_3x3 = Conv(32, 64, 3)  # (N, 64, 147, 147), pooled to 73
+        self.Conv2d_1a_3x3 = Conv(3, 32, 3, stride=2)  # (N, 32, 149, 149)
+        self.Conv2d_2a_3x3 = Conv(32, 32, 3)  # (N, 32, 147, 147)
+        self.Conv2d_2b_3x3 = Conv(32, 64, 3, padding=1)  # (N, 64, 147, 147), pooled to 73
         self.Conv2d_3b_1x1 = Conv(64, 80, 1)  # (N, 80, 73, 73)
-        self.Conv2d_4a_3x3 = Conv(80, 192, 3, padding="valid")  # (N, 192, 71, 71), pooled to 35
-        self.Mixed_5b = BlockA(192, pool_width=32)  # (N, 256, 35, 35)
-        self.Mixed_5c = BlockA(256, pool_width=64)  # (N, 288, 35, 35)
-        self.Mixed_5d = BlockA(288, pool_width=64)  # (N, 288, 35, 35)
-        self.Mixed_6a = BlockB(288)  # (N, 768, 17, 17)
-        self.Mixed_6b = BlockC(768, width=128)  # (N, 768, 17, 17)
-        self.Mixed_6c = BlockC(768, width=160)  # (N, 768, 17, 17)
-        self.Mixed_6d = BlockC(768, width=160)  # (N, 768, 17, 17)
-        self.Mixed_6e = BlockC(768, width=192)  # (N, 768, 17, 17)
-        self.Mixed_7a = BlockD(768)  # (N, 1280, 8, 8)
-        self.Mixed_7b = BlockE(1280, pool_conv=mean_pool_conv)  # (N, 2048, 8, 8)
-        self.Mixed_7c = BlockE(2048, pool_conv=max_pool_conv)  # (N, 2048, 8, 8)
+        self.Conv2d_4a_3x3 = Conv(80, 192, 3)  # (N, 192, 71, 71), pooled to 35
+        self.Mixed_5b = BlockA(192, 32, Conv)  # (N, 256, 35, 35)
+        self.Mixed_5c = BlockA(256, 64, Conv)  # (N, 288, 35, 35)
+        self.Mixed_5d = BlockA(288, 64, Conv)  # (N, 288, 35, 35)
+        self.Mixed_6a = tv.InceptionB(288, Conv)  # (N, 768, 17, 17)
+        self.Mixed_6b = BlockC(768, 128, Conv)  # (N, 768, 17, 17)
+        self.Mixed_6c = BlockC(768, 160, Conv)  # (N, 768, 17, 17)
+        self.Mixed_6d = BlockC(768, 160, Conv)  # (N, 768, 17, 17)
+        self.Mixed_6e = BlockC(768, 192, Conv)  # (N, 768, 17, 17)
+        self.Mixed_7a = tv.InceptionD(768, Conv)  # (N, 1280, 8, 8)
+        self.Mixed_7b = BlockE(1280, Conv)  # (N, 2048, 8, 8)
+        self.Mixed_7c = LastBlockE(2048, Conv)  # (N, 2048, 8, 8)
+        self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -100,23 +100,16 @@ def prepare(images: Tensor) -> Tensor:
     return (2 * x - 1).expand(-1, 3, -1, -1)  # grey is resized once, then seen as three channels
 
 
-class Conv(nn.Module):
-    """Convolution with bias, then ReLU. (N, channels, H, W) -> (N, width, H', W')."""
+class Conv(nn.Conv2d):
+    """Convolution with bias, then ReLU: of torchvision's blocks, whose BatchNorm is folded away."""
 
-    def __init__(self, channels: int, width: int, kernel, *, stride: int = 1, padding="same"):
-        super().__init__()
-        height_width = (kernel, kernel) if isinstance(kernel, int) else kernel
-        weight = torch.zeros(width, channels, *height_width)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(width), requires_grad=False)
-        self.stride = stride
-        self.padding = padding  # "same" or "valid", TensorFlow's words
-
-    def before_relu(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+    def reset_parameters(self) -> None:
+        """Zeros: trained weights follow, and no random stream moves."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.before_relu(x).relu_()
+        return super().forward(x).relu_()
 
 
 def mean_pool_conv(x: Tensor, conv: Conv) -> Tensor:
@@ -126,7 +119,7 @@ def mean_pool_conv(x: Tensor, conv: Conv) -> Tensor:
     padding as well. Both steps are linear and a mean leaves a bias alone, so the convolution goes
     first and leaves 4 to 7 times fewer channels to pool.
     """
-    x = conv.before_relu(x)
+    x = nn.Conv2d.forward(conv, x)
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False).relu_()
 
 
@@ -137,108 +130,40 @@ def max_pool_conv(x: Tensor, conv: Conv) -> Tensor:
     return conv(F.max_pool2d(x, 3, stride=1, padding=1))
 
 
-class BlockA(nn.Module):
-    """(N, C, 35, 35) -> (N, 224 + pool_width, 35, 35). Szegedy et al. 2016, fig. 5 and its 5x5."""
+class BlockA(tv.InceptionA):
+    """(N, C, 35, 35) -> (N, 224 + pool_features, 35, 35). Szegedy et al. 2016, fig. 5, its 5x5."""
 
-    def __init__(self, channels: int, pool_width: int):
-        super().__init__()
-        self.branch1x1 = Conv(channels, 64, 1)
-        self.branch5x5_1 = Conv(channels, 48, 1)
-        self.branch5x5_2 = Conv(48, 64, 5)
-        self.branch3x3dbl_1 = Conv(channels, 64, 1)
-        self.branch3x3dbl_2 = Conv(64, 96, 3)
-        self.branch3x3dbl_3 = Conv(96, 96, 3)
-        self.branch_pool = Conv(channels, pool_width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> list[Tensor]:
         five = self.branch5x5_2(self.branch5x5_1(x))
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        pool = mean_pool_conv(x, self.branch_pool)
-        return torch.cat([self.branch1x1(x), five, double, pool], dim=1)
+        return [self.branch1x1(x), five, double, mean_pool_conv(x, self.branch_pool)]
 
 
-class BlockB(nn.Module):
-    """(N, C, 35, 35) -> (N, 480 + C, 17, 17). Szegedy et al. 2016, fig. 10."""
+class BlockC(tv.InceptionC):
+    """(N, C, 17, 17) -> (N, 768, 17, 17), channels_7x7 inside. Szegedy et al. 2016, fig. 6."""
 
-    def __init__(self, channels: int):
-        super().__init__()
-        self.branch3x3 = Conv(channels, 384, 3, stride=2, padding="valid")
-        self.branch3x3dbl_1 = Conv(channels, 64, 1)
-        self.branch3x3dbl_2 = Conv(64, 96, 3)
-        self.branch3x3dbl_3 = Conv(96, 96, 3, stride=2, padding="valid")
-
-    def forward(self, x: Tensor) -> Tensor:
-        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        pool = F.max_pool2d(x, 3, stride=2)
-        return torch.cat([self.branch3x3(x), double, pool], dim=1)
-
-
-class BlockC(nn.Module):
-    """(N, C, 17, 17) -> (N, 768, 17, 17), width channels inside. Szegedy et al. 2016, fig. 6."""
-
-    def __init__(self, channels: int, width: int):
-        super().__init__()
-        self.branch1x1 = Conv(channels, 192, 1)
-        self.branch7x7_1 = Conv(channels, width, 1)
-        self.branch7x7_2 = Conv(width, width, (1, 7))
-        self.branch7x7_3 = Conv(width, 192, (7, 1))
-        self.branch7x7dbl_1 = Conv(channels, width, 1)
-        self.branch7x7dbl_2 = Conv(width, width, (7, 1))
-        self.branch7x7dbl_3 = Conv(width, width, (1, 7))
-        self.branch7x7dbl_4 = Conv(width, width, (7, 1))
-        self.branch7x7dbl_5 = Conv(width, 192, (1, 7))
-        self.branch_pool = Conv(channels, 192, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> list[Tensor]:
         seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
-        pool = mean_pool_conv(x, self.branch_pool)
-        return torch.cat([self.branch1x1(x), seven, double, pool], dim=1)
+        return [self.branch1x1(x), seven, double, mean_pool_conv(x, self.branch_pool)]
 
 
-class BlockD(nn.Module):
-    """(N, C, 17, 17) -> (N, 512 + C, 8, 8). Fig. 10 again, with a 7x7 in the longer branch."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.branch3x3_1 = Conv(channels, 192, 1)
-        self.branch3x3_2 = Conv(192, 320, 3, stride=2, padding="valid")
-        self.branch7x7x3_1 = Conv(channels, 192, 1)
-        self.branch7x7x3_2 = Conv(192, 192, (1, 7))
-        self.branch7x7x3_3 = Conv(192, 192, (7, 1))
-        self.branch7x7x3_4 = Conv(192, 192, 3, stride=2, padding="valid")
-
-    def forward(self, x: Tensor) -> Tensor:
-        three = self.branch3x3_2(self.branch3x3_1(x))
-        seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        pool = F.max_pool2d(x, 3, stride=2)
-        return torch.cat([three, self.branch7x7x3_4(seven), pool], dim=1)
-
-
-class BlockE(nn.Module):
+class BlockE(tv.InceptionE):
     """(N, C, 8, 8) -> (N, 2048, 8, 8). Szegedy et al. 2016, fig. 7."""
 
-    def __init__(self, channels: int, pool_conv: Callable[[Tensor, Conv], Tensor]):
-        super().__init__()
-        self.branch1x1 = Conv(channels, 320, 1)
-        self.branch3x3_1 = Conv(channels, 384, 1)
-        self.branch3x3_2a = Conv(384, 384, (1, 3))
-        self.branch3x3_2b = Conv(384, 384, (3, 1))
-        self.branch3x3dbl_1 = Conv(channels, 448, 1)
-        self.branch3x3dbl_2 = Conv(448, 384, 3)
-        self.branch3x3dbl_3a = Conv(384, 384, (1, 3))
-        self.branch3x3dbl_3b = Conv(384, 384, (3, 1))
-        self.branch_pool = Conv(channels, 192, 1)
-        self.pool_conv = pool_conv
+    pool_conv = staticmethod(mean_pool_conv)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> list[Tensor]:
         three = self.branch3x3_1(x)
         three = [self.branch3x3_2a(three), self.branch3x3_2b(three)]
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         double = [self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)]
-        pool = self.pool_conv(x, self.branch_pool)
-        return torch.cat([self.branch1x1(x), *three, *double, pool], dim=1)
+        return [self.branch1x1(x), *three, *double, self.pool_conv(x, self.branch_pool)]
+
+
+class LastBlockE(BlockE):
+    pool_conv = staticmethod(max_pool_conv)
 
 
 def fold(weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor):

@@ -7,7 +7,6 @@ tensors are read by `torch.load(weights_only=True)`, or as raw bytes out of the 
 """
 
 import hashlib
-import io
 import os
 import sys
 import tempfile
@@ -27,9 +26,7 @@ FOLDER = Path(__file__).parent
 CONVERTED = "inception-v3-2015.pth"
 
 RELEASE = "pt_inception-2015-12-05-6726825d.pth"
-RELEASE_TWIN = (
-    "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's name for the same bytes
-)
+RELEASE_TWIN = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's, the same bytes
 RELEASE_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 RELEASE_URLS = (
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{RELEASE}",
@@ -92,7 +89,17 @@ def read_state_dict(path: Path) -> State:
         ) from None
     except Exception as error:  # an unpickler that is fed garbage raises anything
         raise UserError(f"{path} is truncated or not a file of torch.save") from error
-    state = _trained_part(saved, path)
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} holds a {type(saved).__name__}, not a state dict")
+    state = {}
+    for name, shape in trained_shapes().items():
+        value = saved.get(name, torch.ones(shape) if name.endswith("bn.weight") else None)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else "nothing"
+            raise UserError(
+                f"{path} is not the Inception-v3 of FID: {name} should be {shape}, found {found}"
+            )
+        state[name] = value.float().contiguous()
     if "digest" in saved and saved["digest"] != digest(state):
         raise UserError(f"{path} has changed since it was written (its digest does not match)")
     return state
@@ -105,49 +112,44 @@ def read_release(path: Path) -> State:
 
 
 def read_wheel(path: Path) -> State:
-    """The network's tensors out of the PyPI wheel, checked by its sha256. Raises UserError."""
+    """The network's tensors out of the PyPI wheel, checked by its sha256. Raises UserError.
+
+    Its TorchScript archive numbers raw storages in the graph's own order (per convolution: weight,
+    beta, mean, variance; no gamma), and our network is defined in that order.
+    """
     check_digest(path, sha256=WHEEL_SHA256)
-    with zipfile.ZipFile(path) as wheel:
-        return read_archive(io.BytesIO(wheel.read(WHEEL_ARCHIVE)))
-
-
-def read_archive(file: str | Path | io.BytesIO) -> State:
-    """The network's tensors out of the TorchScript archive that the wheel holds.
-
-    The archive numbers its raw storages in the graph's own order (per convolution: weight, beta,
-    mean, variance; no gamma), and our network is defined in that order.
-    """
-    shapes = trained_shapes()
-    names = [name for name in shapes if not name.endswith("bn.weight")]
-    state = {}
-    with zipfile.ZipFile(file) as archive:
-        for k, name in enumerate(names):
+    state = {name: torch.ones(shape) for name, shape in trained_shapes().items()}
+    stored = [name for name in state if not name.endswith("bn.weight")]
+    with zipfile.ZipFile(path) as wheel, wheel.open(WHEEL_ARCHIVE) as inner:
+        archive = zipfile.ZipFile(inner)
+        for k, name in enumerate(stored):
             raw = bytearray(archive.read(f"out_jit_module/data/{k}"))
-            state[name] = torch.from_numpy(np.frombuffer(raw, "<f4")).reshape(shapes[name])
-    return _trained_part(state, WHEEL_ARCHIVE)
-
-
-def save_converted(state: State) -> State:
-    """Write inception/inception-v3-2015.pth, beside and then renamed, and return state.
-
-    A folder that cannot be written costs the cache, not the score.
-    """
-    part = FOLDER / f"{CONVERTED}.{os.getpid()}.part"
-    try:
-        torch.save({"digest": digest(state), **state}, part)
-        os.replace(part, FOLDER / CONVERTED)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's words for a full disk
-        part.unlink(missing_ok=True)
-        print(f"could not keep {FOLDER / CONVERTED}: {error}", file=sys.stderr)
+            state[name] = torch.from_numpy(np.frombuffer(raw, "<f4")).reshape(state[name].shape)
     return state
 
 
+def save_converted(state: State) -> State:
+    """Keep state as inception/inception-v3-2015.pth, and return it."""
+    keep({"digest": digest(state), **state}, FOLDER / CONVERTED)
+    return state
+
+
+def keep(saved: object, path: Path) -> None:
+    """torch.save beside and rename. A folder that can't be written costs the cache, no score."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(saved, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's words for a full disk
+        part.unlink(missing_ok=True)
+        print(f"could not keep {path}: {error}", file=sys.stderr)
+
+
 def _local_sources() -> dict[str, Callable[[], State]]:
-    readers = {
-        CONVERTED: lambda: read_state_dict(FOLDER / CONVERTED),
-        RELEASE: lambda: save_converted(read_release(FOLDER / RELEASE)),
-        RELEASE_TWIN: lambda: save_converted(read_release(FOLDER / RELEASE_TWIN)),
-        WHEEL: lambda: save_converted(read_wheel(FOLDER / WHEEL)),
+    placed = {RELEASE: read_release, RELEASE_TWIN: read_release, WHEEL: read_wheel}
+    readers = {CONVERTED: lambda: read_state_dict(FOLDER / CONVERTED)} | {
+        name: lambda name=name, read=read: save_converted(read(FOLDER / name))
+        for name, read in placed.items()
     }
     return {name: read for name, read in readers.items() if (FOLDER / name).exists()}
 
@@ -166,21 +168,4 @@ def _fetch_release(url: str) -> State:
 
 def _fetch_wheel() -> State:
     with tempfile.TemporaryDirectory() as folder:
-        wheel = pip_download(WHEEL_SPEC, folder, sha256=WHEEL_SHA256)
-        return save_converted(read_wheel(wheel))
-
-
-def _trained_part(saved: dict, source: str | Path) -> State:
-    """The tensors of every convolution and its BatchNorm, shapes checked. Raises UserError."""
-    if not isinstance(saved, dict):
-        raise UserError(f"{source} holds a {type(saved).__name__}, not a state dict")
-    state = {}
-    for name, shape in trained_shapes().items():
-        value = saved.get(name, torch.ones(shape) if name.endswith("bn.weight") else None)
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            found = tuple(value.shape) if isinstance(value, Tensor) else "nothing"
-            raise UserError(
-                f"{source} is not the Inception-v3 of FID: {name} should be {shape}, found {found}"
-            )
-        state[name] = value.float().contiguous()
-    return state
+        return save_converted(read_wheel(pip_download(WHEEL_SPEC, folder, sha256=WHEEL_SHA256)))

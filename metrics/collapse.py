@@ -198,7 +198,13 @@ def judge(result: dict[str, Any]) -> tuple[str, str]:
 
 def signs_of_collapse(result: dict[str, Any]) -> list[str]:
     """The signs that the generator makes few digits, or few images; empty if there are none."""
-    signs = signs_in_counts(result) or signs_in_entropy(result)
+    signs, bits = signs_in_counts(result), result["entropy_bits"]
+    seen = sum(count > 0 for count in result["counts"])
+    # Miller 1955: the entropy of n is low by so many bits; or ten fair images lack digits
+    bias = (seen - 1) / (2 * result["n"] * math.log(2))
+    if not signs and 2**bits * 2**bias < FEW_DIGITS:
+        words = f"as many as {2**bits:.1f} equally frequent digits"
+        signs = [f"the labels have {bits:.2f} bits, {words}"]
     if result.get("duplicates", 0.0) > DUPLICATES:
         signs.append(
             f"{percent(result['duplicates'])} of the images have a twin nearer than"
@@ -233,19 +239,6 @@ def signs_in_counts(result: dict[str, Any]) -> list[str]:
             f" {', '.join(map(str, missing))}: each less than {bound:.1%} of what G makes"
         )
     return signs
-
-
-def signs_in_entropy(result: dict[str, Any]) -> list[str]:
-    """Few digits although none is certain to be missing. Miller 1955: the entropy of n is low by
-
-    (digits seen - 1) / (2 n ln 2) bits; or ten fair images lack digits.
-    """
-    seen = sum(count > 0 for count in result["counts"])
-    bias, effective = (seen - 1) / (2 * result["n"] * math.log(2)), 2 ** result["entropy_bits"]
-    if effective * 2**bias >= FEW_DIGITS:
-        return []
-    bits = result["entropy_bits"]
-    return [f"the labels have {bits:.2f} bits, as many as {effective:.1f} equally frequent digits"]
 
 
 def uneven(result: dict[str, Any]) -> str:

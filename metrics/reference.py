@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from dataset import ImageData, identity, order
 from fid import GROUPS, fid_with_error
-from inception import InceptionV3
 from inception.kid import MOST, kid_with_error
 from inception.moments import FeatureRecorder, Moments, features_to_groups
 from lib.distributed import agree, gather, local_rank, main_process_first, shard
@@ -56,7 +55,7 @@ class Reference:
         return kid_with_error(self.features[:half], self.features[half:])
 
 
-def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
+def file_name(trainer: Trainer, extractor: nn.Module) -> str:
     config = trainer.config
     which = identity(config)
     return (
@@ -65,7 +64,7 @@ def file_name(trainer: Trainer, extractor: InceptionV3) -> str:
     )
 
 
-def find_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
+def find_reference(trainer: Trainer, extractor: nn.Module) -> Reference:
     """Shipped, cached, or computed now from the dataset and then cached."""
     name = file_name(trainer, extractor)
     cache = Path(trainer.config.data_dir) / "reference"
@@ -92,7 +91,7 @@ def real_images(trainer: Trainer, split: str) -> ImageData:
     return replace(data, images=resize(data.images, trainer.score_size))
 
 
-def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
+def compute_reference(trainer: Trainer, extractor: nn.Module) -> Reference:
     """Moments of the protocol's real images, and its floor from other real ones."""
     protocol = PROTOCOLS[trainer.config.fid_protocol]
     data = real_images(trainer, protocol.split)
@@ -105,7 +104,7 @@ def compute_reference(trainer: Trainer, extractor: InceptionV3) -> Reference:
 
 
 def compute_floor(
-    trainer: Trainer, extractor: InceptionV3, data: ImageData, moments: Moments
+    trainer: Trainer, extractor: nn.Module, data: ImageData, moments: Moments
 ) -> tuple[float, float]:
     """FID and error of real images that are not among the moments'; NaN if there are none."""
     protocol = PROTOCOLS[trainer.config.fid_protocol]
@@ -124,7 +123,7 @@ def compute_floor(
     return fid_with_error(moments, groups)
 
 
-def reference_of_halves(data: ImageData, extractor: InceptionV3) -> Reference:
+def reference_of_halves(data: ImageData, extractor: nn.Module) -> Reference:
     """Moments of all images; the floor is one half of them, at random, against the other."""
     n = len(data)
     if n < 4:
@@ -138,7 +137,7 @@ def reference_of_halves(data: ImageData, extractor: InceptionV3) -> Reference:
     return Reference(whole, floor, error, first_features(data, extractor), features.cpu())
 
 
-def first_features(data: ImageData, extractor: InceptionV3) -> Tensor:
+def first_features(data: ImageData, extractor: nn.Module) -> Tensor:
     (sample,) = batches_of(data.images, order(len(data), REFERENCE_SEED, 0)[:4])
     return extractor(sample).cpu()
 

@@ -88,12 +88,14 @@ def sigterm_exits() -> Iterator[None]:
     def stop(number: int, _: object) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop) if world() == 1 else None
+    if world() > 1:
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        if world() == 1:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def refuse_early(config: Config) -> None:
@@ -159,20 +161,16 @@ class Scorer:
         self, metric: str, found: tuple[float, float], floor: float, n_real: int, n_fake: int
     ) -> Result:
         """A line of results.jsonl, without its date; found: value and error."""
-        return {
-            "metric": metric,
-            "value": found[0],
-            "error": found[1],
-            "floor": floor,
+        numbers = dict(zip(("value", "error"), found, strict=True))
+        counts = {"floor": floor, "n_real": n_real, "n_fake": n_fake}
+        by = {
             "floor_of": self.protocol.floor_of,
             "protocol": self.trainer.config.fid_protocol,
             "split": self.protocol.split,
-            "n_real": n_real,
-            "n_fake": n_fake,
-            **made_by(self.extractor),
             "score_size": self.trainer.score_size,
-            **(KID_ESTIMATOR if metric == "kid" else {}),
-        } | provenance(self.trainer)
+        } | made_by(self.extractor)
+        estimator = KID_ESTIMATOR if metric == "kid" else {}
+        return {"metric": metric} | numbers | counts | by | estimator | provenance(self.trainer)
 
     def during_training(self, log: RunLog, stopping: Callable[[], bool]) -> None:
         """A point of the curve `fid` and a line of results.jsonl, once each (and so for KID).

@@ -24,12 +24,8 @@ from sources.pictures import reason
 NAMED = 5  # files named in a message; the rest is counted
 KINDS = ", ".join(sorted(EXTENSIONS))
 
-DEVICE = flag(
-    "--device",
-    choices=("auto", "cpu", "cuda", "mps"),
-    default="auto",
-    help="auto: the fastest here",
-)
+MACHINES = ("auto", "cpu", "cuda", "mps")
+DEVICE = flag("--device", choices=MACHINES, default="auto", help="auto: the fastest here")
 FLAGS = (
     flag("pictures", help='a folder, a file, or a quoted pattern such as "photos/*.jpg"'),
     flag("--out", required=True, help="folder for the results, which keep their names"),

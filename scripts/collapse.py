@@ -21,16 +21,10 @@ import dataset
 from dataset import ImageData
 from lib.command import command, flag
 from lib.errors import UserError, need
-from metrics.collapse import (
-    diversity_statistics,
-    format_p,
-    judge,
-    label_statistics,
-    memory_statistics,
-    nearest,
-)
+from metrics import collapse
 from metrics.digits import SIZE, as_input, load_digits, predict
 from metrics.score import provenance
+from scripts._figures import write_figure
 from scripts._saved_run import open_run
 from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
@@ -42,22 +36,19 @@ COMPARED = 2000  # at most so many images are compared pixel by pixel: the time 
 GENERATED = 1000  # images, unless --n says otherwise
 LEAST = 20  # images; of 10 fair ones every seventh sample looks like less than 6 digits
 ROWS, COLUMNS = 8, 5  # of neighbours.png
+SHARES = {
+    "low_confidence": "probability below 0.9",
+    "off_digits": "unlike any digit",
+    "duplicates": "near-duplicates",
+    "copies": "nearer to a training image than 99 % of test images",
+}
 
 
 @command(
     flag("run_dir", type=Path, nargs="?", help="a run's folder, runs/NAME"),
     flag("--images", type=Path, help="a folder of image files in place of a run"),
-    flag(
-        "--n",
-        type=int,
-        bounds=(LEAST, 100_000),
-        help=f"images to generate (default: {GENERATED}), or to draw from --images (default: all)",
-    ),
-    flag(
-        "--seed",
-        type=int,
-        help="of the noise and of what is drawn (default: the run's own; 0 for --images)",
-    ),
+    flag("--n", type=int, bounds=(LEAST, 100_000), help="images (default: 1000; of --images all)"),
+    flag("--seed", type=int, help="of noise and draws (default: the run's own; 0 for --images)"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--out", type=Path, help="folder to write to (default: RUN_DIR/collapse)"),
 )
@@ -72,15 +63,15 @@ def main(args: argparse.Namespace) -> None:
         trainer = open_run(args.run_dir, data_dir=args.data_dir)
         seed = trainer.config.seed if args.seed is None else args.seed
         result = examine(trainer, args.n or GENERATED, seed, out)
-    print(in_words(result))
+    print(format_report(result))
     print(f"wrote {', '.join(result['files'])}")
 
 
 def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, Any]:
     """The report on n images of the trainer's generator, written to the folder `out` too.
 
-    Keys: collapse.label_statistics, diversity_statistics and memory_statistics; verdict, evidence;
-    files (the PNGs); of (the run). Raises UserError for a run on other data than MNIST.
+    Keys: those of the three statistics of metrics/collapse.py; verdict, evidence; files (the PNGs);
+    of (the run). Raises UserError for a run on other data than MNIST.
     """
     config = trainer.config
     if config.dataset != "mnist":
@@ -97,32 +88,25 @@ def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, A
 def examine_folder(
     folder: Path, data_dir: str, seed: int, out: Path, n: int | None = None
 ) -> dict[str, Any]:
-    """The same of the image files in a folder, in the order of their names.
-
-    Of n of them, drawn by the seed, where n is given.
-    """
+    """The same of the image files in a folder by name; if n is given, of n drawn by the seed."""
     if not folder.is_dir():
         raise UserError(f"--images {folder} is no folder.")
     paths = image_paths(folder)
-    if len(paths) < LEAST:
+    if len(paths) < max(LEAST, n or 0):
         raise UserError(
-            f"--images {folder} holds {len(paths)} images: wanted at least {LEAST}, better 1000."
+            f"--images {folder} holds {len(paths)} images: wanted at least {max(LEAST, n or 0)}."
         )
-    if n is not None and n > len(paths):
-        raise UserError(f"--n {n}: --images {folder} holds {len(paths)} images.")
-    if n is not None:
-        paths = [paths[i] for i in sorted(dataset.order(len(paths), seed, 0)[:n].tolist())]
-    images = torch.cat([as_input(read_rgb(path)[None]) for path in paths])
-    return examine_images(
-        images, data_dir, seed, out, title=str(folder), about={"images": str(folder)}
-    )
+    chosen = sorted(dataset.order(len(paths), seed, 0)[:n].tolist())
+    images = torch.cat([as_input(read_rgb(paths[i])[None]) for i in chosen])
+    about = {"images": str(folder)}
+    return examine_images(images, data_dir, seed, out, title=str(folder), about=about)
 
 
 def examine_images(
     images: Tensor, data_dir: str, seed: int, out: Path, *, title: str, about: dict[str, Any]
 ) -> dict[str, Any]:
     """The report on images uint8 (N, C, S, S). `seed` chooses the real images compared with."""
-    from metrics.digits.figures import counts_figure, save  # here: they import matplotlib
+    from metrics.digits.figures import counts_figure  # here: it imports matplotlib
 
     classifier = load_digits()
     train = dataset.load("mnist", "train", image_size=SIZE, data_dir=data_dir, device="cpu")
@@ -130,18 +114,23 @@ def examine_images(
     found = predict(classifier, images)
     measured = classifier.measured
     off = found.off_digits(measured)
-    result = label_statistics(found.labels, found.confidence, off, measured=measured)
+    result = collapse.label_statistics(found.labels, found.confidence, off, measured=measured)
 
     some, labels = images[:COMPARED], found.labels[:COMPARED]
     chosen = dataset.order(len(train), seed, 0)[: len(some)]
-    result |= diversity_statistics(some, labels, train.images[chosen], train.labels[chosen])
-    distances, indices = nearest(some, train.images, COLUMNS)
-    result |= memory_statistics(distances[:, 0], measured["neighbour_distances"])
+    result |= collapse.diversity_statistics(
+        some, labels, train.images[chosen], train.labels[chosen]
+    )
+    distances, indices = collapse.nearest(some, train.images, COLUMNS)
+    result |= collapse.memory_statistics(distances[:, 0], measured["neighbour_distances"])
 
-    result["verdict"], result["evidence"] = judge(result)
-    counts = save(counts_figure(result, images, found.labels, title), out / "counts.png")
+    result["verdict"], result["evidence"] = collapse.judge(result)
     rows = draw_neighbours(some, labels, train, distances, indices, measured["neighbour_distances"])
-    result["files"] = [str(counts), str(save(rows, out / "neighbours.png"))]
+    figures = {"counts": counts_figure(result, images, found.labels, title), "neighbours": rows}
+    out.mkdir(parents=True, exist_ok=True)
+    result["files"] = [
+        write_figure(figure, out / f"{name}.png", dpi=120) for name, figure in figures.items()
+    ]
     result["of"] = about
     result["classifier"] = {key: measured[key] for key in ("errors", "n")}
     (out / "collapse.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -179,34 +168,28 @@ def draw_neighbours(
     )
 
 
-def in_words(result: dict[str, Any]) -> str:
+def format_report(result: dict[str, Any]) -> str:
     """The table and the verdict, as printed."""
     lines = ["digit  count   share    95 % interval   training set"]
     columns = ("counts", "low", "high", "expected_shares")
-    for digit, row in enumerate(zip(*(result[name] for name in columns), strict=True)):
-        count, low, high, share = row
-        own = count / result["n"]
-        lines.append(
-            f"{digit:>5}{count:>7}{own:>8.1%}   {low:>5.1%} to {high:>5.1%}   {share:>12.1%}"
-        )
+    rows = zip(*(result[name] for name in columns), strict=True)
+    for digit, (count, low, high, share) in enumerate(rows):
+        own = f"{digit:>5}{count:>7}{count / result['n']:>8.1%}"
+        lines.append(f"{own}   {low:>5.1%} to {high:>5.1%}   {share:>12.1%}")
     near, real = result["neighbour_distances"][1], result["neighbour_distances_real"][1]
     spread = "unknown" if result["spread"] is None else f"{result['spread']:.2f}"
-    return "\n".join(
-        [
-            *lines,
-            f"chi-square {result['chi2']:.1f}, p {format_p(result['p_value'])};"
-            f" entropy {result['entropy_bits']:.3f} bits of 3.322",
-            f"probability below 0.9: {result['low_confidence']:.1%} of images"
-            f" (real {result['low_confidence_real']:.1%});"
-            f" unlike any digit: {result['off_digits']:.1%}"
-            f" (real {result['off_digits_real']:.1%})",
-            f"near-duplicates: {result['duplicates']:.1%} (real {result['duplicates_real']:.1%});"
-            f" spread within a digit {spread} of real",
-            f"nearest training image: {near:.2f} away (median; real test images {real:.2f});"
-            f" nearer than 99 % of those: {result['copies']:.1%}",
-            f"verdict: {result['verdict']}. {result['evidence']}",
-        ]
-    )
+    lines += [
+        f"chi-square {result['chi2']:.1f}, p {collapse.format_p(result['p_value'])};"
+        f" entropy {result['entropy_bits']:.3f} bits of 3.322",
+        *(
+            f"{words}: {result[key]:.1%} of images (real {result[f'{key}_real']:.1%})"
+            for key, words in SHARES.items()
+        ),
+        f"spread within a digit: {spread} of real",
+        f"nearest training image: {near:.2f} away (median; real test images {real:.2f})",
+        f"verdict: {result['verdict']}. {result['evidence']}",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

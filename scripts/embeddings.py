@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -26,28 +26,9 @@ from lib.command import command, flag
 from lib.errors import UserError, need
 from metrics.features import features
 from metrics.prdc import MOST, K, real_features
-from scripts._embeddings.paths import (
-    ClassModel,
-    between_classes,
-    blends,
-    parse_classes,
-    parse_pairs,
-    suggested_pairs,
-    within_class,
-)
+from scripts._embeddings import paths, space, truncation
+from scripts._embeddings.paths import ClassModel
 from scripts._embeddings.public_biggan import load_public, share
-from scripts._embeddings.space import (
-    MANY,
-    extremes_table,
-    neighbours_table,
-    pairs_csv,
-    pairs_of,
-    pca,
-    perplexity_of,
-    space_figure,
-    tsne,
-)
-from scripts._embeddings.truncation import parse_truncations, sweep, sweep_figure, sweep_table
 from scripts._figures import write_figure
 from scripts._pictures import check_out
 from scripts._saved_run import open_run
@@ -66,7 +47,7 @@ class Page:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.parts: list[str] = []
-        self.files: list[Path] = []
+        self.files: dict[Path, None] = {}  # in the order of their making
 
     def text(self, *lines: str) -> None:
         self.parts.append("\n".join(lines))
@@ -76,12 +57,17 @@ class Page:
         self.text(f"![{words}]({name})")
         write_figure(figure, self.path(name), dpi=max(160, side / CELL))
 
+    def grid(
+        self, x: Tensor, positions: list[float], title: str, name: str, more: str = ""
+    ) -> None:
+        self.picture(grid_figure(x, positions, title), name, title + more, side=x.shape[-1])
+
     def file(self, name: str, content: str) -> None:
         write_beside_and_rename(self.path(name), content.encode(errors="backslashreplace"))
 
     def path(self, name: str) -> Path:
         self.out.mkdir(parents=True, exist_ok=True)
-        self.files += [self.out / name] if self.out / name not in self.files else []
+        self.files[self.out / name] = None
         return self.out / name
 
     def save(self) -> None:
@@ -92,63 +78,64 @@ class Page:
 def show_space(page: Page, model: ClassModel, marked: list[tuple[int, int]], seed: int) -> None:
     """The two projections, the nearest and farthest pairs, each class's neighbours."""
     r, names = model.embeddings(), model.class_names
-    points, shares = pca(r)
+    points, shares = space.pca(r)
     panels = {f"PCA: {shares[0]:.0%} and {sum(shares[1:]):.0%} of the variance": points}
     try:
-        points, divergence = tsne(r, seed=seed)
-        title = f"t-SNE: perplexity {perplexity_of(len(r)):.2g}, KL divergence {divergence:.2f}"
-        panels[title] = points
+        points, divergence = space.tsne(r, seed=seed)
+        kept = f"perplexity {space.perplexity_of(len(r)):.2g}, KL divergence {divergence:.2f}"
+        panels[f"t-SNE: {kept}"] = points
     except UserError as error:
         print(error, file=sys.stderr)
         page.text(str(error))
-    page.picture(space_figure(panels, names, marked), "space.png", "the classes in two projections")
-    pairs = pairs_of(r)
-    page.file("pairs.csv", pairs_csv(pairs, names))
-    page.text(extremes_table(pairs, names))
+    figure = space.space_figure(panels, names, marked)
+    page.picture(figure, "space.png", "the classes in two projections")
+    pairs = space.pairs_of(r)
+    page.file("pairs.csv", space.pairs_csv(pairs, names))
+    page.text(space.extremes_table(pairs, names))
     of_pairs = list(dict.fromkeys(i for pair in marked for i in pair))
-    page.text(neighbours_table(r, names, of_pairs if len(names) > MANY else range(len(names))))
+    shown = of_pairs if len(names) > space.MANY else range(len(names))
+    page.text(space.neighbours_table(r, names, shown))
 
 
 def show_pairs(
     page: Page, model: ClassModel, pairs: list[tuple[int, int]], args: argparse.Namespace
 ) -> None:
     """A grid a pair, and how evenly its images change."""
-    positions = blends(args.start, args.stop, args.columns)
-    lines = ["| a = 1 | a = 0 | mean change a step | the largest | its a |", "| --- " * 5 + "|"]
-    drawn = {"rows": args.rows, "seed": args.seed, "truncation": args.truncation}
+    positions = paths.blends(args.start, args.stop, args.columns)
+    rows = []
     for pair in pairs:
         one, zero = (model.class_names[i] for i in pair)
-        x = between_classes(model, pair, positions, **drawn)
-        title, name = f"a = 0: {zero}, a = 1: {one}", f"{file_name(one)}-{file_name(zero)}"
-        figure = grid_figure(x, positions, title)
-        page.picture(figure, f"between-{name}.png", f"{title}, a z a row", side=x.shape[-1])
+        x = paths.between_classes(model, pair, positions, **drawn(args))
+        name = f"between-{file_name(one)}-{file_name(zero)}.png"
+        page.grid(x, positions, f"a = 0: {zero}, a = 1: {one}", name, ", a z a row")
         change = pixel_change(x).mean(0)
         step = int(change.argmax())
         middle = (positions[step] + positions[step + 1]) / 2
-        cells = f"{change.mean():.3f} | {change[step]:.3f} | {middle:.2f}"
-        lines.append(f"| {one} | {zero} | {cells} |")
-    page.text(*lines)
+        rows.append([one, zero, f"{change.mean():.3f}", f"{change[step]:.3f}", f"{middle:.2f}"])
+    page.text(space.table(["a = 1", "a = 0", "mean change a step", "the largest", "its a"], rows))
 
 
 def show_walks(page: Page, model: ClassModel, classes: list[int], args: argparse.Namespace) -> None:
     """A grid a class: z from one draw to another."""
-    positions = blends(0.0, 1.0, args.columns)
-    drawn = {"rows": args.rows, "seed": args.seed, "truncation": args.truncation}
+    positions = paths.blends(0.0, 1.0, args.columns)
     for index in classes:
-        x = within_class(model, index, positions, path=args.path, **drawn)
+        x = paths.within_class(model, index, positions, path=args.path, **drawn(args))
         name = model.class_names[index]
         title = f"{name}: z1 (0) to z2 (1), {args.path}"
-        figure = grid_figure(x, positions, title)
-        page.picture(figure, f"within-{file_name(name)}.png", title, side=x.shape[-1])
+        page.grid(x, positions, title, f"within-{file_name(name)}.png")
+
+
+def drawn(args: argparse.Namespace) -> dict[str, Any]:
+    return {"rows": args.rows, "seed": args.seed, "truncation": args.truncation}
 
 
 def show_truncations(
     page: Page, model: ClassModel, real: Tensor, extractor: nn.Module, args: argparse.Namespace
 ) -> None:
     """FID, precision and recall of each truncation."""
-    rows = sweep(model, args.truncations, real, extractor, seed=args.seed)
-    page.picture(sweep_figure(rows), "truncation.png", "FID, and precision by recall")
-    page.text(sweep_table(rows))
+    rows = truncation.sweep(model, args.truncations, real, extractor, seed=args.seed)
+    page.picture(truncation.sweep_figure(rows), "truncation.png", "FID, and precision by recall")
+    page.text(truncation.sweep_table(rows))
     page.text(
         f"{len(real):,} real images against as many generated ones of all classes alike,"
         f" {extractor.name}, weights {extractor.digest[:12]}, {extractor.precision}."
@@ -159,11 +146,12 @@ def show_truncations(
 
 def examine(model: ClassModel, args: argparse.Namespace, title: str, out: Path) -> Page:
     """Write all that the flags ask for into `out`."""
-    names, pairs = model.class_names, pairs_of(model.embeddings())
+    names, pairs = model.class_names, space.pairs_of(model.embeddings())
     if not pairs:
         raise UserError(f"{title} has {len(names)} class: wanted two or more to compare.")
-    chosen = parse_pairs(args.pairs, names) if args.pairs else suggested_pairs(pairs)
-    walked = parse_classes(args.within, names) if args.within else [chosen[0][0], chosen[-1][0]]
+    chosen = paths.parse_pairs(args.pairs, names) if args.pairs else paths.suggested_pairs(pairs)
+    ends = [chosen[0][0], chosen[-1][0]]
+    walked = paths.parse_classes(args.within, names) if args.within else ends
     if not walked:
         raise UserError(f'--within {args.within!r} names no class: wanted some, as in "a,b".')
     page = Page(out)
@@ -190,9 +178,9 @@ def real_images(model: ClassModel, extractor: nn.Module, args: argparse.Namespac
         return real_features(model.load_data("train"), extractor, args.n)
     one = model.images_of(model.draw_z(1, args.seed), model.embeddings()[:1], truncated=0.0)
     found = image_paths(Path(args.real))  # by name, which may mean by class
-    paths = [found[i] for i in order(len(found), 0, 0)[: args.n].tolist()]
-    batches = image_batches(paths, 50, side=one.shape[-1])
-    return features(batches, extractor, len(paths), f"images of {args.real}")
+    chosen = [found[i] for i in order(len(found), 0, 0)[: args.n].tolist()]
+    batches = image_batches(chosen, 50, side=one.shape[-1])
+    return features(batches, extractor, len(chosen), f"images of {args.real}")
 
 
 def open_model(args: argparse.Namespace) -> tuple[ClassModel, str, Path]:
@@ -201,8 +189,8 @@ def open_model(args: argparse.Namespace) -> tuple[ClassModel, str, Path]:
         raise UserError("wanted one of a run's folder, such as runs/NAME, and --weights FILE.")
     if args.weights:
         path = Path(args.weights)
-        for truncation in (args.truncation, *args.truncations):
-            share(truncation)  # refused before minutes of work
+        for value in (args.truncation, *args.truncations):
+            share(value)  # refused before minutes of work
         if args.truncations and not args.real:
             raise UserError(
                 "--truncations of public weights needs real images to compare with: --real FOLDER."
@@ -224,7 +212,7 @@ def file_name(name: str) -> str:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for flags that contradict each other; reads --truncations."""
-    args.truncations = parse_truncations(args.truncations) if args.truncations else []
+    args.truncations = truncation.parse_truncations(args.truncations) if args.truncations else []
     if not args.truncations and (args.real or args.n is not None):
         raise UserError("--real and --n belong to --truncations: add that, or leave them out.")
     if args.weights and args.data_dir is not None:

@@ -18,8 +18,8 @@ from fid import frechet_distance
 from inception import load_inception
 from lib import command
 from lib.flags import parse
+from main import SYSTEMS, build
 from metrics.reference import SHIPPED, compute_reference, file_name, load_reference, save_reference
-from systems.dcgan import DCGAN, DCGANConfig
 
 TOLERANCE = 1e-3  # FID between the remade moments and the shipped ones, which are float32
 
@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(argv: list[str]) -> int:
     flags = [flag for flag in argv if flag != "--check"]
-    trainer = DCGAN(parse(flags, {"dcgan": DCGANConfig}, __doc__), torch.device("cpu"))
+    config = parse(flags, {"dcgan": SYSTEMS["dcgan"]}, __doc__)
+    trainer = build(config, torch.device("cpu"))
     extractor = load_inception("cpu", trainer.config.fid_precision)
     path = SHIPPED / file_name(trainer, extractor)
     reference = compute_reference(trainer, extractor)

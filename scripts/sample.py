@@ -10,11 +10,12 @@ turn: a column of the grid each, and the images of a row share their noise.
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -29,11 +30,10 @@ from scripts._pictures import DEVICE, save
 from scripts._saved_run import open_run
 from sources.iclevr import parse_prompt
 from trainer import Trainer
-from training.modes import sampling
+from training.ema import Inputs
 
 AT_ONCE = 100  # images in a forward pass
 OTHERS = {"cyclegan": "translate.py", "srgan": "upscale.py"}  # they make images of images
-Inputs = tuple[Tensor, ...]  # a batch of what G takes: (z,) or (z, y)
 
 
 @command(
@@ -54,8 +54,8 @@ def main(args: argparse.Namespace) -> None:
     trainer = open_run(args.run_dir, device=args.device, data_dir=args.data_dir)
     y = requested(trainer, args)
     inputs = trainer.sampling_inputs(args.n, args.seed) if y is None else paired(trainer, args, y)
-    G, step = sampled_generator(trainer)
-    made = images(G, inputs, trainer.device)
+    draw, step = sampler(trainer)
+    made = (image for batch in inputs for image in to_bytes(draw(*batch)).cpu())
     shown = []
     out.mkdir(parents=True, exist_ok=True)
     for name, image in zip(tqdm(names, unit="image", disable=None), made, strict=True):
@@ -91,15 +91,11 @@ def requested(trainer: Trainer, args: argparse.Namespace) -> Tensor | None:
     if args.prompt:
         return parse_prompt(args.prompt).float()
     if args.classes:
-        return torch.tensor([class_of(name, trainer.class_names) for name in words(args.classes)])
+        words = [word.strip() for word in args.classes.split(",") if word.strip()]
+        if not words:
+            raise UserError('--classes names no class: wanted numbers or names, as in "3,7".')
+        return torch.tensor([class_of(word, trainer.class_names) for word in words])
     return None
-
-
-def words(text: str) -> list[str]:
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found:
-        raise UserError('--classes names no class: wanted numbers or names, as in "3,7".')
-    return found
 
 
 def class_of(word: str, names: list[str]) -> int:
@@ -109,7 +105,7 @@ def class_of(word: str, names: list[str]) -> int:
     return class_index(word, names)
 
 
-def paired(trainer: Trainer, args: argparse.Namespace, y: Tensor) -> Iterable[Inputs]:
+def paired(trainer: Trainer, args: argparse.Namespace, y: Tensor) -> Iterator[Inputs]:
     """Batches of n (z, y): the rows of y in turn, all of them with one z before the next."""
     rows, config = -(-args.n // len(y)), trainer.config
     if hasattr(trainer, "draw_z"):
@@ -121,20 +117,12 @@ def paired(trainer: Trainer, args: argparse.Namespace, y: Tensor) -> Iterable[In
         yield z[i // len(y)], y[i % len(y)]
 
 
-def sampled_generator(trainer: Trainer) -> tuple[nn.Module, int]:
-    """G as it is sampled, and its step; of cdcgan the weights that validated best, if any did."""
+def sampler(trainer: Trainer) -> tuple[Callable[..., Tensor], int]:
+    """`trainer.sample` and its step; of cdcgan by the weights that validated best, if any did."""
     best = trainer.networks.get("best")
-    if best is not None and best.exists:
-        return best.network, int(best.step)
-    return trainer.sampled_generator(), trainer.step
-
-
-def images(G: nn.Module, inputs: Iterable[Inputs], device: torch.device) -> Iterator[Tensor]:
-    """The images of G one by one, uint8 (C, S, S)."""
-    for batch in inputs:
-        with sampling(G):
-            made = to_bytes(G(*(t.to(device) for t in batch)))
-        yield from made.cpu()
+    if best is None or not best.exists:
+        return trainer.sample, trainer.step
+    return partial(trainer.sample, G=best.network), int(best.step)
 
 
 if __name__ == "__main__":

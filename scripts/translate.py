@@ -37,20 +37,15 @@ def main(args: argparse.Namespace) -> int:
     size = trainer.config.image_size
 
     def read(data: bytes, name: str) -> Tensor:
-        pixels = with_channels(decode(data, size, upscale=True).pixels, trainer.channels)
+        pixels = decode(data, size, upscale=True).pixels
+        if trainer.channels == 1:
+            pixels = np.tensordot(LUMA, pixels, 1).round().astype(np.uint8)[None]
         return to_signed(torch.tensor(pixels))
 
     def translate(x: Tensor, name: str) -> Tensor:
         return trainer.translated(x[None], args.direction)[0]
 
     return make_each(found, out, read, translate, f"translated {args.direction} at {size}x{size}")
-
-
-def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """RGB (3, S, S) uint8 as it is, or as grey (1, S, S)."""
-    if channels == 3:
-        return pixels
-    return np.tensordot(LUMA, pixels, 1).round().astype(np.uint8)[None]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Pictures may have any size.
 import argparse
 import io
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +36,13 @@ def main(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser()
     found = find_pictures(args.pictures, out)
     trainer = open_system("srgan", args)
-    enlarge = partial(trainer.sample, G=trainer.sampled_generator())
-    if args.self_ensemble or trainer.config.self_ensemble:
-        enlarge = self_ensemble(enlarge)
-    transparent = []
+    ensemble = args.self_ensemble or trainer.config.self_ensemble
+    enlarge = self_ensemble(trainer.sample) if ensemble else trainer.sample
+    clear = set()  # whether a picture was transparent
 
     def read(data: bytes, name: str) -> Tensor:
-        picture, clear = read_picture(data)
-        if clear:
-            transparent.append(name)
+        picture, transparent = read_picture(data)
+        clear.add(transparent)
         return picture
 
     def make(picture: Tensor, name: str) -> Tensor:
@@ -53,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
         return upscale_picture(picture, enlarge, channels=trainer.channels, tile=tile, name=name)
 
     status = make_each(found, out, read, make, f"{SCALE} times as wide and as high")
-    if transparent:
+    if True in clear:
         print("  (transparent parts are on white)")
     return status
 

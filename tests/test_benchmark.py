@@ -226,13 +226,15 @@ def test_the_command(bench, random_weights, monkeypatch):  # noqa: F811
     assert "failed with status 1: SyntaxError" in bench("fid", *argv, status=1)
 
 
-def test_our_command_is_one_that_fid_takes():
+def test_our_command_is_one_that_fid_takes(monkeypatch):
+    seen = []
+    monkeypatch.setattr(fid, "score", seen.append)
     for name in ("ours", "ours, bf16"):
         script, *argv = contests.TOOLS[name].format(weights="w.pth").split()
         assert (ROOT / script).is_file()
-        args = fid.parse_args([*argv, "A", "B", "--device", "cpu"])
-        assert args.fid_precision == ("bf16" if "bf16" in name else "fp32")
-        assert str(args.inception_weights) == "w.pth"
+        assert fid.main([*argv, "A", "B", "--device", "cpu"]) == 0
+        assert seen[-1].fid_precision == ("bf16" if "bf16" in name else "fp32")
+        assert str(seen[-1].inception_weights) == "w.pth"
 
 
 def test_made_images_are_what_both_tools_read(tmp_path):

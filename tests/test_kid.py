@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inception.kid import block_sums, kernel, kid_with_error
+from inception.kid import kid_with_error
 from lib.errors import UserError
 
 
@@ -30,11 +30,6 @@ def by_loops(x, y) -> float:
 
 def value_of(x, y) -> float:
     return kid_with_error(x, y, blocks=1)[0]
-
-
-def test_the_kernel_by_hand():
-    x, y = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, -1.0]])
-    assert kernel(x, y).tolist() == [[1.5**3], [1.0]]
 
 
 def test_a_tiny_case_by_hand():
@@ -62,21 +57,6 @@ def test_the_error_is_the_jackknife_over_blocks_of_both_sets():
     assert kid_with_error(x, y, blocks=4)[1] == pytest.approx(wanted, rel=1e-9)
 
 
-def test_block_sums_leave_out_each_sample_with_itself():
-    x = normal(7, 3, 0)
-    k = kernel(x, x).fill_diagonal_(0)
-    sums = block_sums(x, x, 2)
-    assert torch.allclose(sums, sums.T)
-    assert sums[0, 1] == pytest.approx(k[0::2, 1::2].sum().item())
-    assert sums.sum() == pytest.approx(k.sum().item())
-
-
-def test_of_one_distribution_it_is_0_on_average_however_few_there_are():
-    values = [value_of(normal(8, 4, s), normal(6, 4, s + 10**6)) for s in range(2000)]
-    assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(len(values))
-    assert 0.3 < np.mean(np.array(values) < 0) < 0.8
-
-
 def test_the_mean_over_draws_is_the_discrepancy_of_the_two_distributions():
     """d = 1, N(0, 1) and N(a, 1): E k = 1 + 3 E xy + 3 E x^2y^2 + E x^3y^3 of independent x, y."""
     a = 0.7
@@ -96,21 +76,6 @@ def test_the_error_is_the_spread_over_draws_and_too_large_between_equals(shift, 
     draws = [kid_with_error(normal(60, 4, s), normal(60, 4, s + 10**6, shift)) for s in range(300)]
     values, errors = np.array(draws).T
     assert math.sqrt((errors**2).mean()) / values.std(ddof=1) == pytest.approx(ratio, rel=0.15)
-
-
-def test_the_mean_over_the_papers_subsets_is_the_value():
-    x, y = normal(60, 4, 0), normal(60, 4, 1, shift=0.5)
-    rng = np.random.default_rng(0)
-    subsets = [
-        value_of(x[rng.permutation(60)[:20]], y[rng.permutation(60)[:20]]) for _ in range(1000)
-    ]
-    sampling_error = np.std(subsets) / math.sqrt(len(subsets))
-    assert np.mean(subsets) == pytest.approx(kid_with_error(x, y)[0], abs=4 * sampling_error)
-
-
-def test_float32_features_are_reckoned_with_in_float64():
-    x, y = normal(40, 8, 0).float() + 3, normal(40, 8, 1).float() + 3
-    assert kid_with_error(x, y)[0] == pytest.approx(by_loops(x.double(), y.double()), rel=1e-10)
 
 
 def test_bad_features_are_refused():

@@ -38,12 +38,22 @@ def check_moments(moments, features):
         ({"sigma": np.eye(3) + np.eye(3, k=1)}, "not symmetric"),
         ({"mu": np.zeros(3, dtype=complex)}, "complex"),
         ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, r"wanted \(d,\)"),
+        ({"sigma": np.eye(4)}, r"wanted \(d,\) and \(d, d\)"),
+        ({"mu": np.full(3, math.nan)}, "NaN"),
     ],
 )
 def test_moments_that_are_none_are_refused(tmp_path, changes, words):
-    np.savez(tmp_path / "m.npz", **{"mu": np.zeros(3), "sigma": np.eye(3)} | changes)
+    path = tmp_path / "m.npz"
+    np.savez(path, **{"mu": np.zeros(3), "sigma": np.eye(3)} | changes)
     with pytest.raises(UserError, match=words):
-        Moments.load(tmp_path / "m.npz")
+        Moments.load(path)
+    np.savez(path, mu=np.zeros(3))
+    with pytest.raises(UserError, match="no array named mu or sigma"):
+        Moments.load(path)
+    for content in (b"", b"garbage", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot be read as \.npz moments"):
+            Moments.load(path)
 
 
 def test_moments_in_pieces_are_np_cov():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.runlog import NoLog
 from scripts import sample
 from scripts._saved_run import open_run
 
@@ -74,7 +75,7 @@ def test_a_prompt_needs_no_data_and_takes_the_best_weights(train, draw, tmp_path
         weight.data.mul_(1.5)
     trainer.best.offer(trainer.G, 0.5, 1)
     trainer.step = 2
-    trainer.save()
+    trainer.save(NoLog())
     best = draw(run, *flags, out="best")
     assert "5 images of step 1" in capsys.readouterr().out
     assert not np.array_equal(images[0], best[0])

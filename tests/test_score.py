@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -16,10 +15,12 @@ from test_trainer import Killed, assert_same, curves, die_at, final_state, kill
 
 from dataset import order
 from fid import frechet_distance
-from inception import WEIGHTS_DIGEST, load_inception
+from inception import load_inception
 from inception.kid import kid_with_error
+from inception.weights import WEIGHTS_DIGEST
 from lib.errors import UserError
 from lib.events import read_scalars
+from lib.results import read_results
 from main import build_dcgan
 from metrics import reference, score
 from metrics.protocols import PROTOCOLS, Protocol
@@ -62,23 +63,14 @@ def test_a_line_has_every_field_and_the_same_command_gives_the_same_value(traine
     score.score(trainer)
     trainer.train()
     score.score(trainer)
+    path = trainer.config.run_dir / "results.jsonl"
+    path.write_text(path.read_text() + '{"metric": "fid", "val')  # torn
     trainer.resume()
     score.score(trainer)
-    first, trained, again = lines(trainer)
+    first, trained, again = read_results(trainer.config.run_dir)
     assert set(first) >= FIELDS
     assert (first["step"], trained["step"]) == (0, 6)
     assert trained["value"] == again["value"] != first["value"]
-
-
-def test_tensorboard_gets_each_score_once_and_a_torn_line_costs_nothing_else(trainer):
-    trainer.train()
-    score.score(trainer)
-    path = trainer.config.run_dir / "results.jsonl"
-    path.write_text(path.read_text() + '{"metric": "fid", "val')
-    score.score(trainer)
-    from lib.results import read_results
-
-    assert len(read_results(trainer.config.run_dir)) == 2
 
 
 def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeypatch):
@@ -104,17 +96,6 @@ def test_weights_that_are_not_there_are_told_before_the_training(tiny_config, tm
         score.refuse_early(config)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_floor_images_are_never_the_reference_images(name):
-    protocol = PROTOCOLS[name]
-    if protocol.n_floor is None:
-        assert protocol.floor_of == "two halves of the real images"
-    elif protocol.split == protocol.floor_split:
-        assert protocol.n_real + protocol.n_floor <= 60_000
-    else:
-        assert {protocol.split, protocol.floor_split} == {"train", "test"}
-
-
 def test_the_floor_takes_other_images(trainer, pixel_means, monkeypatch):
     whole = Protocol("train", 75, 10, "train", 75, "")
     monkeypatch.setitem(PROTOCOLS, "smoke", whole)
@@ -133,7 +114,9 @@ def small(build, pixel_means):
     return build(fid_protocol="all")
 
 
-def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(small, pixel_means, capsys):
+def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(
+    small, pixel_means, capsys, monkeypatch
+):
     fid, kid = score.score(small)
     real = pixel_means(small.load_data("train").images[order(150, 0, 0)])
     fake = pixel_means(torch.cat(list(small.generate(150, small.config.seed))))
@@ -151,13 +134,9 @@ def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(small, p
     out = capsys.readouterr().out
     assert "150 real images of the train split against 150 generated; two halves of the real" in out
     assert f"KID {kid['value']:.5f} ± {kid['error']:.5f}" in out
-
-
-def test_the_features_of_the_real_images_are_cached_with_their_moments(small, monkeypatch):
-    first = score.score(small)
     monkeypatch.setattr(reference, "compute_reference", lambda *_: pytest.fail("computed again"))
-    again = score.score(small)
-    assert [r["value"] for r in again] == pytest.approx([r["value"] for r in first], rel=1e-6)
+    again = [result["value"] for result in score.score(small)]
+    assert again == pytest.approx([fid["value"], kid["value"]], rel=1e-6)
 
 
 def test_kid_takes_the_first_images_of_each_half_where_there_are_many(
@@ -219,13 +198,18 @@ def test_the_shipped_reference_is_that_of_the_default_protocol():
     assert 0 < shipped.floor < 10
 
 
-def test_protocols():
+def test_protocols_keep_the_floor_images_apart_from_the_reference_images():
     assert set(PROTOCOLS) == {"homework", "10k", "50k", "all", "smoke"}
     homework = ("train", 3000, 3000, "train", 3000)
     assert dataclasses.astuple(PROTOCOLS["homework"])[:5] == homework
-    assert PROTOCOLS["10k"].n_real is PROTOCOLS["50k"].n_real is None
-    assert PROTOCOLS["all"].n_real is PROTOCOLS["all"].n_fake is PROTOCOLS["all"].n_floor is None
     assert [name for name, protocol in PROTOCOLS.items() if protocol.kid] == ["all"]
+    for protocol in PROTOCOLS.values():
+        if protocol.n_floor is None:
+            assert protocol.floor_of == "two halves of the real images"
+        elif protocol.split == protocol.floor_split:
+            assert protocol.n_real + protocol.n_floor <= 60_000
+        else:
+            assert {protocol.split, protocol.floor_split} == {"train", "test"}
 
 
 # FID during training
@@ -335,22 +319,18 @@ def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
     assert np.isnan(result["floor"])
 
 
-def test_references_of_two_folders_have_two_names(photos, build, pixel_means, tmp_path):
-    other = tmp_path / "other" / "photos"
-    shutil.copytree(photos["folder"], other)
-    trainers = build(**photos), build(**photos | {"folder": str(other)})
-    assert len({reference.file_name(trainer, pixel_means) for trainer in trainers}) == 2
-
-
-def test_a_systems_own_scores_stand_beside_the_fid(trainer, capsys):
+def test_a_systems_own_scores_stand_beside_the_fid_which_is_kept_if_they_fail(trainer, capsys):
+    trainer.evaluate = lambda extractor: kid_with_error(torch.zeros(1, 2), torch.zeros(1, 2))
+    with pytest.raises(UserError, match="KID of 1"):
+        score.score(trainer)
+    assert [line["metric"] for line in lines(trainer)] == ["fid"]
     own = {"metric": "accuracy", "value": 0.875, "error": 0.01, "about": "of 8 images"}
     trainer.evaluate = lambda extractor: [own]
-    fid, accuracy = score.score(trainer)
-    assert fid["metric"] == "fid"
+    accuracy = score.score(trainer)[1]
     assert accuracy["value"] == 0.875
     assert {"seed", "step", "device", "git_commit"} <= accuracy.keys()
     assert "accuracy 0.875 ± 0.01 (of 8 images)" in capsys.readouterr().out
-    assert [line["metric"] for line in lines(trainer)] == ["fid", "accuracy"]
+    assert [line["metric"] for line in lines(trainer)] == ["fid", "fid", "accuracy"]
 
 
 def test_many_scores_of_a_system_make_one_event_file(trainer):
@@ -363,16 +343,6 @@ def test_many_scores_of_a_system_make_one_event_file(trainer):
     assert [found[f"own_{i}"] for i in range(5)] == [[(0, float(i))] for i in range(5)]
     score.score(trainer)
     assert list(trainer.config.run_dir.glob("events.out.tfevents.*")) == files
-
-
-def test_a_fid_is_kept_where_the_systems_own_scores_fail(trainer):
-    def fails(extractor):
-        raise UserError("no weights")
-
-    trainer.evaluate = fails
-    with pytest.raises(UserError, match="no weights"):
-        score.score(trainer)
-    assert [line["metric"] for line in lines(trainer)] == ["fid"]
 
 
 # Nothing computed is lost

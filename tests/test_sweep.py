@@ -17,7 +17,7 @@ import pytest
 from conftest import TINY, PixelMeans
 from test_cli import OFFLINE, ROOT, flags
 
-from inception import WEIGHTS_DIGEST
+from inception.weights import WEIGHTS_DIGEST
 from lib.config import save_config
 from lib.errors import UserError
 from lib.flags import parse

@@ -14,15 +14,11 @@ from dataset import resize
 from lib.errors import UserError
 from lib.seeding import global_stream
 
-__all__ = ["SIZE", "WEIGHTS", "DigitClassifier", "Prediction", "load_digits", "predict"]
-
 WEIGHTS = Path(__file__).parent / "digits.pt"
 FORMAT = 1
 SIZE = 32  # side of the images it was trained on
 FEATURES = 64
-REMAKE = (
-    "Restore it with git checkout metrics/digits/digits.pt, or run python scripts/train_digits.py."
-)
+REMAKE = "Restore it with git checkout metrics/digits, or run python scripts/train_digits.py."
 
 
 def conv(channels: int, out: int) -> nn.Sequential:
@@ -130,34 +126,18 @@ def load_digits(device: torch.device | str = "cpu", path: Path = WEIGHTS) -> Dig
 
     Raises UserError if the file is missing, torn, or not one that `save_digits` wrote.
     """
-    saved = read(path)
     with global_stream("digits", 0):  # the layers draw without moving the caller's stream
         classifier = DigitClassifier()
     try:
-        classifier.load_state_dict(saved["state"])
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} holds other tensors ({reason}). {REMAKE}") from None
-    classifier.measured = saved["measured"]
-    return classifier.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The file's entries on the CPU, checksums and format checked. Raises UserError."""
-    try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch itself does not look at the checksums
-        if damaged:
-            raise zipfile.BadZipFile(f"bad checksum in {damaged}")
+            if damaged := archive.testzip():  # torch itself does not look at the checksums
+                raise zipfile.BadZipFile(f"bad checksum in {damaged}")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"the digit classifier {path} is missing. {REMAKE}") from None
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{path} is torn or damaged ({error}). {REMAKE}") from None
-    except Exception:  # an unpickler that is fed a foreign file raises anything
-        raise UserError(f"{path} is no file of tensors and plain values. {REMAKE}") from None
-    if not isinstance(saved, dict) or set(saved) != {"format", "state", "measured"}:
-        raise UserError(f"{path} is not the digit classifier of this repository. {REMAKE}")
-    if saved["format"] != FORMAT:
-        raise UserError(f"{path} has format {saved['format']}, wanted {FORMAT}. {REMAKE}")
-    return saved
+        if (found := dict(saved).get("format")) != FORMAT:
+            raise ValueError(f"format {found}, wanted {FORMAT}")
+        classifier.load_state_dict(saved["state"])
+        classifier.measured = saved["measured"]
+    except Exception as error:  # an unpickler that is fed a foreign file raises anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"the digit classifier {path} can't be read ({reason}). {REMAKE}") from None
+    return classifier.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)

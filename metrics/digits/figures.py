@@ -1,6 +1,5 @@
 """The two pictures of a collapse report. Figures are made without pyplot: nothing stays open."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,22 +39,14 @@ def draw_counts(axes: Axes, result: dict[str, Any]) -> None:
     low, high = n * np.array(result["low"]), n * np.array(result["high"])
     expected = n * np.array(result["expected_shares"])
     digits = np.arange(10)
-    axes.bar(digits, counts, 0.7, color=BLUE, label="generated")
     whiskers = np.stack([counts - low, high - counts]).clip(min=0)
-    axes.errorbar(
-        digits, counts, whiskers, fmt="none", ecolor="black", capsize=4, label="95 % interval"
+    interval = {"capsize": 4, "label": "95 % interval"}
+    bars = axes.bar(
+        digits, counts, 0.7, yerr=whiskers, error_kw=interval, color=BLUE, label="generated"
     )
+    axes.bar_label(bars, padding=2, fontsize=9)
     axes.hlines(expected, digits - 0.42, digits + 0.42, color=ORANGE, lw=2.5, label="training set")
     top = max(high.max(), expected.max())
-    for digit in digits:
-        axes.text(
-            digit,
-            max(high[digit], expected[digit]) + 0.015 * top,
-            str(counts[digit]),
-            ha="center",
-            va="bottom",
-            fontsize=9,
-        )
     axes.set_ylim(0, 1.12 * top)
     axes.set_xticks(digits)
     axes.set_ylabel(f"images of {n:,}")
@@ -64,14 +55,18 @@ def draw_counts(axes: Axes, result: dict[str, Any]) -> None:
 
 
 def examples(images: Tensor, labels: Tensor) -> np.ndarray:
-    """A (4 (S+4), 10 (S+4)) sheet: a column a digit, white if there are too few images."""
-    side = images.shape[-1] + 4
-    sheet = np.full((EXAMPLES * side, 10 * side), 255, np.uint8)
+    """A column a digit, white if there are too few images."""
+    cells = torch.full((EXAMPLES, 10, *images.shape[2:]), 255, dtype=torch.uint8)
     for digit in range(10):
-        for row, image in enumerate(images[labels == digit][:EXAMPLES, 0].cpu().numpy()):
-            top, left = row * side + 2, digit * side + 2
-            sheet[top : top + side - 4, left : left + side - 4] = image
-    return sheet
+        found = images[labels == digit][:EXAMPLES, 0]
+        cells[: len(found), digit] = found
+    return sheet(cells, below=2)
+
+
+def sheet(cells: Tensor, *, below: int) -> np.ndarray:
+    """Images (R, C, S, S) on one (R (S + 2 + below), C (S + 4)), white between them."""
+    cells = F.pad(cells, (2, 2, 2, below), value=255)
+    return cells.permute(0, 2, 1, 3).flatten(2).flatten(0, 1).cpu().numpy()
 
 
 def neighbours_figure(
@@ -85,16 +80,14 @@ def neighbours_figure(
     rows, columns = distances.shape
     side, gap = images.shape[-1], 9  # the gap below an image holds its caption
     pictures = torch.cat([images[:, None], neighbours], 1)[:, :, 0]  # (R, 1 + K, S, S)
-    cells = F.pad(pictures, (2, 2, 2, gap), value=255)
-    sheet = cells.permute(0, 2, 1, 3).reshape(rows * cells.shape[2], -1)
     figure = Figure(figsize=(1.15 * (columns + 1), 1.35 * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(sheet.cpu().numpy(), cmap="gray", vmin=0, vmax=255)
+    axes.imshow(sheet(pictures, below=gap), cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
     for row in range(rows):
         captions = [names[row], *(f"{distance:.2f}" for distance in distances[row])]
         for column, caption in enumerate(captions):
-            x, y = (column + 0.5) * (side + 4), row * cells.shape[2] + side + 2.5
+            x, y = (column + 0.5) * (side + 4), row * (side + 2 + gap) + side + 2.5
             colour = BLACK if column else ORANGE
             axes.text(x, y, caption, ha="center", va="top", fontsize=9, color=colour)
     low, median, high = typical
@@ -106,12 +99,6 @@ def neighbours_figure(
         loc="left",
     )
     return figure
-
-
-def save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, facecolor="white")
-    return path
 
 
 def as_tensor(figure: Figure) -> Tensor:

@@ -39,11 +39,9 @@ def class_index(name: str, names: list[str]) -> int:
     if lower.count(name.lower()) == 1:
         return lower.index(name.lower())
     near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-    near += [known for known in lower if name.lower() in known and known not in near][
-        : 3 - len(near)
-    ]
+    near += [known for known in lower if name.lower() in known and known not in near]
     if near:
-        meant = " or ".join(repr(names[lower.index(known)]) for known in near)
+        meant = " or ".join(repr(names[lower.index(known)]) for known in near[:3])
         raise UserError(f"there is no class {name!r}: did you mean {meant}?")
     some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise UserError(f"there is no class {name!r} among the {len(names)}: {some}.")
@@ -57,9 +55,7 @@ def parse_classes(text: str, names: list[str]) -> list[int]:
 def parse_pairs(text: str, names: list[str]) -> list[tuple[int, int]]:
     """ "3,8; cat,dog" -> positions, a pair each. UserError: no such class, or not two."""
     pairs = []
-    for part in (part.strip() for part in text.split(";")):
-        if not part:
-            continue
+    for part in filter(None, map(str.strip, text.split(";"))):
         found = parse_classes(part, names)
         if len(found) != 2 or found[0] == found[1]:
             raise UserError(f'--pairs: {part!r}: wanted two classes, as in "a,b; c,d".')
@@ -93,8 +89,8 @@ def between_classes(
     r1, r2 = model.embeddings()[list(pair)]
     along = torch.stack([a * r1 + (1 - a) * r2 for a in positions])
     z = model.draw_z(rows, seed, truncation=truncation).repeat_interleave(len(positions), 0)
-    images = model.images_of(z, along.repeat(rows, 1), truncated=truncation)
-    return images.float().cpu().unflatten(0, (rows, len(positions)))
+    x = model.images_of(z, along.repeat(rows, 1), truncated=truncation)
+    return x.float().cpu().unflatten(0, (rows, len(positions)))
 
 
 def within_class(
@@ -111,5 +107,5 @@ def within_class(
     ends = model.draw_z(2 * rows, seed, truncation=truncation).view(rows, 2, -1)
     z = torch.stack([PATHS[path](z1, z2, t) for z1, z2 in ends for t in positions])
     r = model.embeddings()[index].expand(len(z), -1)
-    images = model.images_of(z, r, truncated=truncation)
-    return images.float().cpu().unflatten(0, (rows, len(positions)))
+    x = model.images_of(z, r, truncated=truncation)
+    return x.float().cpu().unflatten(0, (rows, len(positions)))

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -48,12 +48,6 @@ def pairs_of(r: Tensor) -> list[Pair]:
     columns = (a, b, cosines(r)[a, b], euclideans(r)[a, b])
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return sorted((Pair(*row) for row in rows), key=lambda pair: pair.euclidean)
-
-
-def neighbours(nearness: Tensor, n: int) -> Tensor:
-    """(K, n): of each class the n others with the largest (K, K) nearness, that one first."""
-    others = nearness.clone().fill_diagonal_(-torch.inf)
-    return others.topk(min(n, len(others) - 1), dim=1).indices
 
 
 def pca(r: Tensor) -> tuple[Tensor, list[float]]:
@@ -124,12 +118,9 @@ def pairs_csv(pairs: list[Pair], names: list[str]) -> str:
     """All pairs, or of very many the nearest and the farthest."""
     if len(pairs) > 2 * MOST_ROWS:
         pairs = pairs[:MOST_ROWS] + pairs[-MOST_ROWS:]
+    rows = ([names[p.a], names[p.b], *(f"{v:.6f}" for v in p[2:])] for p in pairs)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["a", "b", "cosine", "euclidean"])
-    writer.writerows(
-        [names[p.a], names[p.b], f"{p.cosine:.6f}", f"{p.euclidean:.6f}"] for p in pairs
-    )
+    csv.writer(text, lineterminator="\n").writerows([Pair._fields, *rows])
     return text.getvalue()
 
 
@@ -139,30 +130,36 @@ def extremes_table(pairs: list[Pair], names: list[str]) -> str:
         "Euclidean": sorted(pairs, key=lambda p: p.euclidean),
         "cosine": sorted(pairs, key=lambda p: -p.cosine),
     }
-    lines = ["| by | pair | cosine | Euclidean |", "| --- | --- | --- | --- |"]
-    for measure, ordered in by.items():
-        n = min(EXTREMES, len(ordered) // 2) or 1
-        for word, some in (("nearest", ordered[:n]), ("farthest", ordered[::-1][:n])):
-            for p in some:
-                pair = f"{cell(names[p.a])} - {cell(names[p.b])}"
-                lines.append(f"| {measure}, {word} | {pair} | {p.cosine:.3f} | {p.euclidean:.3f} |")
-    return "\n".join(lines)
+    n = min(EXTREMES, len(pairs) // 2) or 1
+    rows = [
+        [f"{measure}, {word}", f"{names[p.a]} - {names[p.b]}", *(f"{v:.3f}" for v in p[2:])]
+        for measure, ordered in by.items()
+        for word, some in (("nearest", ordered[:n]), ("farthest", ordered[::-1][:n]))
+        for p in some
+    ]
+    return table(["by", "pair", "cosine", "Euclidean"], rows)
 
 
 def neighbours_table(r: Tensor, names: list[str], shown: Iterable[int]) -> str:
     """Markdown: the classes shown, each with its nearest ones by both measures."""
     measures = [(cosines(r), 1), (euclideans(r), -1)]  # and whether large is near
-    found = [(values, neighbours(sign * values, NEIGHBOURS)) for values, sign in measures]
-    lines = ["| class | nearest by cosine | nearest by distance |", "| --- | --- | --- |"]
-    for i in shown:
-        cells = [
-            ", ".join(f"{cell(names[j])} ({values[i, j]:.3f})" for j in nearest[i].tolist())
+    n = min(NEIGHBOURS, len(r) - 1)
+    found = [
+        (values, (sign * values).fill_diagonal_(-torch.inf).topk(n).indices)
+        for values, sign in measures
+    ]
+    rows = [
+        [names[i]]
+        + [
+            ", ".join(f"{names[j]} ({values[i, j]:.3f})" for j in nearest[i].tolist())
             for values, nearest in found
         ]
-        lines.append(f"| {cell(names[i])} | {cells[0]} | {cells[1]} |")
-    return "\n".join(lines)
+        for i in shown
+    ]
+    return table(["class", "nearest by cosine", "nearest by distance"], rows)
 
 
-def cell(name: str) -> str:
-    """A name that can't break a row of a table."""
-    return name.replace("|", "\\|")
+def table(head: list[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown; a class's name can't break a row."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells))

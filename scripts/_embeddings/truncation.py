@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from dataset import to_bytes
-from fid import GROUPS, fid_with_error
-from inception.moments import Moments
 from lib.errors import UserError
-from metrics.features import features
+from metrics.features import features, fid_of_features
 from metrics.prdc import K, prdc
 from scripts._embeddings.paths import ClassModel
+from scripts._embeddings.space import table
 from scripts._figures import new_figure
 
 if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
 
 AT_ONCE = 50  # images
-MEASURES = ("fid", "precision", "recall", "density", "coverage")
+MEASURES = {"fid": 2, "precision": 3, "recall": 3, "density": 3, "coverage": 3}  # and digits
 
 Row = dict[str, Any]  # truncation, and value and error of each of MEASURES
 
@@ -54,40 +53,38 @@ def sweep(
     model: ClassModel, truncations: list[float], real: Tensor, extractor: nn.Module, *, seed: int
 ) -> list[Row]:
     """A row a truncation: as many images as real features (N, d), against those."""
-    moments, n, rows = Moments.of(real), len(real), []
+    n, rows = len(real), []
     for t in truncations:
         images = generated(model, n, t, seed)
-        fake = features(images, extractor, n, f"truncation {in_words(t)}")
-        groups = [Moments.of(fake[g::GROUPS]) for g in range(min(GROUPS, n))]
-        found = {"fid": fid_with_error(moments, groups)} | prdc(real, fake, k=K)
-        rows.append({"truncation": t, **{m: dict(zip(("value", "error"), found[m], strict=True))
-                                         for m in MEASURES}})  # fmt: skip
+        fake = features(images, extractor, n, f"truncation {format_truncation(t)}")
+        found = {"fid": fid_of_features(real, fake)} | prdc(real, fake)
+        rows.append(
+            {"truncation": t} | {m: {"value": v, "error": e} for m, (v, e) in found.items()}
+        )
     return rows
 
 
-def in_words(truncation: float) -> str:
+def format_truncation(truncation: float) -> str:
     return f"{truncation:g}" if truncation else "none"
 
 
 def sweep_table(rows: list[Row]) -> str:
     """Markdown, in the order given."""
-    lines = [
-        "| truncation | " + " | ".join(m.upper() if m == "fid" else m for m in MEASURES) + " |",
-        "| --- " * (len(MEASURES) + 1) + "|",
-    ]
-    for row in rows:
-        cells = [
-            f"{row[m]['value']:.{2 if m == 'fid' else 3}f} ± {row[m]['error']:.2g}"
-            for m in MEASURES
+    cells = [
+        [format_truncation(row["truncation"])]
+        + [
+            f"{row[m]['value']:.{digits}f} ± {row[m]['error']:.2g}"
+            for m, digits in MEASURES.items()
         ]
-        lines.append(f"| {in_words(row['truncation'])} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return table(["truncation", "FID", *list(MEASURES)[1:]], cells)
 
 
 def sweep_figure(rows: list[Row]) -> "Figure":
     """FID by truncation, then precision against recall; none comes last, whatever its place."""
     rows = sorted(rows, key=lambda row: row["truncation"] or float("inf"))
-    names = [in_words(row["truncation"]) for row in rows]
+    names = [format_truncation(row["truncation"]) for row in rows]
     figure, ((left, right),) = new_figure(8.4, 3.4, 1, 2)
     fid, error = ([row["fid"][key] for row in rows] for key in ("value", "error"))
     left.errorbar(range(len(rows)), fid, error, color="tab:blue", marker="o", capsize=3)

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from inception import WEIGHTS_DIGEST
-from inception.weights import digest, find_weights
+from inception.weights import WEIGHTS_DIGEST, digest, find_weights
 from lib import checkpoint
 from lib.config import Config, differences, load_saved
 from lib.errors import UserError
