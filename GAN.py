@@ -27,22 +27,20 @@ def widths(hidden_dim: int, image_size: int) -> list[int]:
     return [hidden_dim * 2**i for i in range(image_size.bit_length() - 3)]
 
 
-def up(in_channels: int, out_channels: int) -> nn.Sequential:
+def normed(*layers: nn.Module, channels: int) -> nn.Sequential:
+    """These layers, which make so many channels, then BatchNorm and ReLU."""
+    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+def up(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Sequential:
     """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    grow = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
+    return normed(grow, channels=out_channels)
 
 
 def project(latent_dim: int, channels: int) -> nn.Sequential:
     """Transposed convolution + BatchNorm + ReLU: z (N, latent_dim, 1, 1) -> (N, channels, 4, 4)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(latent_dim, channels, 4, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-    )
+    return normed(nn.ConvTranspose2d(latent_dim, channels, 4, bias=False), channels=channels)
 
 
 def up_resized(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -51,20 +49,18 @@ def up_resized(in_channels: int, out_channels: int) -> nn.Sequential:
     Every output pixel is covered by as many kernel taps as its neighbours, so that no checkerboard
     arises (Odena, Dumoulin & Olah 2016).
     """
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    return normed(nn.Upsample(scale_factor=2), conv, channels=out_channels)
 
 
-def down(in_channels: int, out_channels: int, norm: str = "batch") -> nn.Sequential:
+def down(
+    in_channels: int, out_channels: int, norm: str, *, bias: bool = False, slope: float = 0.2
+) -> nn.Sequential:
     """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=norm == "none"),
+        nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=bias or norm == "none"),
         NORMS[norm](out_channels),
-        nn.LeakyReLU(0.2, inplace=True),
+        nn.LeakyReLU(slope, inplace=True),
     )
 
 
@@ -94,7 +90,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        wide_to_narrow = widths(hidden_dim, image_size)[::-1]
+        wide_to_narrow = widths(hidden_dim, image_size)[::-1]  # [4h, 2h, h]
         if upsample == "transposed":
             grow = up
             self.project = project(latent_dim, wide_to_narrow[0])  # (N, 4h, 4, 4)
@@ -106,9 +102,7 @@ class Generator(nn.Module):
                 nn.Upsample(scale_factor=2),
                 nn.Conv2d(hidden_dim, num_channels, 3, padding=1, bias=False),
             )
-        self.ups = nn.Sequential(
-            *(grow(a, b) for a, b in pairwise(wide_to_narrow))
-        )  # (N, h, S/2, S/2)
+        self.ups = nn.Sequential(*(grow(a, b) for a, b in pairwise(wide_to_narrow)))
         self.apply(INITS[init])
 
     def forward(self, z: Tensor) -> Tensor:
@@ -117,13 +111,8 @@ class Generator(nn.Module):
 
 def project_linearly(latent_dim: int, channels: int) -> nn.Sequential:
     """z (N, latent_dim, 1, 1) -> (N, channels, 4, 4): the linear map of `project`."""
-    return nn.Sequential(
-        nn.Conv2d(latent_dim, channels * 16, 1, bias=False),
-        nn.Flatten(),
-        nn.Unflatten(1, (channels, 4, 4)),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-    )
+    linear = nn.Conv2d(latent_dim, channels * 16, 1, bias=False)
+    return normed(linear, nn.Flatten(), nn.Unflatten(1, (channels, 4, 4)), channels=channels)
 
 
 class Discriminator(nn.Module):
@@ -148,9 +137,7 @@ class Discriminator(nn.Module):
             nn.Conv2d(num_channels, hidden_dim, 4, 2, 1, bias=bias),
             nn.LeakyReLU(0.2, inplace=True),
         )  # (N, h, S/2, S/2)
-        self.downs = nn.Sequential(
-            *(down(a, b, norm) for a, b in pairwise(narrow_to_wide))
-        )  # (N, 4h, 4, 4)
+        self.downs = nn.Sequential(*(down(a, b, norm) for a, b in pairwise(narrow_to_wide)))
         self.to_logit = nn.Conv2d(narrow_to_wide[-1], 1, 4, bias=bias)  # (N, 1, 1, 1)
         self.apply(INITS[init])
 
@@ -174,13 +161,7 @@ class MLPGenerator(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        num_channels: int = 1,
-        latent_dim: int = 16,
-        hidden_dim: int = 16,
-        image_size: int = 32,
-        init: str = "normal",
+        self, *, num_channels: int, latent_dim: int, hidden_dim: int, image_size: int, init: str
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -203,14 +184,7 @@ class MLPDiscriminator(nn.Module):
     Two hidden layers of 2.5 * hidden_dim: 42,681 parameters at 16, 1 % above the convolutional D.
     """
 
-    def __init__(
-        self,
-        *,
-        num_channels: int = 1,
-        hidden_dim: int = 16,
-        image_size: int = 32,
-        init: str = "normal",
-    ) -> None:
+    def __init__(self, *, num_channels: int, hidden_dim: int, image_size: int, init: str) -> None:
         super().__init__()
         width = 5 * hidden_dim // 2
         self.layers = nn.Sequential(  # no BatchNorm: D would see real and fake batches apart

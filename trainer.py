@@ -7,7 +7,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,8 +27,8 @@ from sources.spec import DataSpec
 from training.augment import Augment
 from training.config import GANConfig, adam, set_rates
 from training.ema import Average, Inputs
-from training.layers import memory_format
-from training.losses import LOSSES, PENALTIES, mean_probability
+from training.layers import placed
+from training.losses import LOSSES, PENALTIES, judgement, mean_probability
 from training.modes import check_slope, frozen, logits_of, sampling
 from training.precision import autocast, compiled
 
@@ -69,7 +68,7 @@ class Trainer:
         self.averages: dict[str, Average] = {}  # --ema, by the name of the averaged network
         self.autocast = autocast(config, device)  # the context of a step's forward passes
         self.observers: list[Observer] = []
-        self.checkpoint_dir = Path(config.run_dir) / "checkpoints"
+        self.checkpoint_dir = config.run_dir / "checkpoints"
 
     @property
     def score_size(self) -> int:
@@ -147,9 +146,8 @@ class Trainer:
 
     def resume(self) -> bool:
         """Load the newest whole checkpoint; False if there is none. Raises UserError if unlike."""
-        state = checkpoint.load_newest(
-            self.checkpoint_dir, model=self.config.model, check=self.check_state
-        )
+        folder, model = self.checkpoint_dir, self.config.model
+        state = checkpoint.load_newest(folder, model=model, check=self.check_state)
         if state is not None:
             self.restore(state)
         return state is not None
@@ -166,8 +164,7 @@ class Trainer:
 
     def batches(self) -> Batches:
         """batches(step) -> Batch of the training split."""
-        data = self.load_data("train")
-        return Batches(data, batch_size=self.step_images, seed=self.config.seed)
+        return Batches(self.load_data("train"), batch_size=self.step_images, seed=self.config.seed)
 
     def load_data(self, split: str) -> ImageData:
         return dataset.load_spec(self.config.dataset, split, DataSpec.of(self.config), self.device)
@@ -208,8 +205,7 @@ class GANTrainer(Trainer):
 
     def __init__(self, config: GANConfig, device: torch.device, *, G: nn.Module, D: nn.Module):
         super().__init__(config, device)
-        self.G = G.to(device, memory_format=memory_format(device))
-        self.D = D.to(device, memory_format=memory_format(device))
+        self.G, self.D = placed(G, device), placed(D, device)
         self.loss, self.penalty = LOSSES[config.loss], PENALTIES[config.penalty]
         check_slope(D, config, self.slope_bounds)
         self.step_G = compiled(self.G, config, device)
@@ -217,10 +213,8 @@ class GANTrainer(Trainer):
         self.step_D = compiled(self.penalized, config, device)
         self.augment = Augment(config.augment, config.seed)
         self.networks = {"G": self.G, "D": self.D}
-        self.learning_rates = {
-            "G": config.learning_rate,
-            "D": config.learning_rate_d or config.learning_rate,
-        }
+        rate = config.learning_rate
+        self.learning_rates = {"G": rate, "D": config.learning_rate_d or rate}
         self.optimizers = {
             name: adam(network.parameters(), self.learning_rates[name], config)
             for name, network in self.networks.items()
@@ -252,11 +246,7 @@ class GANTrainer(Trainer):
         fake_loss.backward()  # adds to the gradients of the real batch
         scalars = self.penalize(x, fake, index)
         self.optimizers["D"].step()
-        return scalars | {
-            "discriminator_loss": (real_loss + fake_loss).detach(),
-            "D(x)": mean_probability(real_logits),
-            "D(G(z1))": mean_probability(fake_logits),
-        }
+        return scalars | judgement(real_loss + fake_loss, real_logits, fake_logits)
 
     def update_generator(self, fake: Tensor) -> Scalars:
         """Part 2: G ascends log D(G(z)), or what --loss has, as the D just updated judges it."""
@@ -314,9 +304,7 @@ class GANTrainer(Trainer):
 
     def sampled_generator(self) -> nn.Module:
         """G, or with --ema its average with fresh BatchNorm statistics."""
-        if not self.averages:
-            return self.G
-        return self.averages["G"].sampled(self.statistics_inputs)
+        return self.averages["G"].sampled(self.statistics_inputs) if self.averages else self.G
 
     def sample(self, *inputs: Tensor, G: nn.Module | None = None) -> Tensor:
         """Make images (N, C, S, S) in [-1, 1] by G in eval mode: the sampled one, or another."""
@@ -325,8 +313,7 @@ class GANTrainer(Trainer):
             return G(*(x.to(self.device) for x in inputs))
 
     def sample_images(self) -> dict[str, Tensor]:
-        images = self.sample(self.fixed_noise(64, "fixed noise"))
-        return {"samples": make_grid(images, columns=8)}
+        return {"samples": make_grid(self.sample(self.fixed_noise(64, "fixed noise")), columns=8)}
 
     def sampling_mode(self) -> dict[str, Any]:
         norm = f"re-estimated on {STATISTICS} generated images"

@@ -166,7 +166,7 @@ NAME_ORDER = """
     sync_bn precision compile folder folder_a folder_b small_images emoji_style jitter flip
     loss penalty penalty_weight penalty_every augment d_steps fresh_noise
     learning_rate learning_rate_d beta1 beta2 decay_from decay_to ema
-    hold_out pixels downsample positions start_from embedding_dim attention arch stem
+    hold_out pixels downsample positions embedding_dim attention arch stem
     residual_blocks block_convs hidden_dim width norm init upsample d_norm spectral_norm
     likelihood beta reconstruction reconstruction_weight adversarial_weight
     feature_matching_weight perceptual_weight perceptual_layer judge lambda_cycle lambda_identity
@@ -195,6 +195,7 @@ class Retired(NamedTuple):
 RETIRED = {
     "cuda_graph": Retired("auto", "leave it out (--compile speeds up training)"),
     "latent_density": Retired("prior", "leave it out: z is drawn from N(0, I)"),
+    "start_from": Retired("", "leave it out", role="defines"),
     "prompt": Retired("(none)", 'use python scripts/sample.py RUN --prompt "red cube"'),
     "translate": Retired("", "use python scripts/translate.py"),
     "upscale": Retired("", "use python scripts/upscale.py"),

@@ -1,11 +1,12 @@
 """The systems beside the DCGAN, by the name that --model takes."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache
 
 import torch
 
 from lib.config import Config
+from lib.seeding import global_stream
 from trainer import Trainer
 
 Build = Callable[[Config, torch.device], Trainer]
@@ -15,18 +16,15 @@ class System:
     """A model's settings and what builds it, imported when they are first asked for."""
 
     def __init__(self, load: Callable[[], tuple[type[Config], Build]]) -> None:
-        self.load = load
-
-    @cached_property
-    def parts(self) -> tuple[type[Config], Build]:
-        return self.load()
+        self.parts = cache(load)
 
     @property
     def config_class(self) -> type[Config]:
-        return self.parts[0]
+        return self.parts()[0]
 
     def build(self, config: Config, device: torch.device) -> Trainer:
-        return self.parts[1](config, device)
+        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
+            return self.parts()[1](config, device)
 
 
 def cdcgan() -> tuple[type[Config], Build]:

@@ -11,9 +11,6 @@ from lib.settings import default, logging, network, width
 from sources.config import DataConfig
 from training.config import ConvConfig, GANConfig
 
-WATCHED = 500  # images a look of --collapse_every: a share of 10 % is known to within 3 %
-
-
 # A preset is a source's settings, but for "best". What is not named is the default, which is the
 # sources' too: Adam at 2e-4 with beta1 0.5, transposed convolutions, BatchNorm in both, bce, one
 # update of D per update of G.

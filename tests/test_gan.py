@@ -17,32 +17,14 @@ from training.modes import mixes_samples
 
 def test_parameter_counts_of_the_homework():
     assert count_parameters(get_generator(1, 16, 16, "cpu")) == 57_824
+    assert count_parameters(get_generator(1, 100, 16, "cpu")) == 143_840
     assert count_parameters(get_discriminator(1, 16, "cpu")) == 42_432
-
-
-@pytest.mark.parametrize(("latent", "hidden", "G", "D"), [(100, 16, 143_840, 42_432)])
-def test_parameter_counts_follow_the_formula(latent, hidden, G, D):
-    assert count_parameters(get_generator(1, latent, hidden, "cpu")) == G
-    assert count_parameters(get_discriminator(1, hidden, "cpu")) == D
 
 
 def test_the_mlp_pair_has_the_cnns_parameter_count_within_a_tenth():
     G, D = get_generator(1, 16, 16, "cpu", arch="mlp"), get_discriminator(1, 16, "cpu", arch="mlp")
-    assert count_parameters(G) == 53_440
-    assert count_parameters(D) == 42_681
-    assert count_parameters(G) == pytest.approx(57_824, rel=0.1)
-    assert count_parameters(D) == pytest.approx(42_432, rel=0.1)
-
-
-def test_the_mlp_pair_is_of_linear_layers_alone():
-    for network in (
-        get_generator(1, 5, 4, "cpu", arch="mlp"),
-        get_discriminator(1, 4, "cpu", arch="mlp"),
-    ):
-        kinds = {type(m).__name__ for m in network.layers}
-        assert kinds <= {"Linear", "BatchNorm1d", "LeakyReLU"}
-        for linear in (m for m in network.layers if isinstance(m, torch.nn.Linear)):
-            assert linear.bias is None or not linear.bias.any()
+    assert count_parameters(G) == 53_440 == pytest.approx(57_824, rel=0.1)
+    assert count_parameters(D) == 42_681 == pytest.approx(42_432, rel=0.1)
 
 
 @pytest.mark.parametrize("image_size", IMAGE_SIZES)
@@ -68,21 +50,6 @@ def test_feature_maps_of_row_1():
     assert x.shape == (2, 16, 16, 16)
     assert D.downs[0](x).shape == (2, 32, 8, 8)
     assert D.downs(x).shape == (2, 64, 4, 4)
-
-
-def test_no_conv_has_a_bias_and_only_the_middle_of_each_network_has_batchnorm():
-    networks = {get_generator(1, 16, 16, "cpu"): 3, get_discriminator(1, 16, "cpu"): 2}
-    for network, norms in networks.items():
-        convs = [m for m in network.modules() if hasattr(m, "stride")]
-        assert len(convs) == 4
-        assert all(conv.bias is None for conv in convs)
-        assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == norms
-
-
-def test_probability_is_sigmoid_of_logits():
-    D = get_discriminator(1, 8, "cpu").eval()
-    x = torch.randn(5, 1, 32, 32)
-    torch.testing.assert_close(D(x), torch.sigmoid(D.logits(x)))
 
 
 def test_the_logit_is_the_4x4_convolution():
@@ -160,8 +127,3 @@ def test_spectral_norm_makes_the_largest_singular_value_1(arch):
     for layer in layers:
         top = torch.linalg.svdvals(layer.weight.detach().flatten(1))[0].item()
         assert top == pytest.approx(1, abs=0.1)
-
-
-def test_spectral_norm_vectors_are_in_the_state_dict():
-    state = get_discriminator(1, 4, "cpu", spectral_norm=True).state_dict()
-    assert sum(key.endswith("._u") for key in state) == 4

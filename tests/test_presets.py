@@ -92,13 +92,6 @@ def test_the_best_preset_is_the_homeworks_widest_setting_within_its_steps():
     assert count_parameters(best.D) == 1_609_200 - 1200 + 701  # biases instead of BatchNorm
 
 
-def test_flags_come_before_the_preset():
-    argv = ["--preset", "emoji", "--emoji_style", "Apple", "--upsample", "transposed"]
-    config = parse(argv, SYSTEMS, "")
-    assert (config.emoji_style, config.upsample) == ("Apple", "transposed")
-    assert "emoji_style=Apple" in config.run_name
-
-
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -113,9 +106,3 @@ def test_flags_come_before_the_preset():
 def test_settings_that_contradict_each_other(settings, told):
     with pytest.raises(UserError, match=told):
         DCGANConfig(**settings)
-
-
-@pytest.mark.parametrize("folder", ["/some/where/my photos.zip", "where/my photos.zip"])
-def test_a_folder_names_its_run_without_its_path(folder):
-    name = DCGANConfig(dataset="folder", folder=folder).run_name
-    assert name == "dcgan-folder-32px-z16-g16-d16-b64-s42-folder=my_photos.zip"

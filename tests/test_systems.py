@@ -107,6 +107,24 @@ def test_a_compiled_step_is_the_step(name, build, monkeypatch):
         torch.testing.assert_close(dict(found), dict(network.state_dict()))
 
 
+@each_system
+def test_no_update_leaves_a_gradient_in_the_other_players(name, build):
+    trainer, seen = build(name), []
+    if set(trainer.optimizers) != {"G", "D"}:
+        pytest.skip("a system without a game")
+    G, D = ([*trainer.optimizers[player].param_groups[0]["params"]] for player in "GD")
+
+    def d_updates(*_) -> None:
+        assert all(p.grad is None for p in G)
+        seen.extend(p.grad.clone() for p in D)
+
+    trainer.optimizers["D"].register_step_pre_hook(d_updates)
+    trainer.train_step(trainer.batches()(0))
+    assert_same(seen, [p.grad for p in D])
+    assert all(p.requires_grad for p in D)
+    assert all(p.grad is not None for p in G)
+
+
 def copy(trainer):
     return {
         name: {key: value.clone() for key, value in network.state_dict().items()}

@@ -240,11 +240,8 @@ def nested(depth: int) -> list:
 
 WRONG = {
     "networks None": lambda s: s.update(networks=None),
-    "networks a list": lambda s: s.update(networks=list(s["networks"].values())),
     "a network None": lambda s: s["networks"].update(G=None),
-    "a network missing": lambda s: s["networks"].pop("D"),
     "a weight missing": lambda s: s["networks"]["G"].pop("linear.bias"),
-    "a weight too many": lambda s: s["networks"]["G"].update(more=torch.zeros(1)),
     "a weight a list": lambda s: s["networks"]["G"].update({"linear.bias": [0.0] * 16}),
     "a weight of another shape": lambda s: s["networks"]["D"].update(
         {"linear.bias": torch.ones(2)}
@@ -255,43 +252,29 @@ WRONG = {
     "a weight without values": lambda s: s["networks"]["D"].update(
         {"linear.bias": torch.ones(1, device="meta")}
     ),
-    "optimizers a list": lambda s: s.update(optimizers=[]),
     "an optimizer None": lambda s: s["optimizers"].update(G=None),
     "an optimizer missing": lambda s: s["optimizers"].pop("D"),
-    "no moments": lambda s: s["optimizers"]["G"].pop("state"),
-    "moments a list": lambda s: s["optimizers"]["G"].update(
-        state=list(s["optimizers"]["G"]["state"].values())
-    ),
     "moments by name": lambda s: s["optimizers"]["G"].update(
         state={str(k): v for k, v in s["optimizers"]["G"]["state"].items()}
     ),
     "moments of no parameter": lambda s: s["optimizers"]["G"]["state"].update({7: {}}),
     "exp_avg missing": lambda s: moments(s).pop("exp_avg"),
-    "exp_avg of another shape": lambda s: moments(s).update(exp_avg=torch.zeros(2)),
     "exp_avg_sq turned over": lambda s: moments(s).update(exp_avg_sq=moments(s)["exp_avg_sq"].T),
-    "exp_avg_sq in float64": lambda s: moments(s).update(exp_avg_sq=torch.zeros(16, 3).double()),
-    "exp_avg_sq empty": lambda s: moments(s).update(exp_avg_sq=torch.zeros(0)),
     "exp_avg sparse": lambda s: moments(s).update(exp_avg=torch.zeros(16, 3).to_sparse()),
-    "Adam's step a word": lambda s: moments(s).update(step="x"),
     "Adam's step many": lambda s: moments(s).update(step=torch.zeros(5)),
-    "groups None": lambda s: s["optimizers"]["D"].update(param_groups=None),
     "no group": lambda s: s["optimizers"]["D"].update(param_groups=[]),
-    "a group a word": lambda s: s["optimizers"]["D"].update(param_groups=["x"]),
     "betas a word": lambda s: group(s).update(betas="x"),
     "rate a word": lambda s: group(s).update(lr="x"),
     "other parameters": lambda s: group(s).update(params=[0]),
     "step a word": lambda s: s.update(step="x"),
-    "step below 0": lambda s: s.update(step=-5),
     "step a flag": lambda s: s.update(step=True),
     "step a tensor": lambda s: s.update(step=torch.tensor([23, 23])),
     "step of another file": lambda s: s.update(step=5),
-    "config None": lambda s: s.update(config=None),
     "config of another type": lambda s: s["config"].update(latent_dim="x"),
     "config with a tensor": lambda s: s["config"].update(latent_dim=torch.ones(3)),
     "config of another size": lambda s: s["config"].update(latent_dim=4),
     "format a tensor": lambda s: s.update(format=torch.ones(2)),
     "model None": lambda s: s.update(model=None),
-    "ranks a word": lambda s: s.update(ranks="x"),
     "data a number": lambda s: s.update(data=5),
     "two hundred levels": lambda s: s["networks"].update(G=nested(200)),
     "no dict": lambda s: s.clear(),
@@ -475,16 +458,6 @@ def test_a_torn_event_file_is_cut_at_its_last_whole_record(toy):
     assert {step for _, step, _ in curves(path.parent)} == {3, 6}
 
 
-def test_part_2_leaves_the_discriminator_without_gradient(toy):
-    trainer, seen = toy(), []
-    trainer.optimizers["D"].register_step_pre_hook(
-        lambda *_: seen.append([p.grad.clone() for p in trainer.D.parameters()])
-    )
-    trainer.train_step(trainer.batches()(0))
-    assert_same(seen[0], [p.grad for p in trainer.D.parameters()])
-    assert all(p.requires_grad for p in trainer.D.parameters())
-
-
 def test_the_step_is_the_two_part_algorithm(toy):
     """Against the same step written out with binary cross-entropy on probabilities."""
     ours, plain = toy(num_training_steps=3), toy()
@@ -529,18 +502,6 @@ def test_noise_is_a_function_of_seed_purpose_and_step(toy):
     assert torch.equal(first, trainer.noise(5, "noise", 7))
     assert not torch.equal(first, trainer.noise(5, "noise", 8))
     assert not torch.equal(first, toy(seed=1).noise(5, "noise", 7))
-
-
-def test_generate_gives_n_bytes_images_whatever_the_global_stream(toy):
-    batches = toy().generate(123, seed=5)
-    first = next(batches)
-    assert torch.is_grad_enabled()  # for who consumes them
-    images = torch.cat([first, *batches])
-    torch.randn(3)
-    assert images.shape == (123, 1, 4, 4)
-    assert images.dtype == torch.uint8
-    assert torch.equal(images, torch.cat(list(toy().generate(123, seed=5))))
-    assert not torch.equal(images, torch.cat(list(toy().generate(123, seed=6))))
 
 
 def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(toy):

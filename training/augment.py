@@ -1,9 +1,8 @@
 """Differentiable augmentation of all that D sees, so that it can't learn few images by heart.
 
 DiffAugment, Zhao et al. 2020 (arXiv:2006.10738), eqs. 4 to 6: D judges T(x) and T(G(z)), in its own
-update and in G's, and the gradient reaches G through T. T is drawn anew for each image and is
-colour, translation and cutout in turn, by the amounts of the paper's appendix. Augmenting the real
-images alone would teach G the augmentation.
+update and in G's, and the gradient reaches G through T: colour, translation and cutout in turn,
+drawn for each image, by the amounts of the paper's appendix.
 
 Images are float in [-1, 1], so that the zero which fills what was moved or cut is mid-grey, and
 what comes out may lie beyond: nothing is clipped, which would take the gradient away.
@@ -101,15 +100,13 @@ def stretch(x: Tensor, factor: Tensor) -> Tensor:
 
 def translate(x: Tensor, shift: Tensor) -> Tensor:
     """Moved by shift (N, 2) pixels down and to the right; zeros come in from outside."""
-    for dim in (2, 3):
-        length = x.shape[dim]
-        shape = [len(x), 1, 1, 1]
-        shape[dim] = length
-        source = torch.arange(length, device=x.device) - shift[:, dim - 2, None]  # (N, length)
-        outside = ((source < 0) | (source >= length)).view(shape)
-        source = source.clamp(0, length - 1).view(shape)
-        x = x.gather(dim, source.expand_as(x)).masked_fill(outside, 0.0)
-    return x
+    side = x.shape[-1]
+    sources = torch.arange(side, device=x.device) - shift[:, :, None]  # (N, 2, S)
+    rows, columns = sources.clamp(0, side - 1).unbind(1)
+    x = x.gather(2, rows[:, None, :, None].expand_as(x))
+    x = x.gather(3, columns[:, None, None, :].expand_as(x))
+    above, beside = ((sources < 0) | (sources >= side)).unbind(1)
+    return x.masked_fill((above[:, :, None] | beside[:, None, :])[:, None], 0.0)
 
 
 def cut_out(x: Tensor, centre: Tensor, *, side: int) -> Tensor:
@@ -118,11 +115,7 @@ def cut_out(x: Tensor, centre: Tensor, *, side: int) -> Tensor:
     centre (N, 2) may lie at the border: then only part of the square is there to be cut out
     (DeVries & Taylor 2017).
     """
-    inside = []
-    for dim in (2, 3):
-        shape = [1, 1, 1, 1]
-        shape[dim] = x.shape[dim]
-        first = an_image(centre[:, dim - 2]) - side // 2
-        places = torch.arange(x.shape[dim], device=x.device).view(shape)
-        inside.append((places >= first) & (places < first + side))
-    return x.masked_fill(inside[0] & inside[1], 0.0)
+    first = centre[:, :, None] - side // 2
+    places = torch.arange(x.shape[-1], device=x.device)
+    rows, columns = ((places >= first) & (places < first + side)).unbind(1)  # (N, S) each
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)

@@ -47,6 +47,12 @@ def mean_probability(logits: Tensor) -> Tensor:
     return logits.detach().sigmoid().mean()
 
 
+def judgement(loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+    """Return what is logged of an update of D, by tag."""
+    real, fake = mean_probability(real_logits), mean_probability(fake_logits)
+    return {"discriminator_loss": loss.detach(), "D(x)": real, "D(G(z1))": fake}
+
+
 BCE = AdversarialLoss(real=real_log_d, fake=fake_log_1_minus_d, generator=generator_log_d)
 
 

@@ -4,6 +4,8 @@ Where a convolution stands beside a resizing the two are one operation here: the
 to rounding, in less time.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,11 +77,8 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.halves, self.first = halves, first
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = (
-            PooledConv2d(out_channels, out_channels)
-            if halves
-            else nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        )
+        make = PooledConv2d if halves else partial(nn.Conv2d, kernel_size=3, padding=1)
+        self.conv2 = make(out_channels, out_channels)
         changes = halves or in_channels != out_channels
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if changes else nn.Identity()
 

@@ -1,19 +1,18 @@
 """How many generated images show the class that was asked for, as a classifier sees them.
 
-The only classifier here is that of digits, for MNIST. The Inception-v3 of FID ends at pool3: the
-weights that are fetched hold no classifying layer, so that there is no Inception score by its
-1008 classes; the same formula with the ten digits is `class_score` below. docs/fid.md.
+The only classifier here is that of digits, for MNIST. FID's Inception-v3 has no classifying layer:
+`class_score` is the Inception score's formula with the ten digits. docs/fid.md.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib.errors import UserError
-from metrics.digits import DigitClassifier, as_input, load_digits
+from lib.results import Result
+from metrics.digits import as_input, load_digits
 from trainer import Trainer
 
 N = 3000  # images judged
@@ -58,45 +57,40 @@ def inception_score(probabilities: Tensor, *, splits: int = SPLITS) -> tuple[flo
     with a value of another n / splits (few images bias it downward); image i is in split
     i % splits. The error is the standard error of that mean, the paper's a standard deviation.
     """
-    splits = min(splits, len(probabilities))
-    scores = torch.stack([one_score(probabilities[s::splits].double()) for s in range(splits)])
+    splits, entropy = min(splits, len(probabilities)), torch.special.entr
+    parts = [probabilities[s::splits].double() for s in range(splits)]
+    # the mean divergence is H(y) - mean H(y | x)
+    divergences = [entropy(p.mean(0)).sum() - entropy(p).sum(1).mean() for p in parts]
+    scores = torch.stack(divergences).exp()
     error = (scores.std() / splits**0.5).item() if splits > 1 else math.nan
     return scores.mean().item(), error
 
 
-def one_score(p: Tensor) -> Tensor:
-    """The score of one split (n, K): exp(H(y) - mean H(y | x)), the mean divergence."""
-    marginal = p.mean(0)
-    divergence = torch.special.entr(marginal).sum() - torch.special.entr(p).sum(1).mean()
-    return divergence.exp()
-
-
-def digit_scores(trainer: Trainer, *, n: int = N) -> list[dict[str, Any]]:
-    """`class_accuracy` and `class_score` of n generated digits, for `Trainer.evaluate`.
+@torch.no_grad()
+def digit_scores(trainer: Trainer, *, n: int = N) -> list[Result]:
+    """Compute `class_accuracy` and `class_score` of n generated digits.
 
     Empty if the images are not MNIST's: nothing here classifies others (`no_classifier`).
     """
     if no_classifier(trainer.config.dataset):
         return []
-    classifier = load_digits().to(trainer.device)
-    seed = trainer.config.seed
-    probabilities = digit_probabilities(classifier, trainer, n, seed)
+    classifier, seed = load_digits().to(trainer.device), trainer.config.seed
+    parts = [
+        classifier(as_input(images).to(trainer.device)).softmax(1).cpu()
+        for images in trainer.generate(n, seed)
+    ]
+    probabilities = torch.cat(parts)[:n]
     asked = trainer.labels_of_generated(n, seed).cpu()
     report = class_report(asked, probabilities.argmax(1), tuple(trainer.class_names))
     accuracy, error = report.accuracy
     score, score_error = inception_score(probabilities)
-    real = classifier.measured
+    about = f"{n:,} generated digits of which the classifier sees the one asked for"
+    if (right := classifier.measured.get("accuracy")) is not None:
+        about += f"; it is right on {right:.2%} of real test images"
     judge = {"n_fake": n, "classifier": "digits/digits.pt"}
     return [
-        {
-            "metric": "class_accuracy",
-            "value": accuracy,
-            "error": error,
-            "about": f"{n:,} generated digits of which the classifier sees the one asked for"
-            f"{of_real_ones(real)}",
-            "by_class": report.by_class(),
-            "confusion": report.confusion.tolist(),
-        }
+        {"metric": "class_accuracy", "value": accuracy, "error": error, "about": about}
+        | {"by_class": report.by_class(), "confusion": report.confusion.tolist()}
         | judge,
         {
             "metric": "class_score",
@@ -110,23 +104,8 @@ def digit_scores(trainer: Trainer, *, n: int = N) -> list[dict[str, Any]]:
     ]
 
 
-def of_real_ones(measured: dict[str, Any]) -> str:
-    accuracy = measured.get("accuracy")
-    return "" if accuracy is None else f"; it is right on {accuracy:.2%} of real test images"
-
-
 def no_classifier(dataset: str) -> str:
     """A sentence on why images of this dataset get no class scores; "" if they do."""
     if dataset == "mnist":
         return ""
     return f"no class accuracy: the one classifier here is of MNIST's digits, and this is {dataset}"
-
-
-@torch.no_grad()
-def digit_probabilities(classifier: DigitClassifier, trainer: Trainer, n: int, seed: int) -> Tensor:
-    """(n, 10) on the CPU, of the images that `generate` gives."""
-    parts = [
-        classifier(as_input(images).to(trainer.device)).softmax(1).cpu()
-        for images in trainer.generate(n, seed)
-    ]
-    return torch.cat(parts)[:n]

@@ -11,11 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from systems.biggan.blocks import (
-    DiscriminatorBlock,
-    GeneratorBlock,
-    SelfAttention,
-)
+from systems.biggan.blocks import DiscriminatorBlock, GeneratorBlock, SelfAttention
 from systems.biggan.spectral import SpectralNetwork, init_orthogonal
 
 

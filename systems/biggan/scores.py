@@ -1,10 +1,7 @@
-"""Scores by class: from Inception's features, and from the classifier of digits.
-
-SCORES is what BigGAN.evaluate runs, in this order.
-"""
+"""Scores by class, from Inception's features."""
 
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +20,16 @@ from metrics.features import (
 from metrics.prdc import manifold_scores
 from metrics.prdc import results as prdc_results
 from metrics.protocols import PROTOCOLS
-from systems.biggan.class_scores import digit_scores
-from systems.biggan.trainer import BigGAN
+
+if TYPE_CHECKING:
+    from systems.biggan.trainer import BigGAN
 
 MOST_CLASSES = 20  # whose FIDs are taken one by one
 LEAST_IMAGES = 2 * GROUPS  # of a class, on both sides
 MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes of a CPU core
 
 
-def inception_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
+def inception_scores(trainer: "BigGAN", extractor: nn.Module) -> list[Result]:
     """FID class by class, and precision, recall, density, coverage, of the same images.
 
     n of each class, real and generated; as many as there are if it has fewer real images. The four
@@ -51,7 +49,7 @@ def inception_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
     return [shared | result for result in fids] + prdc_results(real, torch.cat(of_class), extractor)
 
 
-def real_features(trainer: BigGAN, n: int, extractor: nn.Module) -> Tensor:
+def real_features(trainer: "BigGAN", n: int, extractor: nn.Module) -> Tensor:
     """(N, d): n training images of each class, or all it has, class after class; kept in a file."""
     config, data, chosen = trainer.config, trainer.training_data, []
     for k in range(trainer.num_classes):
@@ -60,11 +58,10 @@ def real_features(trainer: BigGAN, n: int, extractor: nn.Module) -> Tensor:
     places = torch.cat(chosen)
     name = f"{config.dataset}-{identity(config)}"
     size = f"{config.image_size}px-{trainer.num_classes}x{n}"
+    batches, label = batches_of(data.images, places), "classes: real images"
     return kept_features(
         kept_path(config.data_dir, name, size, extractor),
-        lambda: features(
-            batches_of(data.images, places), extractor, len(places), "classes: real images"
-        ),
+        lambda: features(batches, extractor, len(places), label),
     )
 
 
@@ -77,54 +74,37 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
     """
     scored = {k: pair for k, pair in enumerate(pairs) if len(pair[0]) >= LEAST_IMAGES}
     if few := [f"{names[k]} ({len(pairs[k][0])})" for k in range(len(pairs)) if k not in scored]:
-        print(
-            f"no fid_of_class of classes with fewer than {LEAST_IMAGES} training images:"
-            f" {', '.join(few)}",
-            file=sys.stderr,
-        )
+        words = f"no fid_of_class of classes with fewer than {LEAST_IMAGES} training images"
+        print(f"{words}: {', '.join(few)}", file=sys.stderr)
     if not scored:
         return []
-    results, values = [], []
+    results = []
     for k, (real, fake) in scored.items():
         value, error = fid_of_features(real, fake)
-        values.append((value, error))
         about = f"{names[k]}: {len(fake)} generated images, {len(real)} of the training split"
         results.append(
             {"metric": f"fid_of_class/{k}", "value": value, "error": error, "about": about}
             | {"n_real": len(real), "n_fake": len(fake)}
         )
-    mean, error = mean_of(torch.tensor(values, dtype=torch.float64))
+    found = torch.tensor([[r["value"], r["error"]] for r in results], dtype=torch.float64)
     sizes = [len(real) for real, _ in scored.values()]
     n = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    about = f"mean of {len(scored)} classes' FIDs, {n} images of each on both sides"
-    counts = {key: sum(result[key] for result in results) for key in ("n_real", "n_fake")}
-    whole = {"metric": "fid_of_classes", "value": mean, "error": error, "about": about}
-    return [*results, whole | counts]
+    whole = {
+        "metric": "fid_of_classes",
+        "value": found[:, 0].mean().item(),
+        "error": found[:, 1].square().sum().sqrt().item() / len(found),  # independent errors
+        "about": f"mean of {len(scored)} classes' FIDs, {n} images of each on both sides",
+    }
+    return [*results, whole | {k: sum(r[k] for r in results) for k in ("n_real", "n_fake")}]
 
 
-def mean_of(values: Tensor) -> tuple[float, float]:
-    """The mean of (K, 2) values and independent errors."""
-    return values[:, 0].mean().item(), values[:, 1].square().sum().sqrt().item() / len(values)
-
-
-def images_a_class(trainer: BigGAN) -> int:
+def images_a_class(trainer: "BigGAN") -> int:
     """A class's share of the protocol's generated ones, in bounds; at most what the largest has."""
     wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.training_data)
     share = max(wanted // trainer.num_classes, LEAST_IMAGES)
     return min(share, MOST_IMAGES, int(class_counts(trainer).max()))
 
 
-def class_counts(trainer: BigGAN) -> Tensor:
+def class_counts(trainer: "BigGAN") -> Tensor:
     """Training images (K,) of each class."""
     return trainer.training_data.labels.bincount(minlength=trainer.num_classes).cpu()
-
-
-def class_scores(trainer: BigGAN, extractor: nn.Module) -> list[Result]:
-    """Accuracy of the class asked for, of digits. The extractor is not used."""
-    return digit_scores(trainer)
-
-
-SCORES: tuple[Callable[[BigGAN, nn.Module], list[Result]], ...] = (
-    class_scores,
-    inception_scores,
-)

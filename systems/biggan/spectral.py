@@ -15,8 +15,7 @@ class SpectralNetwork(nn.Module):
     """A network whose spectral-norm vectors move in `advance` alone, not in each forward pass.
 
     torch's parametrization makes a step of the power iteration whenever a weight is read in
-    training mode: a network that is run several times between two updates would be another function
-    each time, and two batches that accumulate would not be one of twice the size.
+    training mode, so that two batches that accumulate would not be one of twice the size.
     """
 
     def normalize_spectrally(self, *, but: tuple[nn.Module, ...] = ()) -> None:

@@ -14,21 +14,23 @@ from torch import Tensor, nn
 from dataset import Batch, ImageData, class_names, num_channels
 from lib.errors import UserError
 from lib.grids import make_grid
-from lib.seeding import generator, global_stream, stream
-from systems.biggan.config import BigGANConfig
+from lib.results import Result
+from lib.seeding import generator, stream
+from systems.biggan.class_scores import digit_scores
+from systems.biggan.config import NORMALIZED, BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from systems.biggan.sampling import balanced, draw
+from systems.biggan.scores import inception_scores
 from systems.biggan.spectral import orthogonal_penalty
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
 from training.config import set_rates
 from training.ema import Inputs, fresh_statistics
-from training.losses import mean_probability
+from training.losses import judgement, mean_probability
 from training.modes import frozen, sampling
 
 Pair = tuple[Tensor, Tensor]  # z (N, latent_dim), y (N,)
 ROWS = 8  # of the grid of samples; a class a column, up to COLUMNS of them
 COLUMNS = 16
-NORMALIZED = {"both": ("G", "D"), "d": ("D",), "g": ("G",), "none": ()}  # --spectral_norm -> whom
 
 
 class BigGAN(GANTrainer):
@@ -40,28 +42,34 @@ class BigGAN(GANTrainer):
     slope_bounds = "--penalty gp, or --spectral_norm both"
 
     def __init__(self, config: BigGANConfig, device: torch.device) -> None:
-        self.class_names = names_of_classes(config)
+        self.class_names = list(class_names(config))
+        self.num_classes = len(self.class_names)
+        if self.num_classes < 2:
+            raise UserError(
+                f"--dataset {config.dataset}: its images are not each of one class of several,"
+                " which this model needs. Take mnist, fashion, cifar10, or a folder with a"
+                " subfolder a class."
+            )
         shared = {
-            "num_classes": len(self.class_names),
+            "num_classes": self.num_classes,
             "num_channels": num_channels(config),
             "layout": LAYOUTS[config.layout][config.image_size],
             "attention": config.attention,
         }
         whom = NORMALIZED[config.spectral_norm]
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            G = BigGANGenerator(
-                latent_dim=config.latent_dim,
-                embedding_dim=config.embedding_dim,
-                width=config.generator_hidden_dim,
-                spectral_norm="G" in whom,
-                **shared,
-            )
-            D = ProjectionDiscriminator(
-                image_size=config.image_size,
-                width=config.discriminator_hidden_dim,
-                spectral_norm="D" in whom,
-                **shared,
-            )
+        G = BigGANGenerator(
+            latent_dim=config.latent_dim,
+            embedding_dim=config.embedding_dim,
+            width=config.generator_hidden_dim,
+            spectral_norm="G" in whom,
+            **shared,
+        )
+        D = ProjectionDiscriminator(
+            image_size=config.image_size,
+            width=config.discriminator_hidden_dim,
+            spectral_norm="D" in whom,
+            **shared,
+        )
         super().__init__(config, device, G=G, D=D)
         self.step_images = config.d_steps * config.accumulate * config.batch_size
         self.truncated: dict[float, tuple[int, nn.Module]] = {}  # the step, and a G for such z
@@ -79,10 +87,6 @@ class BigGAN(GANTrainer):
                 " out, or choose another --small_images."
             )
         return data
-
-    @property
-    def num_classes(self) -> int:
-        return self.G.shared.num_embeddings
 
     def load_data(self, split: str) -> ImageData:
         return self.training_data if split == "train" else super().load_data(split)
@@ -119,7 +123,9 @@ class BigGAN(GANTrainer):
         self.D.advance()
         self.optimizers["D"].zero_grad()
         found = []
-        for j, (x, z, y, drawn) in enumerate(self.in_batches(images, classes, index)):
+        noise, others = self.drawn(len(images), "noise", index)
+        batches = zip(*(t.chunk(k) for t in (images, noise, classes, others)), strict=True)
+        for j, (x, z, y, drawn) in enumerate(batches):
             with torch.set_grad_enabled(self.keeps_fakes):
                 fake = self.fakes(z, drawn)
             x = self.augment(x, "real", index * k + j)
@@ -128,19 +134,11 @@ class BigGAN(GANTrainer):
             real_logits, fake_logits = logits.split(len(x))
             loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
             (loss / k).backward()
-            found.append(values(loss, real_logits, fake_logits))
+            found.append(judgement(loss, real_logits, fake_logits))
         # one of the batches stands for all: the penalty is a mean over images too
         scalars = self.penalize(x, seen, index, y)
         self.optimizers["D"].step()
         return [(fake, drawn)], scalars | mean_of(found)
-
-    def in_batches(
-        self, images: Tensor, classes: Tensor, index: int
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """(x, z, y, y') of each of --accumulate batches: images with noise, classes with drawn."""
-        z, drawn = self.drawn(len(images), "noise", index)
-        parts = (t.chunk(self.config.accumulate) for t in (images, z, classes, drawn))
-        return zip(*parts, strict=True)
 
     def update_towards(self, fakes: list[Pair]) -> Scalars:
         """G ascends D(G(z, y), y), or what --loss has, as the D just updated judges it."""
@@ -152,29 +150,21 @@ class BigGAN(GANTrainer):
                 logits = self.logits(self.augment(fake, "for G", self.step * k + j), y)
                 loss = self.loss.generator(logits)
                 (loss / k).backward()
-                found.append(
-                    {"generator_loss": loss.detach(), "D(G(z2))": mean_probability(logits)}
-                )
-        scalars = self.keep_orthogonal()
+                probability = mean_probability(logits)
+                found.append({"generator_loss": loss.detach(), "D(G(z2))": probability})
+        scalars = mean_of(found)
+        if weight := self.config.orthogonal_weight:
+            penalty = orthogonal_penalty(self.G.regularized())
+            (weight * penalty).backward()
+            scalars["orthogonal_penalty"] = penalty.detach()
         self.optimizers["G"].step()
-        return scalars | mean_of(found)
+        return scalars
 
     def new_fakes(self, k: int) -> Iterator[Pair]:
         """k batches (G(z, y), y) that D has not seen, made one at a time."""
-        n = k * self.config.batch_size // self.ranks
-        for z, y in zip(
-            *(t.chunk(k) for t in self.drawn(n, "fresh noise", self.step)), strict=True
-        ):
+        drawn = self.drawn(k * self.config.batch_size // self.ranks, "fresh noise", self.step)
+        for z, y in zip(*(t.chunk(k) for t in drawn), strict=True):
             yield self.fakes(z, y), y
-
-    def keep_orthogonal(self) -> Scalars:
-        """The gradient of G's orthogonal regularisation, where it has a weight."""
-        weight = self.config.orthogonal_weight
-        if not weight:
-            return {}
-        penalty = orthogonal_penalty(self.G.regularized())
-        (weight * penalty).backward()
-        return {"orthogonal_penalty": penalty.detach()}
 
     # What is drawn
 
@@ -202,8 +192,8 @@ class BigGAN(GANTrainer):
     def images_of(self, z: Tensor, r: Tensor, *, truncated: float | None = None) -> Tensor:
         """Make images (N, C, S, S) in [-1, 1] of z and of class vectors r (N, embedding_dim).
 
-        truncated: how far z is cut off (0: not at all; None: as --truncation has it), for which
-        BatchNorm gets statistics of its own.
+        truncated: where z is cut off (0: nowhere; None: at --truncation), for which BatchNorm gets
+        statistics of its own.
         """
         G = self.sampled_generator(truncated)
         parts = zip(z.split(AT_ONCE), r.split(AT_ONCE), strict=True)
@@ -226,22 +216,24 @@ class BigGAN(GANTrainer):
 
     def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
         """Yield z, truncated as --truncation has it, and all classes alike."""
-        config, draws = self.config, generator("cpu", "generate", seed)
-        for y in self.labels_of_generated(n, seed).split(AT_ONCE):
-            yield draw(len(y), config.latent_dim, draws, config.truncation), y
+        y = self.labels_of_generated(n, seed)
+        return self.pairs(y, generator("cpu", "generate", seed), self.config.truncation)
+
+    def pairs(self, y: Tensor, draws: torch.Generator, truncation: float) -> Iterator[Pair]:
+        for some in y.split(AT_ONCE):
+            yield draw(len(some), self.config.latent_dim, draws, truncation), some
 
     def sampled_generator(self, truncation: float | None = None) -> BigGANGenerator:
-        """G, or with --ema its average; BatchNorm's statistics are those of what is sampled.
+        """G, or with --ema its average.
 
-        The statistics seen in training belong to other weights than the averaged ones, and to a z
-        that is not cut off. If either differs they are re-estimated from 2000 noises, truncated
-        alike, and evenly drawn classes (Brock et al. 2018, sec. 3.1, app. D).
+        For an average or a truncated z, BatchNorm's statistics are re-estimated from 2000 noises,
+        truncated alike, and evenly drawn classes (Brock et al. 2018, sec. 3.1, app. D).
         """
         truncation = self.config.truncation if truncation is None else truncation
-        if not self.averages and not truncation:
-            return self.G
         if self.averages:
             return self.averages["G"].sampled(lambda: self.truncated_inputs(truncation), truncation)
+        if not truncation:
+            return self.G
         step, G = self.truncated.get(truncation, (None, None))
         if step != self.step:
             G = fresh_statistics(self.G, self.truncated_inputs(truncation))
@@ -249,10 +241,9 @@ class BigGAN(GANTrainer):
         return G
 
     def truncated_inputs(self, truncation: float) -> Iterator[Inputs]:
-        config, draws = self.config, generator("cpu", "statistics", self.config.seed)
-        classes = balanced(STATISTICS, self.num_classes, "statistics classes", config.seed)
-        for y in classes.split(AT_ONCE):
-            yield draw(len(y), config.latent_dim, draws, truncation), y
+        seed = self.config.seed
+        y = balanced(STATISTICS, self.num_classes, "statistics classes", seed)
+        return self.pairs(y, generator("cpu", "statistics", seed), truncation)
 
     def restore(self, state: dict[str, Any]) -> None:
         self.truncated.clear()
@@ -264,30 +255,9 @@ class BigGAN(GANTrainer):
             mode["batchnorm"] = f"re-estimated on {STATISTICS} generated images"
         return mode
 
-    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+    def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the scores of images that have a class. docs/biggan.md."""
-        from systems.biggan.scores import SCORES  # here: it imports this module
-
-        return [result for scores in SCORES for result in scores(self, extractor)]
-
-
-def names_of_classes(config: BigGANConfig) -> list[str]:
-    """A name a class. Raises UserError unless the images are each of one class of several."""
-    names = class_names(config)
-    if len(names) < 2:
-        raise UserError(
-            f"--dataset {config.dataset}: its images are not each of one class of several, which"
-            " this model needs. Take mnist, fashion, cifar10, or a folder with a subfolder a class."
-        )
-    return list(names)
-
-
-def values(loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Scalars:
-    return {
-        "discriminator_loss": loss.detach(),
-        "D(x)": mean_probability(real_logits),
-        "D(G(z1))": mean_probability(fake_logits),
-    }
+        return digit_scores(self) + inception_scores(self, extractor)
 
 
 def mean_of(found: list[dict[str, Tensor]]) -> Scalars:

@@ -2,7 +2,6 @@
 
 import copy
 import io
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -39,16 +38,9 @@ class BestWeights(nn.Module):
         return True
 
     def save(self, path: Path, config: Config) -> None:
-        """As a checkpoint that `checkpoint.read` reads, without optimizers; beside and renamed."""
-        state = {
-            "format": checkpoint.FORMAT,
-            "model": config.model,
-            "config": asdict(config),
-            "step": int(self.step),
-            "value": float(self.value),
-            "networks": {"G": self.network.state_dict()},
-            "optimizers": {},
-        }
+        """Write a checkpoint that `checkpoint.read` reads, without optimizers."""
+        facts = {"format": checkpoint.FORMAT, "step": int(self.step), "value": float(self.value)}
+        state = checkpoint.pack(config, {"G": self.network}, {}, facts)
         serialized = io.BytesIO()
         torch.save(state, serialized)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,4 @@
-"""Combinations of labels kept from training, to see whether a model can put together what it has
-
-only seen apart.
-"""
+"""Combinations of labels kept from training: can a model join what it has only seen apart?"""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,6 @@
 """The objects asked for that are seen in generated images: accuracy over several draws of z.
 
-The measure is accuracy.py's (the course's rule); here it is taken of several draws for
-the same conditions, as mean and standard deviation, never of the best draw.
+By accuracy.py's rule, as mean and standard deviation over the draws, never of the best draw.
 """
 
 import math
@@ -44,26 +43,20 @@ class LabelReport:
         return spread(torch.tensor(self.draws))
 
     def as_result(self) -> dict[str, Any]:
-        """Its fields in results.jsonl; error: the mean's own, over the draws of z."""
-        mean, sd = self.value
-        n = len(self.draws)
-        parts = {name: value for name, (value, _) in self.parts.items()}
+        """Return its fields in results.jsonl; error: the mean's own, over the draws of z."""
+        (mean, sd), n = self.value, len(self.draws)
         error = sd / math.sqrt(n) if n > 1 else math.nan
-        fields = {"value": mean, "error": error, "sd": sd, "draws": n}
+        parts = {name: value for name, (value, _) in self.parts.items()}
+        about = f"mean of {n} draws of z, sd {sd:.3f}, by chance {self.chance:.3f}"
+        fields = {"value": mean, "error": error, "sd": sd, "draws": n, "about": about}
         return fields | {"chance": self.chance, "parts": parts}
-
-    def in_words(self) -> str:
-        sd, n = self.value[1], len(self.draws)
-        return f"mean of {n} draws of z, sd {sd:.3f}, by chance {self.chance:.3f}"
 
 
 def report(scores: Tensor, y: Tensor) -> LabelReport:
     """scores (D, M, L) of D draws for the conditions y (M, L)."""
     asked = y.expand_as(scores).flatten(0, 1)
     hits = top_k_hits(scores.flatten(0, 1), asked).view(scores.shape)
-    parts = {
-        name: spread((hits & part).sum((1, 2)) / part.sum()) for name, part in parts_of(y).items()
-    }
+    parts = {k: spread((hits & part).sum((1, 2)) / part.sum()) for k, part in parts_of(y).items()}
     draws = hits.sum((1, 2)) / y.sum()
     confused = confusion(scores.flatten(0, 1), asked)
     return LabelReport(tuple(draws.tolist()), chance(y), parts, confused)

@@ -5,13 +5,14 @@ networks of the course report on i-CLEVR (spec row 7), which keeps the convoluti
 BatchNorm behind D's first convolution too. DISCRIMINATORS is what --condition chooses from.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from GAN import INITS, NORMS, widths
+from GAN import INITS, down, up, widths
 
 SLOPE = 0.01  # of LeakyReLU: torch's default, as the source has it; Radford et al. have 0.2
 NAMES_SIZE = 1024  # bytes of a network's list of labels; i-CLEVR's 24 take 308
@@ -37,15 +38,13 @@ class ConditionalGenerator(nn.Module):
         super().__init__()
         wide_to_narrow = widths(hidden_dim, image_size)[::-1]
         widest = wide_to_narrow[0]
-        self.embed = nn.Sequential(
-            nn.Linear(len(label_names), embedding_dim), nn.ReLU(inplace=True)
-        )
+        self.embed = nn.Sequential(nn.Linear(len(label_names), embedding_dim), nn.ReLU())
         self.project = nn.Sequential(
             Project(latent_dim + embedding_dim, widest),
             nn.BatchNorm2d(widest),
             nn.ReLU(inplace=True),
         )  # (N, 8h, 4, 4)
-        self.ups = nn.Sequential(*(up(a, b) for a, b in pairwise(wide_to_narrow)))  # (N, h, S/2, .)
+        self.ups = nn.Sequential(*(up(a, b, bias=True) for a, b in pairwise(wide_to_narrow)))
         self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1)
         self.register_buffer("label_names", encoded(label_names))  # so a checkpoint knows its own
         self.apply(INITS[init])
@@ -69,21 +68,10 @@ class Project(nn.ConvTranspose2d):
         return maps.unflatten(1, (-1, 4, 4)) + self.bias.view(-1, 1, 1)
 
 
-def up(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Transposed convolution + BatchNorm + ReLU: (N, in, S, S) -> (N, out, 2S, 2S)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 def encoded(label_names: tuple[str, ...]) -> Tensor:
     """Names -> (NAMES_SIZE,) uint8: a line each, then zeros."""
-    text = "\n".join(label_names).encode()
-    if len(text) > NAMES_SIZE:
-        raise ValueError(f"names of {len(text)} bytes: wanted {NAMES_SIZE} at most")
-    return torch.tensor(list(text.ljust(NAMES_SIZE, b"\0")), dtype=torch.uint8)
+    text = "\n".join(label_names).encode().ljust(NAMES_SIZE, b"\0")
+    return torch.tensor(list(text), dtype=torch.uint8)
 
 
 def decoded(label_names: Tensor) -> tuple[str, ...]:
@@ -93,13 +81,17 @@ def decoded(label_names: Tensor) -> tuple[str, ...]:
 class ConditionalDiscriminator(nn.Module):
     """image x (N, C, S, S) in [-1, 1], y (N, L) -> probability (N,) that x is real and shows y.
 
-    What a subclass makes of y alone is `condition(y)`, which serves as many images as are judged
-    with the same weights. `scores` are a logit of being real and, from a D that names the labels
-    itself, a logit each.
+    A subclass adds the layers that deal with y, `channels` being those of the last map, 4x4.
+    `condition(y)` is what it makes of y alone, which serves as many images as are judged with the
+    same weights. `scores(x, condition)` are a logit of being real (N, 1) and, from a D that names
+    the labels itself, a logit each: (N, 1 + L).
     """
 
     painted = 0  # channels that y adds to the image
-    named = False  # whether there are logits of the labels
+    named = False  # True if there are logits of the labels
+    add_condition: Callable[[int, int, int], None]  # of num_labels, channels, image_size
+    condition: Callable[[Tensor], Tensor]
+    scores: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(
         self,
@@ -113,21 +105,12 @@ class ConditionalDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         channels = [num_channels + self.painted, *widths(hidden_dim, image_size)]
-        self.downs = nn.Sequential(*(down(a, b, norm) for a, b in pairwise(channels)))
+        self.downs = nn.Sequential(
+            *(down(a, b, norm, bias=True, slope=SLOPE) for a, b in pairwise(channels))
+        )
         self.to_logit = nn.Conv2d(channels[-1], 1, 4)  # (N, 1, 1, 1)
         self.add_condition(num_labels, channels[-1], image_size)
         self.apply(INITS[init])
-
-    def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
-        """The layers that deal with y, `channels` being those of the last map, 4x4."""
-        raise NotImplementedError
-
-    def condition(self, y: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(N, 1), or (N, 1 + L) if the labels are named."""
-        raise NotImplementedError
 
     def real_logit(self, features: Tensor) -> Tensor:
         """(N, channels, 4, 4) -> (N, 1): a linear map, which as one is faster on a CPU."""
@@ -139,15 +122,6 @@ class ConditionalDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x, y))
-
-
-def down(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
-    """Strided convolution + norm + LeakyReLU: (N, in, S, S) -> (N, out, S/2, S/2)."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 4, 2, 1),
-        NORMS[norm](out_channels),
-        nn.LeakyReLU(SLOPE, inplace=True),
-    )
 
 
 class ConcatDiscriminator(ConditionalDiscriminator):

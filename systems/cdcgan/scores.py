@@ -23,12 +23,14 @@ def label_results(trainer: "CDCGAN") -> list[dict[str, Any]]:
     generators = {"accuracy": (trainer.sampled_generator(), trainer.step)}
     if trainer.best.exists:
         generators["accuracy_best"] = (trainer.best.network, int(trainer.best.step))
-    results = []
+    results, folder = [], trainer.config.run_dir
+    trainer.on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
     for metric, (G, step) in generators.items():
         for name, y in lists_of_conditions(trainer).items():
             found = report(trainer.label_scores(G, y, f"accuracy {name}", DRAWS), y)
-            path = Path(trainer.config.run_dir) / f"labels-{metric}-{name}.md"
-            trainer.on_main(lambda found=found, path=path: write_table(path, in_a_table(found)))
+            path = folder / f"labels-{metric}-{name}.md"
+            table = in_a_table(found) + "\n"
+            trainer.on_main(lambda path=path, table=table: path.write_text(table, encoding="utf-8"))
             results.append(result(trainer, metric, name, found, len(y), step))
     return results
 
@@ -52,17 +54,12 @@ def result(
     """A line of results.jsonl, without its provenance."""
     chosen_on = trainer.config.validate_on if metric == "accuracy_best" else ""
     chose = ", the list that picks the best weights" if name == chosen_on else ""
-    return found.as_result() | {
+    fields = found.as_result()
+    fields["about"] += f"; {conditions} conditions of {name}{chose}; weights of step {step}"
+    return fields | {
         "metric": f"{metric}/{name}",
         "conditions": conditions,
         "weights_step": step,
         "validated_on": chosen_on,
         "evaluator_sha256": trainer.evaluator.digest,
-        "about": f"{found.in_words()}; {conditions} conditions of {name}{chose}; weights of step"
-        f" {step}",
     }
-
-
-def write_table(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")

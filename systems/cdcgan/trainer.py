@@ -13,8 +13,9 @@ from dataset import Batch, Batches, to_bytes
 from GAN import add_spectral_norm
 from lib.errors import UserError
 from lib.grids import make_grid
+from lib.results import Result
 from lib.runlog import RunLog
-from lib.seeding import generator, global_stream
+from lib.seeding import generator
 from sources.iclevr import LABELS, load_conditions
 from systems.cdcgan.accuracy import accuracy
 from systems.cdcgan.best_weights import BestWeights
@@ -26,7 +27,7 @@ from systems.cdcgan.scores import label_results
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
 from training.config import set_rates
 from training.ema import Inputs
-from training.losses import mean_probability
+from training.losses import judgement, mean_probability
 from training.modes import frozen
 from training.precision import compiled
 
@@ -41,21 +42,20 @@ class CDCGAN(GANTrainer):
 
     def __init__(self, config: CDCGANConfig, device: torch.device) -> None:
         sizes = {"image_size": config.image_size, "init": config.init}
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            G = ConditionalGenerator(
-                label_names=LABELS,
-                latent_dim=config.latent_dim,
-                embedding_dim=config.embedding_dim,
-                hidden_dim=config.generator_hidden_dim,
-                **sizes,
-            )
-            D = DISCRIMINATORS[config.condition](
-                num_labels=len(LABELS),
-                hidden_dim=config.discriminator_hidden_dim,
-                norm=config.d_norm,
-                **sizes,
-            )
-            D = add_spectral_norm(D) if config.spectral_norm else D
+        G = ConditionalGenerator(
+            label_names=LABELS,
+            latent_dim=config.latent_dim,
+            embedding_dim=config.embedding_dim,
+            hidden_dim=config.generator_hidden_dim,
+            **sizes,
+        )
+        D = DISCRIMINATORS[config.condition](
+            num_labels=len(LABELS),
+            hidden_dim=config.discriminator_hidden_dim,
+            norm=config.d_norm,
+            **sizes,
+        )
+        D = add_spectral_norm(D) if config.spectral_norm else D
         super().__init__(config, device, G=G, D=D)
         self.step_D = compiled(self.D.scores, config, device)
         self.best = self.networks["best"] = BestWeights(self.G)
@@ -67,7 +67,12 @@ class CDCGAN(GANTrainer):
         config, data = self.config, self.load_data("train")
         if config.hold_out:
             data = without(data, self.held_out, config.hold_out)
-        self.check_conditions()
+        # now, not in the middle of a run: the lists of the samples and of the validation
+        load_conditions(config.data_dir, "test.json")
+        if self.evaluator is None:
+            print("no weights are kept as the best: --validate_on needs an evaluator")
+        else:
+            load_conditions(config.data_dir, f"{config.validate_on}.json")
         rest = len(data) % self.step_images
         if rest % self.ranks:
             raise UserError(
@@ -81,23 +86,24 @@ class CDCGAN(GANTrainer):
     @cached_property
     def held_out(self) -> Tensor:
         """(K, L) float: the combinations of labels that --hold_out keeps from training."""
-        share, seed = self.config.hold_out, self.config.seed
-        return chosen_combinations(self.training_labels, share, seed)
+        return chosen_combinations(self.training_labels, self.config.hold_out, self.config.seed)
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raises UserError too if the checkpoint is of another list of labels, or another order."""
-        super().check_state(state)
-        theirs = decoded(state["networks"]["G"]["label_names"])
+        try:
+            theirs = decoded(state["networks"]["G"]["label_names"])
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError):
+            theirs = LABELS  # a damaged file, which the check below refuses
         if theirs != LABELS:
-            if len(theirs) != len(LABELS):
-                found = f"it knows {len(theirs)}, here there are {len(LABELS)}"
-            else:
+            found = f"it knows {len(theirs)}, here there are {len(LABELS)}"
+            if len(theirs) == len(LABELS):
                 i = next(i for i, name in enumerate(LABELS) if theirs[i] != name)
                 found = f"its number {i} is {theirs[i]!r}, here it is {LABELS[i]!r}"
             raise UserError(
                 f"the checkpoint in {self.checkpoint_dir} is of another set of labels: {found}."
                 " Give another --run."
             )
+        super().check_state(state)
 
     # A step
 
@@ -141,17 +147,9 @@ class CDCGAN(GANTrainer):
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
         of_labels, named = self.label_loss(real_scores, y, "real")
         (loss + of_labels).backward()
-        scalars = self.penalize(x, fake, index, y)
+        named |= self.penalize(x, fake, index, y)
         self.optimizers["D"].step()
-        return (
-            scalars
-            | named
-            | {
-                "discriminator_loss": loss.detach(),
-                "D(x)": mean_probability(real_logits),
-                "D(G(z1))": mean_probability(fake_logits),
-            }
-        )
+        return named | judgement(loss, real_logits, fake_logits)
 
     def update_towards(self, fake: Tensor, condition: Tensor, y: Tensor, index: int) -> Scalars:
         """G ascends log D(G(z, y), y), or what --loss has, and the labels that D names."""
@@ -188,13 +186,13 @@ class CDCGAN(GANTrainer):
 
     def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
         labels = self.drawn_labels(n, "generated labels", seed).split(AT_ONCE)
-        for (z,), y in zip(super().sampling_inputs(n, seed), labels, strict=True):
-            yield z, y
+        for z, y in zip(super().sampling_inputs(n, seed), labels, strict=True):
+            yield *z, y
 
     def statistics_inputs(self) -> Iterator[Inputs]:
         labels = self.drawn_labels(STATISTICS, "statistics labels", self.config.seed)
-        for (z,), y in zip(super().statistics_inputs(), labels.split(AT_ONCE), strict=True):
-            yield z, y
+        for z, y in zip(super().statistics_inputs(), labels.split(AT_ONCE), strict=True):
+            yield *z, y
 
     def sample_images(self) -> dict[str, Tensor]:
         """An image of each condition of test.json, 8 a row, from noise that never changes."""
@@ -203,14 +201,6 @@ class CDCGAN(GANTrainer):
         return {"samples": make_grid(images, columns=8)}
 
     # Accuracy
-
-    def check_conditions(self) -> None:
-        """Raises UserError before the run if the samples or the validation lack their list."""
-        load_conditions(self.config.data_dir, "test.json")
-        if self.evaluator is None:
-            print("no weights are kept as the best: --validate_on needs an evaluator")
-        else:
-            load_conditions(self.config.data_dir, f"{self.config.validate_on}.json")
 
     @cached_property
     def evaluator(self) -> Evaluator | None:
@@ -242,6 +232,6 @@ class CDCGAN(GANTrainer):
             path = Path(self.config.run_dir) / "best.pt"
             self.on_main(lambda: self.best.save(path, self.config))
 
-    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+    def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the accuracy on every list of conditions, of the newest and the best weights."""
         return [] if self.evaluator is None else label_results(self)

@@ -39,13 +39,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
 }
 # fmt: on
-EMOJI_STYLE = {"A": "Apple", "B": "Windows"}
 DIRECTIONS = {"a2b": ("A", "B"), "b2a": ("B", "A")}  # source, target
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnpairedConfig(ImageConfig):
-    """Which two domains a system learns from."""
+class CycleGANConfig(WidthConfig, AdamConfig, ImageConfig):
+    PRESETS: ClassVar = PRESETS
 
     dataset: str = default(
         "emoji", choices=("emoji", "folder"), text="emoji: A Apple's, B Windows'; or folder"
@@ -67,26 +66,6 @@ class UnpairedConfig(ImageConfig):
     direction: str = task(
         "a2b", "which translation --fid_protocol scores", choices=tuple(DIRECTIONS)
     )
-
-    # The target of --direction, by the names under which dataset.py and score.py ask for a dataset
-
-    @property
-    def domain(self) -> str:
-        return DIRECTIONS[self.direction][1] if self.dataset == "folder" else ""
-
-    @property
-    def folder(self) -> str:
-        return (self.direction == "a2b" and self.folder_b) or self.folder_a
-
-    @property
-    def emoji_style(self) -> str:
-        return EMOJI_STYLE[DIRECTIONS[self.direction][1]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CycleGANConfig(WidthConfig, AdamConfig, UnpairedConfig):
-    PRESETS: ClassVar = PRESETS
-
     batch_size: int = default(32, text="images of each domain per step", at_least=1)
     image_size: int = default(32, choices=(32, 64, 128, 256))
     arch: str = network(
@@ -110,7 +89,7 @@ class CycleGANConfig(WidthConfig, AdamConfig, UnpairedConfig):
     upsample: str = network(
         "resize",
         "how G's maps grow: nearest upsampling and convolution, or transposed convolution",
-        choices=tuple(UPSAMPLINGS),
+        choices=UPSAMPLINGS,
     )
     judge: str = network(
         "image", "D judges a whole image, or each patch of 70x70", choices=tuple(DISCRIMINATORS)
@@ -120,3 +99,17 @@ class CycleGANConfig(WidthConfig, AdamConfig, UnpairedConfig):
     pool_size: int = game(0, "earlier fakes that D learns from, too", at_most=MOST_UNITS)
     learning_rate: float = default(3e-4)
     beta1: float = default(0.3)
+
+    # The target of --direction, by the names under which dataset.py and score.py ask for a dataset
+
+    @property
+    def domain(self) -> str:
+        return DIRECTIONS[self.direction][1] if self.dataset == "folder" else ""
+
+    @property
+    def folder(self) -> str:
+        return (self.direction == "a2b" and self.folder_b) or self.folder_a
+
+    @property
+    def emoji_style(self) -> str:
+        return "Windows" if self.direction == "a2b" else "Apple"

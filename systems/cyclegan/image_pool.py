@@ -44,13 +44,11 @@ class ImagePool(nn.Module):
         filled = min(step * n, self.size)
         kept, given = list(range(self.size)), []
         for new, swapped, place in zip(range(self.size, self.size + n), swaps, places, strict=True):
+            shown = new
             if filled < self.size:
                 kept[filled] = new
                 filled += 1
-                given.append(new)
             elif swapped:
-                given.append(kept[place])
-                kept[place] = new
-            else:
-                given.append(new)
+                shown, kept[place] = kept[place], new
+            given.append(shown)
         return given, kept

@@ -4,8 +4,6 @@ As in the authors' code of CycleGAN (Zhu et al. 2017, app. 7.1): 256x256 pixels 
 every second image mirrored.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,28 +11,20 @@ from torch import Tensor
 from lib.seeding import stream
 
 
-@dataclass(frozen=True)
-class Jitter:
-    """jitter(x, domain, step) -> images of x's own size; a function of these and the seed alone.
+def jittered(x: Tensor, domain: str, step: int, *, scale: float, flip: bool, seed: int) -> Tensor:
+    """x (N, C, S, S) in [-1, 1] -> the same shape; a function of these arguments alone.
 
     scale: to which multiple of their side images are enlarged before a square of the old side is
     cut out of them, each at a place of its own; 1 leaves them.
     """
-
-    scale: float
-    flip: bool
-    seed: int
-
-    def __call__(self, x: Tensor, domain: str, step: int) -> Tensor:
-        """x (N, C, S, S) in [-1, 1] -> the same shape."""
-        side, n = x.shape[-1], len(x)
-        draws = stream("cpu", "jitter", domain, self.seed, step)
-        room = round(self.scale * side) - side
-        corners = torch.randint(room + 1, (n, 2), generator=draws).to(x.device)
-        mirrored = (torch.rand(n, generator=draws) < 0.5).to(x.device)
-        if room:
-            x = cut(enlarged(x, side + room), corners, side)
-        return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x) if self.flip else x
+    side, n = x.shape[-1], len(x)
+    draws = stream("cpu", "jitter", domain, seed, step)
+    room = round(scale * side) - side
+    corners = torch.randint(room + 1, (n, 2), generator=draws).to(x.device)
+    mirrored = (torch.rand(n, generator=draws) < 0.5).to(x.device)
+    if room:
+        x = cut(enlarged(x, side + room), corners, side)
+    return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x) if flip else x
 
 
 def enlarged(x: Tensor, side: int) -> Tensor:

@@ -57,18 +57,16 @@ class ResidualBlock(nn.Module):
         return x + self.f(x)
 
 
-# --upsample -> (N, a, S, S) -> (N, b, 2S, 2S); with a stem the transposed kernel is the paper's 3x3
-def grow_transposed(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
+UPSAMPLINGS = ("resize", "transposed")
+
+
+def grow(a: int, b: int, upsample: str, *, bias: bool = False, paper: bool = False) -> nn.Module:
+    """(N, a, S, S) -> (N, b, 2S, 2S); with a stem the transposed kernel is the paper's 3x3."""
+    if upsample == "resize":
+        return UpsampledConv2d(a, b, bias=bias)
     if paper:
         return nn.ConvTranspose2d(a, b, 3, 2, padding=1, output_padding=1, bias=bias)
     return nn.ConvTranspose2d(a, b, 4, 2, 1, bias=bias)
-
-
-def grow_resized(a: int, b: int, *, bias: bool = False, paper: bool = False) -> nn.Module:
-    return UpsampledConv2d(a, b, bias=bias)
-
-
-UPSAMPLINGS = {"resize": grow_resized, "transposed": grow_transposed}
 
 
 class TranslationGenerator(nn.Module):
@@ -86,8 +84,6 @@ class TranslationGenerator(nn.Module):
         upsample: str = "resize",
     ) -> None:
         super().__init__()
-        reflect = paper = stem > 0
-        grow = UPSAMPLINGS[upsample]
         if stem:
             widths = [width, 2 * width, 4 * width]
             first = [normed(same(num_channels, width, stem, reflect=True), norm)]
@@ -97,10 +93,11 @@ class TranslationGenerator(nn.Module):
             widths = [width, 2 * width]
             first = [normed(nn.Conv2d(num_channels, width, 4, 2, 1, bias=False), norm)]
             halve = lambda a, b: nn.Conv2d(a, b, 4, 2, 1, bias=False)  # noqa: E731
-            last = grow(width, num_channels, bias=True)
+            last = grow(width, num_channels, upsample, bias=True)
         downs = [normed(halve(a, b), norm) for a, b in pairwise(widths)]
-        ups = [normed(grow(b, a, paper=paper), norm) for a, b in reversed(list(pairwise(widths)))]
-        make = partial(ResidualBlock, widths[-1], convs=block_convs, norm=norm, reflect=reflect)
+        pairs = reversed(list(pairwise(widths)))
+        ups = [normed(grow(b, a, upsample, paper=stem > 0), norm) for a, b in pairs]
+        make = partial(ResidualBlock, widths[-1], convs=block_convs, norm=norm, reflect=stem > 0)
         self.encode = nn.Sequential(*first, *downs)  # (N, 2w or 4w, S/4, S/4)
         self.transform = nn.Sequential(*(make() for _ in range(blocks)))
         self.decode = nn.Sequential(*ups, last)  # (N, C, S, S)
@@ -116,7 +113,7 @@ class BlendingGenerator(nn.Module):
     y (N, C, S, S) in [-1, 1] and the mask m (N, 1, S, S) in (0, 1) come of a U-Net (Ronneberger et
     al. 2015, arXiv:1505.04597), whose maps, and x itself, pass the narrow middle by: what is to
     stay need not be drawn anew. The mask is that of Pumarola et al. 2018 (arXiv:1807.09251), sec.
-    4; here it begins at 0.12, so that G begins near x. ValueError for a stem: there is none.
+    4; here it begins at 0.12, so that G begins near x.
     """
 
     def __init__(
@@ -124,23 +121,19 @@ class BlendingGenerator(nn.Module):
         *,
         num_channels: int = 3,
         width: int = 32,
-        stem: int = 0,
         blocks: int = 1,
         block_convs: int = 1,
         norm: str = "batch",
         upsample: str = "resize",
     ) -> None:
         super().__init__()
-        if stem:
-            raise ValueError("a BlendingGenerator has no stem")
-        grow = UPSAMPLINGS[upsample]
         inner = 2 * width
         self.encode1 = normed(nn.Conv2d(num_channels, width, 4, 2, 1, bias=False), norm)
         self.encode2 = normed(nn.Conv2d(width, inner, 4, 2, 1, bias=False), norm)
         make = partial(ResidualBlock, inner, convs=block_convs, norm=norm, reflect=False)
         self.transform = nn.Sequential(*(make() for _ in range(blocks)))
-        self.decode1 = normed(grow(inner, width), norm)
-        self.decode2 = normed(grow(2 * width, width), norm)
+        self.decode1 = normed(grow(inner, width, upsample), norm)
+        self.decode2 = normed(grow(2 * width, width, upsample), norm)
         self.to_image = same(width + num_channels, num_channels + 1, 3, reflect=False, bias=True)
         self.apply(INITS["normal"])
         nn.init.constant_(self.to_image.bias[num_channels:], -2.0)
@@ -163,15 +156,16 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         h = hidden_dim
 
-        def layer(conv: nn.Module) -> list[nn.Module]:
-            return [conv, NORMS[norm](conv.out_channels), nn.LeakyReLU(0.2, inplace=True)]
+        def layer(a: int, b: int, stride: int) -> list[nn.Module]:
+            conv = nn.Conv2d(a, b, 4, stride, 1, bias=False)
+            return [conv, NORMS[norm](b), nn.LeakyReLU(0.2, inplace=True)]
 
         self.layers = nn.Sequential(
             nn.Conv2d(num_channels, h, 4, 2, 1),  # (N,  h, S/2, S/2)
             nn.LeakyReLU(0.2, inplace=True),
-            *layer(nn.Conv2d(h, 2 * h, 4, 2, 1, bias=False)),  # (N, 2h, S/4, S/4)
-            *layer(nn.Conv2d(2 * h, 4 * h, 4, 2, 1, bias=False)),  # (N, 4h, S/8, S/8)
-            *layer(nn.Conv2d(4 * h, 8 * h, 4, 1, 1, bias=False)),  # (N, 8h, S/8 - 1, S/8 - 1)
+            *layer(h, 2 * h, 2),  # (N, 2h, S/4, S/4)
+            *layer(2 * h, 4 * h, 2),  # (N, 4h, S/8, S/8)
+            *layer(4 * h, 8 * h, 1),  # (N, 8h, S/8 - 1, S/8 - 1)
             nn.Conv2d(8 * h, 1, 4, 1, 1),
         )
         self.apply(INITS["normal"])
@@ -183,18 +177,15 @@ class PatchDiscriminator(nn.Module):
         return torch.sigmoid(self.logits(x))
 
 
-# --arch -> G
-GENERATORS = {"plain": TranslationGenerator, "blend": BlendingGenerator}
+GENERATORS = {"plain": TranslationGenerator, "blend": BlendingGenerator}  # --arch -> G
 
-
-def image_discriminator(channels: int, width: int, image_size: int, norm: str) -> nn.Module:
-    """One value an image: DCGAN's."""
-    return Discriminator(num_channels=channels, hidden_dim=width, image_size=image_size, norm=norm)
-
-
-def patch_discriminator(channels: int, width: int, image_size: int, norm: str) -> nn.Module:
-    return PatchDiscriminator(num_channels=channels, hidden_dim=width, norm=norm)
-
-
-# --judge -> what D gives a value to
-DISCRIMINATORS = {"image": image_discriminator, "patch": patch_discriminator}
+# --judge -> D of channels, width, image size, norm: DCGAN's gives an image a value, the other a
+# patch
+DISCRIMINATORS: dict[str, Callable[[int, int, int, str], nn.Module]] = {
+    "image": lambda channels, width, size, norm: Discriminator(
+        num_channels=channels, hidden_dim=width, image_size=size, norm=norm
+    ),
+    "patch": lambda channels, width, size, norm: PatchDiscriminator(
+        num_channels=channels, hidden_dim=width, norm=norm
+    ),
+}

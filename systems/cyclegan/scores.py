@@ -5,14 +5,14 @@ worth anything a translation must beat it. docs/cyclegan.md.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 import dataset
-from dataset import ImageData, order, to_bytes, to_signed
+from dataset import order, to_bytes, to_signed
 from inception.kid import MOST
 from lib.errors import UserError
 from lib.results import Result, mean_result
@@ -25,39 +25,27 @@ from metrics.features import (
     kept_path,
 )
 from metrics.lpips import load_lpips
-from systems.cyclegan.domains import (
-    DIRECTIONS,
-    UnpairedConfig,
-    counterparts,
-    domain_spec,
-    held_out_images,
-)
+from systems.cyclegan.config import DIRECTIONS
+from systems.cyclegan.domains import DOMAINS, counterparts, domain_spec
+from trainer import AT_ONCE
+
+if TYPE_CHECKING:
+    from systems.cyclegan.trainer import CycleGAN
 
 
-class Translator(Protocol):
-    """A trained pair of generators, and the images of the two domains."""
-
-    config: UnpairedConfig
-    channels: int
-    device: torch.device
-
-    def load_domain(self, domain: str, split: str) -> ImageData: ...
-
-    def translated(self, images: Tensor, direction: str) -> Tensor: ...
-
-    def translations(self, images: Tensor, direction: str, chosen: Tensor) -> Iterator[Tensor]: ...
-
-
-def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
+def domain_scores(trainer: "CycleGAN", extractor: nn.Module) -> list[Result]:
     """FID and KID of the translated and of the untranslated source against the target's images.
 
     Training images on both sides, at most 5000 of each domain: test sets are too small for it.
     """
-    real = {domain: real_features(translator, domain, extractor) for domain in ("A", "B")}
+    real = {domain: real_features(trainer, domain, extractor) for domain in DOMAINS}
     results = []
     for direction, (source, target) in DIRECTIONS.items():
-        images, chosen = chosen_images(translator, source)
-        batches = translator.translations(images, direction, chosen)
+        images, chosen = chosen_images(trainer, source)
+        batches = (
+            to_bytes(trainer.translated(to_signed(images[indices]), direction))
+            for indices in chosen.to(images.device).split(AT_ONCE)
+        )
         label = f"{source} to {target}: translations"
         made = features(batches, extractor, len(chosen), label).float().cpu()
         for x, mark, words in (
@@ -72,18 +60,18 @@ def domain_scores(translator: Translator, extractor: nn.Module) -> list[Result]:
     return results
 
 
-def chosen_images(translator: Translator, domain: str) -> tuple[Tensor, Tensor]:
+def chosen_images(trainer: "CycleGAN", domain: str) -> tuple[Tensor, Tensor]:
     """The domain's training images, and the positions of those that are compared."""
-    images = translator.load_domain(domain, "train").images
+    images = trainer.load_domain(domain, "train").images
     return images, order(len(images), 0, 0)[:MOST]
 
 
-def real_features(translator: Translator, domain: str, extractor: nn.Module) -> Tensor:
+def real_features(trainer: "CycleGAN", domain: str, extractor: nn.Module) -> Tensor:
     """(n, d) on the CPU for the domain's training images, kept in <data_dir>/reference."""
-    images, chosen = chosen_images(translator, domain)
-    config, spec = translator.config, domain_spec(translator.config, domain)
+    images, chosen = chosen_images(trainer, domain)
+    config, spec = trainer.config, domain_spec(trainer.config, domain)
     data = f"{config.dataset}-{dataset.DATASETS[config.dataset]().identity(spec)}"
-    size = f"{config.image_size}px{translator.channels}"
+    size = f"{config.image_size}px{trainer.channels}"
     label = f"real images of {domain}"
     return kept_features(
         kept_path(spec.data_dir, data, size, extractor),
@@ -91,28 +79,25 @@ def real_features(translator: Translator, domain: str, extractor: nn.Module) -> 
     )
 
 
-def reconstruction_scores(translator: Translator) -> list[Result]:
+def reconstruction_scores(trainer: "CycleGAN") -> list[Result]:
     """Mean |x - there and back again (x)| over test images, of values in [-1, 1]."""
     results = []
     for (there, (source, target)), back in zip(DIRECTIONS.items(), ("b2a", "a2b"), strict=True):
-        data, split = held_out_images(
-            translator.config, source, translator.channels, translator.device
-        )
+        data, split = trainer.held_out(source)
         errors = []
         for images in data.images[:MOST].split(BATCH_SIZE):
-            x = to_signed(images).to(translator.device)
-            again = translator.translated(translator.translated(x, there), back)
+            x = to_signed(images).to(trainer.device)
+            again = trainer.translated(trainer.translated(x, there), back)
             errors.append((x - again).abs().flatten(1).mean(1).cpu())
-        kind = {"test": "test", "train": "training"}[split]
         values = torch.cat(errors)
         about = (
-            f"{source} to {target} and back, {len(values):,} {kind} images, of values in [-1, 1]"
+            f"{source} to {target} and back, {len(values):,} {split} images, of values in [-1, 1]"
         )
         results.append(mean_result(f"cycle_l1_{source.lower()}", values, about))
     return results
 
 
-def paired_scores(translator: Translator) -> list[Result]:
+def paired_scores(trainer: "CycleGAN") -> list[Result]:
     """Translated test emoji against their true counterparts: mean L1 and LPIPS.
 
     LPIPS is left out, with the reason, if its package or weights are missing.
@@ -120,18 +105,17 @@ def paired_scores(translator: Translator) -> list[Result]:
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": mean_l1}
     notes: dict[str, Result] = {"l1": {}}
     try:
-        lpips = load_lpips(translator.device)
-        measures["lpips"] = lpips
-        notes["lpips"] = {"backbone": "alex", "weights_sha256": lpips.digest}
+        measures["lpips"] = load_lpips(trainer.device)
+        notes["lpips"] = {"backbone": "alex", "weights_sha256": measures["lpips"].digest}
     except UserError as error:
         print(f"no LPIPS: {error}", file=sys.stderr)
     results = []
     for direction, (source, target) in DIRECTIONS.items():
-        pairs = counterparts(translator.config, direction, translator.channels, translator.device)
+        pairs = counterparts(trainer, direction)
         if len(pairs.source) < 2:
             print(f"no paired scores {direction}: {len(pairs.source)} pairs", file=sys.stderr)
             continue
-        made = to_bytes(translator.translated(to_signed(pairs.source), direction))
+        made = to_bytes(trainer.translated(to_signed(pairs.source), direction))
         for name, measure in measures.items():
             for images, mark, words in (
                 (made, "", "translated"),

@@ -9,27 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from dataset import ImageData, order, to_bytes, to_signed
+from dataset import ImageData, order, to_signed
 from lib.grids import make_grid
-from lib.seeding import global_stream, key_seed
-from systems.cyclegan.config import CycleGANConfig
-from systems.cyclegan.domains import (
-    DIRECTIONS,
-    DOMAINS,
-    UnpairedBatches,
-    held_out_images,
-    load_domain,
-    num_channels,
-)
+from lib.results import Result
+from lib.seeding import key_seed
+from sources.spec import NoTestSplit
+from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
+from systems.cyclegan.domains import DOMAINS, UnpairedBatches, load_domain, num_channels
 from systems.cyclegan.image_pool import ImagePool
 from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS
 from systems.cyclegan.scores import domain_scores, paired_scores, reconstruction_scores
 from trainer import AT_ONCE, Scalars, Trainer
 from training.config import adam, set_rates
 from training.ema import Inputs
-from training.layers import memory_format
+from training.layers import placed
 from training.losses import LSGAN
 from training.modes import frozen, sampling
 from training.precision import compiled
@@ -44,18 +38,18 @@ class CycleGAN(Trainer):
     def __init__(self, config: CycleGANConfig, device: torch.device) -> None:
         super().__init__(config, device)
         self.channels = num_channels(config)
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            networks = {name: self.new_generator() for name in ("G_a2b", "G_b2a")}
-            networks |= {name: self.new_discriminator() for name in ("D_a", "D_b")}
-        self.networks = {
-            name: network.to(device, memory_format=memory_format(device))
-            for name, network in networks.items()
-        }
+        networks = {name: self.new_generator() for name in ("G_a2b", "G_b2a")}
+        sizes = self.channels, config.discriminator_hidden_dim, config.image_size, config.norm
+        networks |= {name: DISCRIMINATORS[config.judge](*sizes) for name in ("D_a", "D_b")}
+        self.networks = {name: placed(network, device) for name, network in networks.items()}
+        self.optimizers = {}
         self.step_networks = {
             name: compiled(getattr(net, "logits", net), config, device)
             for name, net in self.networks.items()
         }
-        self.optimizers = {"G": self.adam("G_a2b", "G_b2a"), "D": self.adam("D_a", "D_b")}
+        for player in "GD":
+            weights = [p for n in networks if n[0] == player for p in networks[n].parameters()]
+            self.optimizers[player] = adam(weights, config.learning_rate, config)
         shape = (self.channels, config.image_size, config.image_size)
         for name in ("a", "b") if config.pool_size else ():
             pool = ImagePool(config.pool_size, shape, key=(name, config.seed))
@@ -66,39 +60,29 @@ class CycleGAN(Trainer):
         return GENERATORS[config.arch](
             num_channels=self.channels,
             width=config.generator_hidden_dim,
-            stem=config.stem,
             blocks=config.residual_blocks or (9 if config.image_size >= 256 else 6),
             block_convs=config.block_convs,
             norm=config.norm,
             upsample=config.upsample,
+            **({"stem": config.stem} if config.stem else {}),
         )
-
-    def new_discriminator(self) -> nn.Module:
-        config = self.config
-        make = DISCRIMINATORS[config.judge]
-        return make(self.channels, config.discriminator_hidden_dim, config.image_size, config.norm)
-
-    def adam(self, *names: str) -> Optimizer:
-        weights = [p for name in names for p in self.networks[name].parameters()]
-        return adam(weights, self.config.learning_rate, self.config)
 
     def batches(self) -> UnpairedBatches:
         """batches(step) -> Pair, of the training images of both domains.
 
-        UserError too where the samples' images are not to be had: now, not in the middle of a run.
+        Raises UserError, too, if the samples' images can't be had: now, not in the middle of a run.
         """
-        config = self.config
         for domain in DOMAINS:
-            held_out_images(config, domain, self.channels, self.device)
+            self.held_out(domain)
         a, b = (self.load_domain(domain, "train") for domain in DOMAINS)
-        return UnpairedBatches(
-            a,
-            b,
-            batch_size=self.step_images,
-            seed=config.seed,
-            jitter=config.jitter,
-            flip=config.flip,
-        )
+        return UnpairedBatches(a, b, self.config)
+
+    def held_out(self, domain: str) -> tuple[ImageData, str]:
+        """Return the domain's test images, or if there are none its training images; and which."""
+        try:
+            return self.load_domain(domain, "test"), "test"
+        except NoTestSplit:
+            return self.load_domain(domain, "train"), "training"
 
     def load_domain(self, domain: str, split: str) -> ImageData:
         return load_domain(self.config, domain, split, self.channels, self.device)
@@ -125,7 +109,7 @@ class CycleGAN(Trainer):
 
     def update_discriminators(
         self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> Scalars:
         """Each D descends (D(x) - 1)^2 / 2 + D(fake)^2 / 2; fakes come through the pool, if any."""
         self.optimizers["D"].zero_grad()
         scalars = {}
@@ -133,7 +117,10 @@ class CycleGAN(Trainer):
             real_values = self.run(f"D_{name}", x)
             real_loss = LSGAN.real(real_values)
             real_loss.backward()
-            fake_values = self.run(f"D_{name}", self.through_pool(name, fake))
+            shown = fake.detach()
+            if self.config.pool_size:
+                shown = self.networks[f"pool_{name}"].swap(shown, self.step)
+            fake_values = self.run(f"D_{name}", shown)
             fake_loss = LSGAN.fake(fake_values)
             fake_loss.backward()
             scalars |= {
@@ -144,16 +131,7 @@ class CycleGAN(Trainer):
         self.optimizers["D"].step()
         return scalars
 
-    def through_pool(self, name: str, fake: Tensor) -> Tensor:
-        """What D_name is shown in place of the fakes just made; without gradient."""
-        fake = fake.detach()
-        if not self.config.pool_size:
-            return fake
-        return self.networks[f"pool_{name}"].swap(fake, self.step)
-
-    def update_generators(
-        self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor
-    ) -> dict[str, Tensor]:
+    def update_generators(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> Scalars:
         """Both G's descend (D(fake) - 1)^2 + lambda |x - back(fake)|_1 (+ the identity loss).
 
         The D's, just updated, pass gradients on and gather none.
@@ -197,7 +175,6 @@ class CycleGAN(Trainer):
 
     # Samples and scores
 
-    @torch.no_grad()
     def translated(self, images: Tensor, direction: str) -> Tensor:
         """images (N, C, S, S) in [-1, 1] of the source -> the target's, by G in eval mode."""
         G = self.networks[f"G_{direction}"]
@@ -211,18 +188,16 @@ class CycleGAN(Trainer):
         """
         n, rows = (16, 8) if self.config.image_size <= 64 else (4, 4)
         sides = []
-        for direction, (source, _) in DIRECTIONS.items():
-            back = "b2a" if direction == "a2b" else "a2b"
-            data, _ = held_out_images(self.config, source, self.channels, self.device)
-            chosen = order(len(data), key_seed("samples", source), 0)[:n]
-            x = to_signed(data.images[chosen.to(data.images.device)]).to(self.device)
-            y = self.translated(x, direction)
+        for source, back in DOMAINS.items():  # what leads to it leads back to it
+            images = self.held_out(source)[0].images
+            chosen = order(len(images), key_seed("samples", source), 0)[:n]
+            x = to_signed(images[chosen.to(images.device)]).to(self.device)
+            y = self.translated(x, "a2b" if source == "A" else "b2a")
             triples = torch.stack([x, y, self.translated(y, back)], 1).flatten(0, 1)
-            per_row = 3 * max(1, len(x) // rows)
-            sides.append(make_grid(triples, columns=per_row))
+            sides.append(make_grid(triples, columns=3 * max(1, len(x) // rows)))
         height = min(side.shape[1] for side in sides)
-        gap = torch.ones(sides[0].shape[0], height, 8, device=self.device)
-        return {"samples": torch.cat([sides[0][:, :height], gap, sides[1][:, :height]], 2)}
+        a, b = (side[:, :height] for side in sides)
+        return {"samples": torch.cat([a, torch.ones_like(a[:, :, :8]), b], 2)}
 
     def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
         """Yield the source's training images, which come round in the seed's order."""
@@ -235,19 +210,11 @@ class CycleGAN(Trainer):
     def sample(self, images: Tensor) -> Tensor:
         return self.translated(images, self.config.direction)
 
-    def translations(self, images: Tensor, direction: str, chosen: Tensor) -> Iterator[Tensor]:
-        """Yield batches of uint8 translations of the chosen images, uint8."""
-        for indices in chosen.to(images.device).split(AT_ONCE):
-            yield to_bytes(self.translated(to_signed(images[indices]), direction))
-
     def sampling_mode(self) -> dict[str, Any]:
         norm = "running statistics" if self.config.norm == "batch" else "none"
         return {"ema": False, "batchnorm": norm, "direction": self.config.direction}
 
-    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
-        """Both directions beside the untranslated source. docs/cyclegan.md."""
-        scores = domain_scores(self, extractor)
-        scores += reconstruction_scores(self)
-        if self.config.dataset == "emoji":
-            scores += paired_scores(self)
-        return scores
+    def evaluate(self, extractor: nn.Module) -> list[Result]:
+        """Score both directions beside the untranslated source. docs/cyclegan.md."""
+        scores = domain_scores(self, extractor) + reconstruction_scores(self)
+        return scores + (paired_scores(self) if self.config.dataset == "emoji" else [])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib.errors import UserError
-from lib.settings import ABOVE_0, MOST_REPEATS, data, default, game, network, scoring, training
+from lib.settings import ABOVE_0, MOST_REPEATS, data, default, game, network, scoring
 from metrics.lpips import BACKBONES, VGG_LAYERS
 from sources.config import DataConfig
 from systems.srgan.flips import POSITIONS
@@ -59,9 +59,6 @@ class SRGANConfig(ConvConfig, GANConfig, DataConfig):
     )
     batch_size: int = default(32)
     num_training_steps: int = default(62_500)
-    start_from: str = training(
-        "", "name of a trained run in --runs_dir whose G, or its average, to begin with"
-    )
     arch: str = network(
         "unet", "G: the course's encoder-decoder, or residual blocks", choices=tuple(GENERATORS)
     )

@@ -6,7 +6,6 @@ geometric self-ensemble: the same, and EDSR+ of sec. 4.3.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,24 +27,17 @@ def brought_back(x: Tensor, position: int) -> Tensor:
     return x.flip(-1) if position >= 4 else x
 
 
-@dataclass(frozen=True)
-class InRandomPositions:
-    """Each image of a step's batch in one of `positions`, a function of (seed, step)."""
-
-    positions: int
-    seed: int
-
-    def __call__(self, x: Tensor, step: int) -> Tensor:
-        """x (N, C, S, S) -> the same shape."""
-        if self.positions == 1:
-            return x
-        draws = stream("cpu", "positions", self.seed, step)
-        drawn = torch.randint(self.positions, (len(x),), generator=draws).to(x.device)
-        made = x.clone()
-        for i, position in enumerate(POSITIONS[self.positions]):
-            where = (drawn == i).view(-1, 1, 1, 1)  # no look at the drawn: a GPU need not wait
-            made = torch.where(where, brought_to(x, position), made)
-        return made
+def in_random_positions(x: Tensor, positions: int, seed: int, step: int) -> Tensor:
+    """x (N, C, S, S) -> each image in one of so many positions, a function of (seed, step)."""
+    if positions == 1:
+        return x
+    draws = stream("cpu", "positions", seed, step)
+    drawn = torch.randint(positions, (len(x),), generator=draws).to(x.device)
+    made = x
+    for i, position in enumerate(POSITIONS[positions]):
+        where = (drawn == i).view(-1, 1, 1, 1)  # no look at the drawn: a GPU need not wait
+        made = torch.where(where, brought_to(x, position), made)
+    return made
 
 
 def self_ensemble(enlarge: Enlarge) -> Enlarge:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from GAN import INITS, NORMS, add_spectral_norm
+from GAN import INITS, add_spectral_norm, down
 from systems.srgan.resampling import enlarge
 
 DEPTH = 5  # halvings of the image in the UNet and in D
@@ -27,20 +27,13 @@ DEPTH = 5  # halvings of the image in the UNet and in D
 def encoder(channels: int, width: int, norm: str = "batch") -> nn.ModuleList:
     """DEPTH layers (N, a, S, S) -> (N, b, S/2, S/2), b from width to 16 width."""
     sides = [channels, *(width * 2**i for i in range(DEPTH))]
-    return nn.ModuleList(
-        nn.Sequential(
-            nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none"),
-            NORMS[norm](b),
-            nn.LeakyReLU(0.2, inplace=True),
-        )
-        for a, b in pairwise(sides)
-    )
+    return nn.ModuleList(down(a, b, norm) for a, b in pairwise(sides))
 
 
 class UNet(nn.Module):
     """low (N, C, S/4, S/4) -> image (N, C, S, S), both in [-1, 1]; S a multiple of 32."""
 
-    def __init__(self, *, num_channels: int = 3, width: int = 32, init: str = "normal") -> None:
+    def __init__(self, num_channels: int = 3, width: int = 32, init: str = "normal") -> None:
         super().__init__()
         self.downs = encoder(num_channels, width)
         inner = [width * 2**i for i in range(DEPTH)][::-1]  # 512 256 128 64 32
@@ -59,8 +52,8 @@ class UNet(nn.Module):
 
     def forward(self, low: Tensor) -> Tensor:
         skips = [enlarge(low)]
-        for down in self.downs:
-            skips.append(down(skips[-1]))
+        for layer in self.downs:
+            skips.append(layer(skips[-1]))
         y = skips.pop()
         for up in self.ups:
             y = torch.cat([up(y), skips.pop()], 1)
@@ -95,7 +88,7 @@ class Residual(nn.Module):
     Ledig et al. 2017's generator in EDSR's form, half as wide from the first doubling on.
     """
 
-    def __init__(self, *, num_channels: int = 3, width: int = 64, blocks: int = 8) -> None:
+    def __init__(self, num_channels: int = 3, width: int = 64, blocks: int = 8) -> None:
         super().__init__()
         self.from_image = nn.Conv2d(num_channels, width, 3, padding=1)
         self.body = nn.Sequential(
@@ -116,9 +109,8 @@ class Residual(nn.Module):
 class Discriminator(nn.Module):
     """image (N, C, S, S) in [-1, 1] -> probability that it is real, (N,) up to S = 64.
 
-    Beyond, a value for each patch, (N P,).
-    A norm on the first layer too, and a 3x3 convolution with stride 2 at the end, as the course's
-    table has them.
+    Beyond, a value for each patch, (N P,). By the course's table a norm on the first layer too,
+    and a 3x3 convolution with stride 2 at the end.
     """
 
     def __init__(
@@ -140,8 +132,8 @@ class Discriminator(nn.Module):
     def maps(self, x: Tensor) -> list[Tensor]:
         """What each layer makes of the image, from (N, w, S/2, S/2) to (N, 16w, S/32, S/32)."""
         found = []
-        for down in self.downs:
-            x = down(x)
+        for layer in self.downs:
+            x = layer(x)
             found.append(x)
         return found
 
@@ -166,17 +158,9 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.logits(x))
 
 
-def make_unet(channels: int, width: int, blocks: int, init: str) -> nn.Module:
-    return UNet(num_channels=channels, width=width, init=init)
-
-
-def make_residual(channels: int, width: int, blocks: int, init: str) -> nn.Module:
-    """Its layers keep PyTorch's initialisation: there is no norm that would lift N(0, 0.02)."""
-    return Residual(num_channels=channels, width=width, blocks=blocks)
-
-
-# --arch -> G of channels, width, blocks, init
+# --arch -> G of channels, width, blocks, init. The residual one keeps PyTorch's initialisation:
+# there is no norm that would lift N(0, 0.02).
 GENERATORS: dict[str, Callable[[int, int, int, str], nn.Module]] = {
-    "unet": make_unet,
-    "residual": make_residual,
+    "unet": lambda channels, width, blocks, init: UNet(channels, width, init),
+    "residual": lambda channels, width, blocks, init: Residual(channels, width, blocks),
 }

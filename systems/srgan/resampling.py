@@ -4,6 +4,7 @@ Images are float (N, C, H, W) in [-1, 1], factors are SCALE.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,7 +31,5 @@ def enlarge(x: Tensor, kernel: str = "bilinear") -> Tensor:
 
 # by the mark that they have in the names of scores
 UPSCALERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "nearest": lambda x: enlarge(x, "nearest"),
-    "bilinear": lambda x: enlarge(x, "bilinear"),
-    "bicubic": lambda x: enlarge(x, "bicubic"),
+    kernel: partial(enlarge, kernel=kernel) for kernel in ("nearest", "bilinear", "bicubic")
 }

@@ -6,42 +6,27 @@ MSE and PSNR are of RGB (or grey) values in [0, 1], no border is cut off. docs/s
 
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from dataset import ImageData, to_bytes, to_signed
+from dataset import to_bytes, to_signed
 from lib.errors import UserError
 from lib.results import Result, mean_result
 from metrics.lpips import load_lpips
-from systems.srgan.config import SRGANConfig
 from systems.srgan.flips import self_ensemble
 from systems.srgan.resampling import UPSCALERS
+
+if TYPE_CHECKING:
+    from systems.srgan.trainer import SRGAN
 
 BATCH_SIZE = 50
 BY = {"": "G", "_x8": "G's mean over 8 positions"}  # a metric's ending -> who made the images
 ROUNDING = 1 / 12 / 255**2  # the mean squared error that rounding to bytes makes by itself
-
-
 Measure = Callable[[Tensor, Tensor], Tensor]
-
-
-class Upscaler(Protocol):
-    """A trained G and the images that it has not seen."""
-
-    config: SRGANConfig
-    device: torch.device
-
-    def held_out(self) -> tuple[ImageData, str]: ...
-
-    def shrunk(self, x: Tensor) -> Tensor: ...
-
-    def sampled_generator(self) -> nn.Module: ...
-
-    def sample(self, low: Tensor, *, G: nn.Module | None = None) -> Tensor: ...
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:
@@ -85,33 +70,32 @@ def windowed(x: Tensor) -> Tensor:
 def measures(device: torch.device, lpips_net: str) -> dict[str, Measure]:
     """The measures by their tags; LPIPS is left out, with the reason, if it is missing."""
     found: dict[str, Measure] = {"mse": mse, "psnr": psnr, "ssim": ssim}
+    name = "lpips" if lpips_net == "alex" else f"lpips_{lpips_net}"
     try:
-        found["lpips" if lpips_net == "alex" else f"lpips_{lpips_net}"] = load_lpips(
-            device, lpips_net
-        )
+        found[name] = load_lpips(device, lpips_net)
     except UserError as error:
         print(f"no LPIPS: {error}", file=sys.stderr)
     return found
 
 
 @torch.no_grad()
-def restoration_scores(system: Upscaler) -> list[Result]:
-    """Every measure of G and of nearest, bilinear and bicubic enlargement of the same input.
+def restoration_scores(trainer: "SRGAN") -> list[Result]:
+    """Apply each measure to G and to nearest, bilinear and bicubic enlargement of the same input.
 
-    With --self_ensemble also of its mean over eight positions.
+    With --self_ensemble also to G's mean over eight positions.
     """
-    data, split = system.held_out()
-    G = system.sampled_generator()
-    upscalers = {"": lambda low: system.sample(low, G=G)}
-    if system.config.self_ensemble:
+    data, split = trainer.held_out()
+    G = trainer.sampled_generator()
+    upscalers = {"": lambda low: trainer.sample(low, G=G)}
+    if trainer.config.self_ensemble:
         upscalers["_x8"] = self_ensemble(upscalers[""])
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
-    chosen = measures(system.device, system.config.lpips_net)
+    chosen = measures(trainer.device, trainer.config.lpips_net)
     values: dict[tuple[str, str], list[Tensor]] = {(m, u): [] for m in chosen for u in upscalers}
     with tqdm(total=len(data), desc="scores of enlarged images", unit="img", disable=None) as bar:
         for images in data.images.split(BATCH_SIZE):
-            images = images.to(system.device)
-            low = system.shrunk(to_signed(images))
+            images = images.to(trainer.device)
+            low = trainer.shrunk(to_signed(images))
             for mark, upscale in upscalers.items():
                 made = to_bytes(upscale(low))
                 for name, measure in chosen.items():

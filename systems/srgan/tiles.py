@@ -28,15 +28,10 @@ def upscale_in_tiles(
     the number of tiles done.
     """
     step = tile // 2 - MARGIN
-    starts = [range(0, (math.ceil(side / step) + 1) * step, step) for side in picture.shape[1:]]
-    before = step + MARGIN
-    around = [
-        (0, 0),
-        *(
-            (before, r[-1] + tile - before - n)
-            for r, n in zip(starts, picture.shape[1:], strict=True)
-        ),
-    ]
+    before, sides = step + MARGIN, picture.shape[1:]
+    starts = [range(0, (math.ceil(side / step) + 1) * step, step) for side in sides]
+    after = [r[-1] + tile - before - n for r, n in zip(starts, sides, strict=True)]
+    around = [(0, 0), (before, after[0]), (before, after[1])]
     padded = torch.from_numpy(np.pad(picture.cpu().numpy(), around, mode="symmetric"))
     whole = torch.zeros(len(picture), *(SCALE * side for side in padded.shape[1:]))
     window = blending_window(tile)
@@ -45,12 +40,10 @@ def upscale_in_tiles(
         some = places[first : first + batch_size]
         tiles = torch.stack([padded[:, i : i + tile, j : j + tile] for i, j in some])
         for (i, j), made in zip(some, enlarge(tiles).cpu() * window, strict=True):
-            rows = slice(SCALE * i, SCALE * (i + tile))
-            columns = slice(SCALE * j, SCALE * (j + tile))
-            whole[:, rows, columns] += made
+            whole[:, SCALE * i :, SCALE * j :][:, : SCALE * tile, : SCALE * tile] += made
         progress(len(some))
     top = SCALE * before
-    height, width = (SCALE * side for side in picture.shape[1:])
+    height, width = (SCALE * side for side in sides)
     return whole[:, top : top + height, top : top + width]
 
 

@@ -5,26 +5,25 @@ The step is GANTrainer's with a small image in the place of z; the parts are in 
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_signed
 from lib.grids import make_grid
-from lib.seeding import global_stream, key_seed
+from lib.results import Result
+from lib.seeding import key_seed
 from metrics.lpips import load_vgg_maps
 from sources.spec import NoTestSplit
 from systems.srgan.config import SRGANConfig
-from systems.srgan.flips import InRandomPositions
-from systems.srgan.losses import RECONSTRUCTIONS, difference
+from systems.srgan.flips import in_random_positions
+from systems.srgan.losses import RECONSTRUCTIONS
 from systems.srgan.networks import GENERATORS, Discriminator
 from systems.srgan.resampling import enlarge, shrink
 from systems.srgan.scores import restoration_scores
-from systems.srgan.warm_start import begin_with
-from trainer import AT_ONCE, STATISTICS, GANTrainer
+from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
 from training.config import set_rates
 from training.ema import Inputs
 from training.layers import memory_format
@@ -32,12 +31,7 @@ from training.losses import mean_probability
 from training.modes import frozen, mixes_samples
 from training.precision import Forward
 
-
-class Term(NamedTuple):
-    """A part of what G minimises: weight times loss."""
-
-    weight: float
-    loss: Tensor
+Loss = tuple[str, float, Tensor]  # tag, weight, value
 
 
 class SRGAN(GANTrainer):
@@ -47,22 +41,20 @@ class SRGAN(GANTrainer):
 
     def __init__(self, config: SRGANConfig, device: torch.device) -> None:
         self.channels = num_channels(config)
-        self.loaded: dict[str, ImageData] = {}
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            G = GENERATORS[config.arch](
-                self.channels, config.generator_hidden_dim, config.residual_blocks, config.init
-            )
-            D = Discriminator(
-                num_channels=self.channels,
-                width=config.discriminator_hidden_dim,
-                norm=config.d_norm,
-                spectral_norm=config.spectral_norm,
-                init=config.init,
-            )
+        self.load_data = cache(self.load_data)  # used again and again by samples and statistics
+        G = GENERATORS[config.arch](
+            self.channels, config.generator_hidden_dim, config.residual_blocks, config.init
+        )
+        D = Discriminator(
+            num_channels=self.channels,
+            width=config.discriminator_hidden_dim,
+            norm=config.d_norm,
+            spectral_norm=config.spectral_norm,
+            init=config.init,
+        )
         super().__init__(config, device, G=G, D=D)
         self.penalized = self.D.mean_logits  # a mean over an image's patches, as the losses take it
         self.reconstruction = RECONSTRUCTIONS[config.reconstruction]
-        self.in_positions = InRandomPositions(config.positions, config.seed)
         if not config.adversarial_weight:
             del self.networks["D"], self.optimizers["D"]
             self.bar_tags, self.line_form = ("reconstruction_loss",), ""
@@ -73,26 +65,12 @@ class SRGAN(GANTrainer):
         layer = self.config.perceptual_layer
         return self.main_first(lambda: load_vgg_maps(self.device, layer))
 
-    def load_data(self, split: str) -> ImageData:
-        """Read once: the samples and statistics of a run look at it again and again."""
-        if split not in self.loaded:
-            self.loaded[split] = super().load_data(split)
-        return self.loaded[split]
-
     def held_out(self) -> tuple[ImageData, str]:
-        """The test images, or where there are none the training images; and which they are."""
+        """Return the test images, or if there are none the training images; and which they are."""
         try:
             return self.load_data("test"), "test"
         except NoTestSplit:
             return self.load_data("train"), "training"
-
-    def resume(self) -> bool:
-        """Where there is nothing to resume, --start_from's G is the one to begin with."""
-        if super().resume():
-            return True
-        if other := self.config.start_from:
-            begin_with(self.G, Path(self.config.runs_dir) / other)
-        return False
 
     def batches(self) -> Batches:
         self.held_out()  # raises UserError if the test images are damaged: before the first step
@@ -104,58 +82,52 @@ class SRGAN(GANTrainer):
 
     # A step
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch) -> Scalars:
         """--d_steps updates of D, then one of G on the images that D saw last."""
-        set_rates(self.optimizers, self.learning_rates, self.config, self.step)
-        scalars, d_steps = {}, self.config.d_steps
-        whole = self.in_positions(batch.x, self.step)
-        for k, x in enumerate(whole.chunk(d_steps)):
+        config, scalars = self.config, {}
+        set_rates(self.optimizers, self.learning_rates, config, self.step)
+        whole = in_random_positions(batch.x, config.positions, config.seed, self.step)
+        for k, x in enumerate(whole.chunk(config.d_steps)):
             fake = self.fakes(self.shrunk(x))
-            if self.config.adversarial_weight:
-                index = self.step * d_steps + k
+            if config.adversarial_weight:
+                index = self.step * config.d_steps + k
                 scalars = self.update_discriminator(x, fake.detach(), index)
         return scalars | self.update_upscaler(x, fake)
 
-    def update_upscaler(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def update_upscaler(self, x: Tensor, fake: Tensor) -> Scalars:
         """Part 2: G descends the weighted sum of its losses, judged by the D just updated."""
         self.optimizers["G"].zero_grad()
         with frozen(self.D) if self.config.adversarial_weight else nullcontext():
-            terms, scalars = self.terms(x, fake)
-            sum(term.weight * term.loss for term in terms.values()).backward()
+            scalars, total = {}, 0.0
+            for tag, weight, loss in self.losses(x, fake, scalars):
+                scalars[tag] = loss.detach()
+                total = total + weight * loss
+            total.backward()
         self.optimizers["G"].step()
-        return scalars | {tag: term.loss.detach() for tag, term in terms.items()}
+        return scalars
 
-    def terms(self, x: Tensor, fake: Tensor) -> tuple[dict[str, Term], dict[str, Tensor]]:
-        """What G minimises by its tags, and what is logged beside it.
-
-        The reconstruction without a weight is a curve alone, the others are not computed then.
-        """
-        config, scalars = self.config, {}
+    def losses(self, x: Tensor, fake: Tensor, scalars: Scalars) -> Iterator[Loss]:
+        """Yield what G minimises. A loss without a weight is not computed, the first one is."""
+        config = self.config
         loss = self.reconstruction(fake, x)
-        terms = {"reconstruction_loss": Term(config.reconstruction_weight, loss)}
+        yield "reconstruction_loss", config.reconstruction_weight, loss
         if config.adversarial_weight:
             logits = self.logits(self.augment(fake, "for G", self.step))
             scalars["D(G(z2))"] = mean_probability(logits)
-            loss = self.loss.generator(logits)
-            terms["generator_loss"] = Term(config.adversarial_weight, loss)
-        if config.feature_matching_weight:
-            loss = (
-                difference(self.in_precision(self.D.features), x, fake).sum(1).mean()
-            )  # over D's maps a mean
-            terms["feature_matching_loss"] = Term(config.feature_matching_weight, loss)
-        if config.perceptual_weight:
-            loss = difference(self.in_precision(self.vgg_maps), x, fake).mean()
-            terms["perceptual_loss"] = Term(config.perceptual_weight, loss)
-        return terms, scalars
+            yield "generator_loss", config.adversarial_weight, self.loss.generator(logits)
+        if weight := config.feature_matching_weight:
+            gaps = self.difference(self.D.features, x, fake)
+            yield "feature_matching_loss", weight, gaps.sum(1).mean()  # over D's maps a mean
+        if weight := config.perceptual_weight:
+            yield "perceptual_loss", weight, self.difference(self.vgg_maps, x, fake).mean()
 
-    def in_precision(self, features: Forward) -> Forward:
-        """The features (N, ...) in float32, computed as --precision says."""
-
-        def computed(x: Tensor) -> Tensor:
-            with self.autocast:
-                return features(x).float()
-
-        return computed
+    def difference(self, features: Forward, x: Tensor, fake: Tensor) -> Tensor:
+        """|features(x) - features(fake)| in --precision, from which fake alone learns."""
+        with torch.no_grad(), self.autocast:
+            wanted = features(x).float()
+        with self.autocast:
+            found = features(fake).float()
+        return (found - wanted).abs()
 
     # Samples and scores
 
@@ -181,12 +153,10 @@ class SRGAN(GANTrainer):
         return super().sampled_generator()
 
     def sampling_mode(self) -> dict[str, Any]:
-        norm = "none"
-        if mixes_samples(self.G):
-            norm = "running statistics"
-            if self.averages:
-                n = min(STATISTICS, len(self.load_data("train")))
-                norm = f"re-estimated on {n} training images"
+        norm = "running statistics" if mixes_samples(self.G) else "none"
+        if self.averages and mixes_samples(self.G):
+            n = min(STATISTICS, len(self.load_data("train")))
+            norm = f"re-estimated on {n} training images"
         return {"ema": bool(self.averages), "batchnorm": norm}
 
     def sample_images(self) -> dict[str, Tensor]:
@@ -204,6 +174,6 @@ class SRGAN(GANTrainer):
             for tag, some in (("samples", rows), ("fixed_input", rows[:1]))
         }
 
-    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
-        """MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""
+    def evaluate(self, extractor: nn.Module) -> list[Result]:
+        """Compute MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""
         return restoration_scores(self)

@@ -1,1 +1,1 @@
-"""The parts of systems/vae/: networks, the two terms of the bound, pixels, scores, pictures."""
+"""The variational autoencoder."""

@@ -20,14 +20,8 @@ def statically_binarised(images: Tensor, split: str) -> Tensor:
     What image i becomes is a function of (split, i) and of its pixels: not of a run's seed, so that
     scores on binarised images compare.
     """
-    chunks = [
-        binarised(chunk.float() / 255, generator("cpu", "binarised", split, i)).byte() * 255
-        for i, chunk in enumerate(images.split(CHUNK))
-    ]
+    chunks = []
+    for i, chunk in enumerate(images.split(CHUNK)):
+        noise = torch.rand(chunk.shape, generator=generator("cpu", "binarised", split, i))
+        chunks.append((noise.to(chunk.device) < chunk.float() / 255).byte() * 255)
     return torch.cat(chunks)
-
-
-def binarised(x: Tensor, stream: torch.Generator) -> Tensor:
-    """x in [0, 1] -> 0.0 or 1.0, one with probability x."""
-    noise = torch.rand(x.shape, generator=stream, device=stream.device)
-    return (noise.to(x.device) < x).float()

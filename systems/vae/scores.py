@@ -3,8 +3,7 @@
 Everything goes in batches that bound the memory. The noise is a function of (seed, batch).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,19 +11,14 @@ from tqdm import tqdm
 
 from lib.results import Result, mean_result
 from lib.seeding import generator
-from systems.vae.elbo import (
-    Likelihood,
-    importance_weighted,
-    kl_to_prior,
-    log_normal,
-    reparametrised,
-)
+from systems.vae.elbo import importance_weighted, kl_to_prior, log_normal, reparametrised
+
+if TYPE_CHECKING:
+    from systems.vae.trainer import VAE, Networks
 
 BATCH_SIZE = 500
 DECODED_AT_ONCE = 2000  # images x samples of the importance-weighted bound
 ACTIVE = 0.01  # variance of a unit's posterior mean over the data, Burda et al. 2016, sec. 5.2
-
-Network = Callable[[Tensor], Tensor]
 
 
 class Terms(NamedTuple):
@@ -41,24 +35,17 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_terms(
-    encoder: Network,
-    decoder: Network,
-    images: Tensor,
-    *,
-    nats: Likelihood,
-    seed: int,
-    device: torch.device,
-) -> Terms:
+def test_terms(trainer: "VAE", networks: "Networks", images: Tensor) -> Terms:
     """images (N, C, S, S) uint8; one z an image, as in training."""
+    encoder, decoder = networks
     parts = []
     for i, some in enumerate(images.split(BATCH_SIZE)):
-        x = to_unit(some.to(device))
+        x = to_unit(some.to(trainer.device))
         mean, log_variance = encoder(x).chunk(2, 1)
-        stream = generator(device, "test noise", seed, i)
-        noise = torch.randn(mean.shape, generator=stream, device=device)
+        stream = generator(trainer.device, "test noise", trainer.config.seed, i)
+        noise = torch.randn(mean.shape, generator=stream, device=trainer.device)
         logits = decoder(reparametrised(mean, log_variance, noise))
-        parts.append((nats(logits, x), kl_to_prior(mean, log_variance), mean))
+        parts.append((trainer.nats(logits, x), kl_to_prior(mean, log_variance), mean))
     return Terms(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
 
 
@@ -68,56 +55,31 @@ def active_units(mean: Tensor) -> int:
 
 
 @torch.no_grad()
-def log_weights(
-    encoder: Network,
-    decoder: Network,
-    images: Tensor,
-    *,
-    samples: int,
-    nats: Likelihood,
-    seed: int,
-    device: torch.device,
-) -> Tensor:
-    """(N, samples) log p(x | z) + log p(z) - log q(z | x), z ~ q(z | x).
+def log_weights(trainer: "VAE", networks: "Networks", images: Tensor) -> Tensor:
+    """(N, importance_samples) log p(x | z) + log p(z) - log q(z | x), z ~ q(z | x).
 
-    DECODED_AT_ONCE z's at a time, whatever `samples` is.
+    DECODED_AT_ONCE z's at a time, whatever --importance_samples is.
     """
+    encoder, decoder = networks
+    samples = trainer.config.importance_samples
     found = torch.empty(len(images), samples)  # first, or small parts would split the heap
     n = max(1, DECODED_AT_ONCE // samples)
     bar = tqdm(total=len(images), desc=f"log-likelihood, k = {samples}", unit="img", disable=None)
     for i, some in enumerate(images.split(n)):
-        x = to_unit(some.to(device))
+        x = to_unit(some.to(trainer.device))
         posterior = encoder(x)
-        stream = generator(device, "importance samples", seed, i)
-        parts = [
-            batch_log_weights(posterior, decoder, x, k, nats, stream)
-            for k in portions(samples, DECODED_AT_ONCE)
-        ]
-        found[i * n : i * n + len(some)] = torch.cat(parts, 1)
+        stream = generator(trainer.device, "importance samples", trainer.config.seed, i)
+        for start in range(0, samples, DECODED_AT_ONCE):
+            k = min(DECODED_AT_ONCE, samples - start)
+            mean, log_variance = (p.repeat_interleave(k, 0) for p in posterior.chunk(2, 1))
+            noise = torch.randn(mean.shape, generator=stream, device=mean.device)
+            z = reparametrised(mean, log_variance, noise)
+            log_p_x = -trainer.nats(decoder(z), x.repeat_interleave(k, 0))
+            log_w = log_p_x + log_normal(z) - log_normal(z, mean, log_variance)
+            found[i * n : i * n + len(some), start : start + k] = log_w.view(len(x), k)
         bar.update(len(some))
     bar.close()
     return found
-
-
-def portions(n: int, most: int) -> list[int]:
-    """n as a sum of portions of at most `most`."""
-    return [min(most, n - start) for start in range(0, n, most)]
-
-
-def batch_log_weights(
-    posterior: Tensor,
-    decoder: Network,
-    x: Tensor,
-    k: int,
-    nats: Likelihood,
-    stream: torch.Generator,
-) -> Tensor:
-    """(B, k) of one batch x (B, C, S, S); posterior (B, 2 Z)."""
-    mean, log_variance = (p.repeat_interleave(k, 0) for p in posterior.chunk(2, 1))
-    noise = torch.randn(mean.shape, generator=stream, device=mean.device)
-    z = reparametrised(mean, log_variance, noise)
-    log_p_x = -nats(decoder(z), x.repeat_interleave(k, 0))
-    return (log_p_x + log_normal(z) - log_normal(z, mean, log_variance)).view(len(x), k)
 
 
 def bound_results(terms: Terms, words: str) -> list[Result]:

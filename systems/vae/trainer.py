@@ -13,32 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
+from lib.results import Result
 from lib.runlog import RunLog
-from lib.seeding import generator, global_stream, stream
+from lib.seeding import generator, stream
 from sources.pictures import resize
 from sources.spec import NoTestSplit
+from systems.vae import scores
 from systems.vae.binarise import statically_binarised
 from systems.vae.config import VAEConfig
-from systems.vae.elbo import LIKELIHOODS, bernoulli_nats, kl_to_prior, reparametrised
+from systems.vae.elbo import LIKELIHOODS, kl_to_prior, reparametrised
 from systems.vae.grids import manifold_points, paired_grids, square_grid
 from systems.vae.networks import ARCHITECTURES, SignedMeans
-from systems.vae.scores import (
-    Terms,
-    active_units,
-    bound_results,
-    likelihood_results,
-    log_weights,
-    test_terms,
-    to_unit,
-)
 from trainer import AT_ONCE, Scalars, Trainer
 from training.config import adam, set_rates
 from training.ema import Average, Inputs
-from training.layers import memory_format
-from training.modes import sampling
+from training.layers import placed
 from training.precision import compiled
 
-SCORE_SIZES = {28: 32}  # image_size -> side of the images that FID compares, where they differ
+Networks = tuple[nn.Module, nn.Module]  # encoder, decoder
 SHOWN = 36  # samples, and images beside their reconstructions
 
 
@@ -58,12 +50,8 @@ class VAE(Trainer):
         }
         if config.arch == "conv":
             sizes["width"] = config.width
-        with global_stream("weights", config.seed):  # drawn on the CPU: alike on every device
-            networks = zip(("encoder", "decoder"), ARCHITECTURES[config.arch], strict=True)
-            self.networks = {
-                name: make(**sizes).to(device, memory_format=memory_format(device))
-                for name, make in networks
-            }
+        encoder, decoder = (placed(make(**sizes), device) for make in ARCHITECTURES[config.arch])
+        self.networks = {"encoder": encoder, "decoder": decoder}
         self.step_networks = {
             name: compiled(network, config, device) for name, network in self.networks.items()
         }
@@ -78,7 +66,7 @@ class VAE(Trainer):
     @property
     def score_size(self) -> int:
         """28 pixels are scored like the GANs' images: enlarged to 32, both sides alike."""
-        return SCORE_SIZES.get(self.config.image_size, self.config.image_size)
+        return 32 if self.config.image_size == 28 else self.config.image_size
 
     # A step
 
@@ -107,8 +95,8 @@ class VAE(Trainer):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses = {"loss": loss, "reconstruction": reconstruction, "kl": kl}
-        return {tag: value.detach() for tag, value in losses.items()}
+        tags = {"loss": loss, "reconstruction": reconstruction, "kl": kl}
+        return {tag: value.detach() for tag, value in tags.items()}
 
     def pixels_of(self, x: Tensor) -> Tensor:
         """[-1, 1] -> [0, 1]: what this step takes the images' pixels to be."""
@@ -124,35 +112,29 @@ class VAE(Trainer):
         """Every --test_every steps: log the loss on all test images, by the weights as they are."""
         if not self.due(self.config.test_every) or self.test_images is None:
             return
-        terms = self.terms_of(self.test_images, self.networks["encoder"], self.networks["decoder"])
+        networks = self.networks["encoder"], self.networks["decoder"]
+        terms = scores.test_terms(self, networks, self.test_images)
         reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
         values = {
             "test/loss": reconstruction + self.config.beta * kl,
             "test/reconstruction": reconstruction,
             "test/kl": kl,
-            "test/active_units": float(active_units(terms.mean)),
+            "test/active_units": float(scores.active_units(terms.mean)),
         }
         log.scalars(values, self.step)
 
-    def terms_of(self, images: Tensor, encoder: nn.Module, decoder: nn.Module) -> Terms:
-        with sampling(encoder), sampling(decoder):
-            return test_terms(
-                encoder,
-                decoder,
-                images,
-                nats=self.nats,
-                seed=self.config.seed,
-                device=self.device,
-            )
-
     @cached_property
     def test_images(self) -> Tensor | None:
-        """uint8, grey or as --pixels has them; None if the dataset has no test images."""
+        """uint8, grey or bits; None if the dataset has no test images."""
         try:
-            images = self.load_data("test").images
+            return self.pixels_of_split("test")
         except NoTestSplit:
             return None
-        return images if self.config.pixels == "grey" else statically_binarised(images, "test")
+
+    def pixels_of_split(self, split: str) -> Tensor:
+        """All images of a split, uint8: grey, or as bits if --pixels has bits."""
+        images = self.load_data(split).images
+        return images if self.config.pixels == "grey" else statically_binarised(images, split)
 
     # Samples and scores
 
@@ -164,11 +146,10 @@ class VAE(Trainer):
         """z (N, latent_dim) or (N, latent_dim, 1, 1) -> images (N, C, S, S) in [-1, 1]."""
         return SignedMeans(self.sampled("decoder"))
 
+    @torch.no_grad()
     def sample(self, z: Tensor) -> Tensor:
         """Make the means of p(x | z), no draws from it: (N, C, S, S) in [-1, 1]."""
-        G = self.sampled_generator()
-        with sampling(G.decoder):
-            return G(z.to(self.device))
+        return self.sampled_generator()(z.to(self.device))
 
     def images_from(self, z: Tensor) -> Tensor:
         return resize(to_bytes(self.sample(z)), self.score_size)
@@ -192,48 +173,31 @@ class VAE(Trainer):
     @cached_property
     def originals(self) -> Tensor:
         """36 test images (or training images) in [0, 1]; as bits if the model learns bits."""
-        images = self.test_images
-        if images is None:
-            images = self.load_data("train").images
-            if self.config.pixels != "grey":
-                images = statically_binarised(images, "train")
+        images = self.pixels_of_split("train") if self.test_images is None else self.test_images
         chosen = order(len(images), self.config.seed, 0)[:SHOWN]
-        return to_unit(images[chosen.to(images.device)].to(self.device))
+        return scores.to_unit(images[chosen.to(images.device)].to(self.device))
 
+    @torch.no_grad()
     def reconstructed(self) -> tuple[Tensor, Tensor]:
         """36 images that never change, and the means of p(x | z) at z = the mean of q(z | x)."""
-        x, encoder = self.originals, self.sampled("encoder")
-        with sampling(encoder):
-            mean, _ = encoder(x).chunk(2, 1)
-        return 2 * x - 1, self.sample(mean)
+        mean, _ = self.sampled("encoder")(self.originals).chunk(2, 1)
+        return 2 * self.originals - 1, self.sample(mean)
 
     def sampling_mode(self) -> dict[str, Any]:
         return super().sampling_mode() | {"batchnorm": "none", "images": "means of p(x | z)"}
 
-    def evaluate(self, extractor: nn.Module) -> list[dict[str, Any]]:
+    def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the bound on all test images, and the log-likelihood of binarised ones."""
         images, config = self.test_images, self.config
         if images is None:
             print("no bound, no log-likelihood: there are no test images", file=sys.stderr)
             return []
         kind = "grey" if config.pixels == "grey" else "statically binarised"
-        encoder, decoder = self.sampled("encoder"), self.sampled("decoder")
-        results = bound_results(self.terms_of(images, encoder, decoder), f"{kind} test images")
+        networks = self.sampled("encoder"), self.sampled("decoder")
+        results = scores.bound_results(
+            scores.test_terms(self, networks, images), f"{kind} test images"
+        )
         if config.likelihood == "bce" and config.importance_samples:
             bits = statically_binarised(images, "test") if kind == "grey" else images
-            results += likelihood_results(self.log_weights_of(bits, encoder, decoder))
+            results += scores.likelihood_results(scores.log_weights(self, networks, bits))
         return results
-
-    def log_weights_of(self, bits: Tensor, encoder: nn.Module, decoder: nn.Module) -> Tensor:
-        """(N, importance_samples), of binarised images."""
-        config = self.config
-        with sampling(encoder), sampling(decoder):
-            return log_weights(
-                encoder,
-                decoder,
-                bits,
-                samples=config.importance_samples,
-                nats=bernoulli_nats,
-                seed=config.seed,
-                device=self.device,
-            )
