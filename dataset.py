@@ -22,9 +22,8 @@ from torch import Tensor
 from lib.config import Config
 from lib.distributed import shard
 from lib.seeding import generator
-from sources import DATASETS
+from sources import DATASETS, DataSpec
 from sources.pictures import resize
-from sources.spec import DataSpec
 
 
 class Batch(NamedTuple):
@@ -95,7 +94,7 @@ class Batches:
         self.orders: dict[int, Tensor] = {}
 
     def fingerprint(self) -> str:
-        """Of the images, by their number and a look at some: two sets tell themselves apart."""
+        """Return ImageData's."""
         return self.data.fingerprint()
 
     def order(self, epoch: int) -> Tensor:
@@ -127,25 +126,22 @@ class Batches:
 
 
 def identity(config: Config) -> str:
-    """What tells this config's images from others of the same dataset; "" where there is one."""
+    """Tell this config's images from others of the same dataset; "" if there are none."""
     return DATASETS[config.dataset]().identity(DataSpec.of(config))
 
 
 def check_split(config: Config, split: str) -> None:
-    """UserError where this config's images have no such split; NoTestSplit where by their nature.
-
-    Loads no images: what can be fetched is taken to be there.
-    """
+    """Raise UserError if the split is missing, NoTestSplit if there is none; loads nothing."""
     DATASETS[config.dataset]().check_split(DataSpec.of(config), split)
 
 
 def num_channels(config: Config) -> int:
-    """1 or 3: of this config's images."""
+    """Return 1 or 3: the channels of this config's images."""
     return DATASETS[config.dataset]().channels(DataSpec.of(config))
 
 
 def class_names(config: Config) -> tuple[str, ...]:
-    """Of the classes 0 .. K-1 of this config's images; empty where not every image is of one."""
+    """Name the classes 0 .. K-1 of this config's images; empty if not every image is of one."""
     return DATASETS[config.dataset]().class_names(DataSpec.of(config))
 
 
@@ -157,17 +153,16 @@ def load(
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Without a copy, also of a mapped file that can't be written to, which nobody does."""
+    """Share the memory, also of a mapped file that can't be written to, which nobody does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def load_spec(name: str, split: str, spec: DataSpec, device: torch.device | str) -> ImageData:
-    """The same, by all settings a dataset may have.
+    """Load a split by all settings that a dataset may have.
 
-    Raises UserError where its files are damaged and can't be fetched, NoTestSplit where it has
-    no test images.
+    Raises UserError if its files are damaged and can't be fetched, NoTestSplit if it has none.
     """
     arrays = DATASETS[name]().load(spec, split)
     images, labels = map(as_tensor, arrays)

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.linalg.lapack import dpstrf, dsygst
 from torch import Tensor
 
 from inception import load_inception
@@ -45,6 +44,8 @@ def covariance_factor(cov: Tensor, n: int | None = None) -> Tensor:
 
     Pivots at the level of rounding count as zero (Higham 2002, sec. 10.3). n <= d samples: r < n.
     """
+    from scipy.linalg.lapack import dpstrf  # here: it would slow every start
+
     check_finite(cov)
     rounding, largest = len(cov) * torch.finfo(cov.dtype).eps, cov.diagonal().max()
     if n is None or n > len(cov):
@@ -69,6 +70,8 @@ def congruent(F: Tensor, cov: Tensor) -> Tensor:
     LAPACK's dsygst does it with a quarter of the operations if F is Cholesky's triangle; it takes
     transposes without a copy.
     """
+    from scipy.linalg.lapack import dsygst  # here: it would slow every start
+
     if F.device.type != "cpu" or F.shape != cov.shape or not torch.equal(F, F.tril()):
         return F.T @ cov @ F
     product, _ = dsygst(cov.numpy().T, F.numpy().T, itype=2, lower=0)

@@ -14,10 +14,9 @@ import torch
 from dataset import num_channels
 from GAN import get_discriminator, get_generator
 from lib import command, distributed
+from lib.command import be_deterministic, pick_device, plan, summary
 from lib.config import Config
-from lib.device import be_deterministic, pick_device
 from lib.flags import parse
-from lib.plan import plan, summary
 from lib.seeding import global_stream
 from metrics.curves import watch_curves
 from metrics.score import Scorer, refuse_early, score

@@ -19,11 +19,10 @@ from lib import checkpoint, distributed, guards
 from lib.config import Config
 from lib.distributed import agree, agreed_signal, main_process_first, on_main_process
 from lib.events import cut_events
-from lib.grids import make_grid
 from lib.results import Result
-from lib.runlog import GAN_VALUES, NoLog, RunLog, open_log, write_line
+from lib.runlog import GAN_VALUES, NoLog, RunLog, make_grid, open_log, write_line
 from lib.seeding import generator, stream
-from sources.spec import DataSpec
+from sources import DataSpec
 from training.augment import Augment
 from training.config import GANConfig, adam, set_rates
 from training.ema import Average, Inputs

@@ -13,12 +13,9 @@ under the MIT licence. So the set is made on your machine and never shipped.
 """
 
 import argparse
-import gzip
 import random
 import sys
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.command import command, flag
 from lib.download import npm_pack
 from lib.errors import UserError
-from sources.emoji import check_end
+from sources.archive import opened
 from sources.pictures import decode
 
 SIZE = 32
@@ -52,14 +49,17 @@ class Style:
     package: str
     folder: str
     suffix: str
+    sha256: str  # of the package
 
 
-APPLE = Style("Apple", "emoji-datasource-apple@16.0.0", "img/apple/64", ".png")
-FLUENT = Style("Windows", "@lobehub/fluent-emoji-3d@1.1.0", "assets", ".webp")
-SHA256 = {  # of the packages
-    APPLE: "b34d1665e136f163b0d4433318df151895b785186e8c729b2211b43017945075",
-    FLUENT: "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
-}
+APPLE = Style(
+    *("Apple", "emoji-datasource-apple@16.0.0", "img/apple/64", ".png"),
+    "b34d1665e136f163b0d4433318df151895b785186e8c729b2211b43017945075",
+)
+FLUENT = Style(
+    *("Windows", "@lobehub/fluent-emoji-3d@1.1.0", "assets", ".webp"),
+    "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+)
 
 
 @command(
@@ -80,7 +80,9 @@ def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="emoji-") as folder:
         scratch = Path(folder)
         pictures = {
-            style: dict(read(style, package or fetched(style, scratch)))
+            style: dict(
+                read(style, package or npm_pack(style.package, scratch, sha256=style.sha256))
+            )
             for style, package in packages.items()
         }
         held_out = choose(set().union(*pictures.values()), seed)
@@ -92,23 +94,15 @@ def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
     print(f"{target}: {len(both):,} emoji are there in both styles\n{LICENCES}", end="")
 
 
-def fetched(style: Style, folder: Path) -> Path:
-    return npm_pack(style.package, folder, sha256=SHA256[style])
-
-
 def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
     """(name, 32x32 RGB image over white) of each of the style's pictures in the package."""
     folder = PurePosixPath("package") / style.folder
-    try:
-        with tarfile.open(package) as archive:
-            for member in tqdm(archive, desc=style.name, unit="file"):
-                path = PurePosixPath(member.name)
-                if member.isfile() and path.parent == folder and path.suffix == style.suffix:
-                    data = archive.extractfile(member).read()
-                    yield name_of(path.stem), picture(data, f"{package}: {path.name}")
-            check_end(archive)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{package} can't be read as an npm package ({error}).") from None
+    with opened(package) as archive:
+        for member in tqdm(archive, desc=style.name, unit="file"):
+            path = PurePosixPath(member.name)
+            if member.isfile() and path.parent == folder and path.suffix == style.suffix:
+                data = archive.extractfile(member).read()
+                yield name_of(path.stem), picture(data, f"{package}: {path.name}")
 
 
 def picture(data: bytes, name: str) -> Image.Image:
@@ -138,11 +132,11 @@ def choose(names: set[str], seed: int) -> set[str]:
 def save(style: Style, images: dict[str, Image.Image], held_out: set[str], root: Path) -> None:
     if not images:
         raise UserError(f"{style.package} has no {style.folder}/*{style.suffix}: another version?")
-    folders = {False: root / style.name, True: root / f"Test_{style.name}"}
-    for folder in folders.values():
+    train, test = root / style.name, root / f"Test_{style.name}"
+    for folder in (train, test):
         folder.mkdir(parents=True)
     for name, image in images.items():
-        image.save(folders[name in held_out] / f"{name}.png")
+        image.save((test if name in held_out else train) / f"{name}.png")
     n_test = len(held_out & set(images))
     print(f"{style.name}: {len(images) - n_test:,} to train, {n_test:,} held out")
 

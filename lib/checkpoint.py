@@ -40,7 +40,7 @@ def save(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
         raise UserError(
             f"the checkpoint {path} ({serialized.tell() / 1e6:.1f} MB) can't be written:"
             f" {error.strerror}. Make room and run the same command again: it goes on from"
-            f" {latest_name(folder)}."
+            f" {(paths(folder) or ['the start'])[-1]}."
         ) from None
     for later in [p for p in paths(folder) if int(p.stem) > state["step"]]:
         later.replace(later.with_suffix(".unusable"))  # torn or foreign: it was passed over
@@ -68,19 +68,14 @@ def paths(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
 
 
-def latest_name(folder: Path) -> str:
-    found = paths(folder)
-    return str(found[-1]) if found else "the start"
-
-
 def load_newest(
     folder: Path, *, model: str, check: Callable[[dict[str, Any]], None] = lambda state: None
 ) -> dict[str, Any] | None:
     """The newest whole checkpoint of this model; None if the folder has no checkpoint at all.
 
     One that is torn or foreign, or that `check` refuses by UserError, is named and passed over;
-    UserError if no other is left. What is raised where one can't be read now passes through: it may
-    be whole, and going on without it would cut the run's history back to an older one.
+    UserError if no other is left. An OSError passes through: that one may be whole, and going on
+    without it would cut the run's history.
     """
     found, reasons = paths(folder), []
     for path in reversed(found):
@@ -89,16 +84,16 @@ def load_newest(
             check(state)
         except UserError as error:
             reasons.append(error)
-        else:
-            for reason in reasons:
-                print(f"warning: {reason} The one before it is used.")
-            return state
-    if found:
-        raise UserError(
-            f"none of the {len(found)} files in {folder} is a whole checkpoint of this run:"
-            f" {reasons[0]} Move them away to start afresh, or give another --run."
-        )
-    return None
+            continue
+        for reason in reasons:
+            print(f"warning: {reason} The one before it is used.")
+        return state
+    if not found:
+        return None
+    raise UserError(
+        f"none of the {len(found)} files in {folder} is a whole checkpoint of this run:"
+        f" {reasons[0]} Move them away to start afresh, or give another --run."
+    )
 
 
 def read(path: Path, *, model: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a command begins and ends: flags that know their bounds, errors as one sentence.
+"""How a command begins and ends: flags, the device, what it is about to do, errors as a sentence.
 
 @command(
     flag("run_dir", help="folder of a run, such as runs/NAME"),
@@ -18,6 +18,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TextIO
 
+import torch
+
+from lib.config import Config, describe
 from lib.errors import UserError, is_out_of_memory
 from lib.flags import Parser, print_error
 
@@ -127,3 +130,61 @@ def sentence(error: OSError) -> str:
     if error.errno in FULL:
         return f"{error.filename or 'the disk'} {FULL_DISK} {error.strerror}."
     return f"{error.filename or 'a file'} can't be used: {error.strerror or error}."
+
+
+def pick_device(config: Config) -> torch.device:
+    """Choose the device of --device and --no_cuda.
+
+    Raises UserError if this machine has no such device.
+    """
+    if config.no_cuda and config.device == "cuda":
+        raise UserError("--no_cuda and --device cuda contradict each other: leave one out.")
+    cuda = torch.cuda.is_available() and not config.no_cuda
+    mps = torch.backends.mps.is_available()
+    if config.device == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[config.device]:
+        raise UserError(f"--device {config.device}: this machine has none; leave the flag out.")
+    return torch.device(config.device)
+
+
+def be_deterministic() -> None:
+    """Make CUDA's results bit-identical from run to run."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def summary(trainer: Any) -> str:
+    """The settings, the networks' sizes, the machine."""
+    config = trainer.config
+    processes = f", {trainer.ranks} processes" if trainer.ranks > 1 else ""
+    sizes = (
+        f"{name} {sum(p.numel() for p in network.parameters()):,}"
+        for name, network in trainer.networks.items()
+    )
+    return (
+        f"{config.run_name}\n{describe(config)}\n"
+        f"  parameters  {', '.join(sizes)}\n"
+        f"  running on  {trainer.device}, torch {torch.__version__}{processes}"
+    )
+
+
+def plan(trainer: Any) -> str:
+    """What the same command without --dry_run would do and write."""
+    config = trainer.config
+    found = trainer.resume()
+    lines = [f"a checkpoint of step {trainer.step} is there" if found else "no checkpoint is there"]
+    files = ["results.jsonl", "events.out.tfevents.*"] if not config.no_score else []
+    if config.do_train:
+        lines.append(
+            f"would train steps {trainer.step} to {config.num_training_steps}"
+            if trainer.step < config.num_training_steps
+            else f"would train nothing: --num_training_steps is {config.num_training_steps}"
+        )
+        files = ["config.json", "samples/", "checkpoints/", *files]
+    if not config.no_score:
+        lines.append(f"would score by FID, protocol {config.fid_protocol}")
+    lines.append(f"would write {', '.join(files) or 'nothing'} in {config.run_dir}/")
+    lines.append(f"would fetch what is missing into {config.data_dir}/ and inception/")
+    return "dry run, nothing is written:\n" + "\n".join(f"  {line}" for line in lines)

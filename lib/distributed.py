@@ -43,14 +43,19 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
+def launched() -> bool:
+    """True if torchrun (or what sets the same variables) started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR"} <= set(os.environ)
+
+
 def local_rank() -> int:
     """Number this process on its machine: the CUDA device that it takes."""
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
-def launched() -> bool:
-    """True if torchrun (or what sets the same variables) started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR"} <= set(os.environ)
+def is_silent() -> bool:
+    """True on ranks above 0, also before they are connected."""
+    return launched() and int(os.environ["RANK"]) > 0
 
 
 # Start and end
@@ -73,15 +78,14 @@ def own_device(device: torch.device) -> torch.device:
 
 def silence_other_ranks() -> None:
     """Ranks above 0 print nothing from here on, except for unexpected errors."""
-    if launched() and int(os.environ["RANK"]):
+    if is_silent():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
 
 
 def own_stderr() -> TextIO:
     """Where to print an error of this rank alone; rank 0 prints what all ranks raise together."""
-    silent = launched() and int(os.environ["RANK"])
-    return sys.__stderr__ if silent else sys.stderr
+    return sys.__stderr__ if is_silent() else sys.stderr
 
 
 @contextmanager
@@ -211,10 +215,7 @@ def average_gradients(optimizer: Optimizer, *_: Any) -> None:
 
 
 def average_batchnorm(networks: Iterable[nn.Module]) -> None:
-    """Average BatchNorm's running statistics over the ranks; only sampling uses them.
-
-    At each step, so that a run that was stopped anywhere and resumed ends bit-identical.
-    """
+    """Average BatchNorm's running statistics over the ranks; so that a resumed run ends alike."""
     if world() == 1:
         return
     layers = (m for net in networks for m in net.modules() if isinstance(m, _BatchNorm))

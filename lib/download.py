@@ -14,19 +14,14 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from lib.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock
-    fcntl = None
+from lib.guards import folder_lock
 
 TIMEOUT = 15  # seconds to connect, and seconds without a byte before a connection counts as dead
 CLIENT_TIMEOUT = 1800  # seconds for a whole npm or pip download
@@ -45,29 +40,13 @@ def fetch(url: str, path: Path, **digests: str) -> Path:
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _turn_in(path.parent):
+        with folder_lock(path.parent):
             if not is_whole(path, **digests):
                 _complete(part, url, digests)
                 os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(_one_line(error)) from error
     return path
-
-
-@contextmanager
-def _turn_in(folder: Path) -> Iterator[None]:
-    """Lock the folder, waiting for other commands that download into it."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a network's file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def file_digest(path: Path, algorithm: str) -> str:
@@ -135,9 +114,8 @@ def first_that_answers(what: str, sources: dict[str, Callable[[], T]], advice: s
 
 def _complete(part: Path, url: str, digests: dict[str, str]) -> None:
     """Download what part lacks, and check it; remove it if a digest is wrong."""
-    if is_whole(part, **digests):
-        return
-    _download(url, part)
+    if not is_whole(part, **digests):
+        _download(url, part)
     try:
         check_digest(part, **digests)
     except UserError:
@@ -153,10 +131,10 @@ def _download(url: str, part: Path) -> None:
             done = 0
         length = response.headers["Content-Length"]
         total = done + int(length) if length else None
-        with open(part, "ab" if done else "wb") as file, _bar(part.stem, done, total) as bar:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
+        form = {"initial": done, "total": total, "desc": part.stem, "unit_divisor": 1024}
+        file = open(part, "ab" if done else "wb")  # noqa: SIM115 (closed below)
+        with file, tqdm.wrapattr(file, "write", **form) as written:
+            shutil.copyfileobj(response, written, CHUNK)
     if total is not None and (size := part.stat().st_size) != total:
         raise ConnectionError(f"broke off after {size:,} of {total:,} bytes, run again to resume")
 
@@ -172,44 +150,32 @@ def _open(url: str, done: int) -> http.client.HTTPResponse:
         return _open(url, 0)  # the part is of another file
 
 
-def _bar(name: str, done: int, total: int | None) -> tqdm:
-    return tqdm(desc=name, initial=done, total=total, unit="B", unit_scale=True, unit_divisor=1024)
-
-
 def _fetched_by(command: list[str], folder: Path) -> Path:
     """Run a client that leaves one file in its working directory; move that file into folder."""
     print(f"fetching {command[-1]} with {' '.join(command[:-1])}", file=sys.stderr)
+    options = {"capture_output": True, "text": True, "errors": "replace"}
     try:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _run(command, scratch)
+            done = subprocess.run(command, cwd=scratch, timeout=CLIENT_TIMEOUT, **options)
+            if done.returncode:
+                raise UserError(_complaint(done))
             made = list(Path(scratch).iterdir())
             if len(made) != 1:
                 raise UserError(f"left {len(made)} files where one was expected")
             return made[0].replace(folder / made[0].name)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"no end after {CLIENT_TIMEOUT} s") from None
     except OSError as error:
         raise UserError(_one_line(error)) from error
 
 
-def _run(command: list[str], folder: str) -> None:
-    """Run a command, or raise UserError with what it gave as the error."""
-    try:
-        subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=True,
-            timeout=CLIENT_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"no end after {CLIENT_TIMEOUT} s") from None
-    except subprocess.CalledProcessError as error:
-        if found := re.search(r"Expected sha256 (\w+)\s+Got +(\w+)", error.stderr):  # pip's words
-            raise UserError(f"the file there has sha256 {found[2]}, not {found[1]}") from None
-        lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
-        told = [line for line in lines if line.lower().startswith(("error", "npm err"))]
-        raise UserError(_one_line((told or lines[-1:])[0])) from None
+def _complaint(done: subprocess.CompletedProcess) -> str:
+    """Pick the line in which npm or pip says what went wrong."""
+    if found := re.search(r"Expected sha256 (\w+)\s+Got +(\w+)", done.stderr):  # pip's words
+        return f"the file there has sha256 {found[2]}, not {found[1]}"
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    told = [line for line in lines if line.lower().startswith(("error", "npm err"))]
+    return _one_line((told or lines[-1:])[0])
 
 
 def _one_line(reason: object) -> str:

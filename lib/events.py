@@ -44,12 +44,6 @@ class EventFile:
             self.write(purge_step, session_log=SessionLog(status=SessionLog.START))
         self.flush()
 
-    def __enter__(self) -> "EventFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def write(self, step: int = 0, **content: Any) -> None:
         event = self.event(step=step, wall_time=time.time(), **content)
         with naming(self.path):
@@ -110,13 +104,10 @@ def record_at(data: bytes, at: int) -> Record | None:
     """Return the record that begins there; None if there is none, it is damaged or no event."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     end = at + FRAME + announced_length(data, at)
-    if not at + FRAME < end <= len(data):
-        return None
-    payload = data[at + 12 : end - 4]
-    if masked_crc32c(payload) != int.from_bytes(data[end - 4 : end], "little"):
+    payload, checksum = data[at + 12 : end - 4], data[end - 4 : end]
+    if not at + FRAME < end <= len(data) or not sums_to(payload, checksum):
         return None
     try:
         event = Event.FromString(payload)
@@ -127,11 +118,14 @@ def record_at(data: bytes, at: int) -> Record | None:
 
 def announced_length(data: bytes, at: int) -> int:
     """Return the length of the event whose record begins there; 0 if none does."""
+    length = data[at : at + 8]
+    return int.from_bytes(length, "little") if sums_to(length, data[at + 8 : at + 12]) else 0
+
+
+def sums_to(part: bytes, checksum: bytes) -> bool:
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-    length, checksum = data[at : at + 8], data[at + 8 : at + 12]
-    is_right = int.from_bytes(checksum, "little") == masked_crc32c(length)
-    return int.from_bytes(length, "little") if len(checksum) == 4 and is_right else 0
+    return len(checksum) == 4 and int.from_bytes(checksum, "little") == masked_crc32c(part)
 
 
 def damage_of(data: bytes, records: list[Record]) -> tuple[str, bool]:
@@ -211,10 +205,10 @@ def read_scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) -> bool:
     """True if the event files have the tag at that step (with that scalar value, if given)."""
-    events = (r.event for path in event_files(run_dir) for r in whole_records(path.read_bytes()))
     return any(
         found.tag == tag and value in (None, found.simple_value)
-        for event in events
-        if event.step == step
-        for found in event.summary.value
+        for path in event_files(run_dir)
+        for record in whole_records(path.read_bytes())
+        if record.event.step == step
+        for found in record.event.summary.value
     )

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn
@@ -45,39 +45,41 @@ def refuse_broken_weights(networks: dict[str, nn.Module], step: int) -> None:
 
 
 def are_finite(values: list[Tensor]) -> Tensor:
-    """Whether each tensor is finite in all its values, as one bool tensor on the first's device.
-
-    They may lie on several: the counter of an average's updates stays on the CPU.
-    """
+    """n tensors, on any devices -> bool (n,) on the first's: True for those of finite values."""
     return torch.stack([value.isfinite().all().to(values[0].device) for value in values])
 
 
-@contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
-    """Lock the run's folder itself, unless the file system knows no locks.
+def run_lock(run_dir: Path) -> AbstractContextManager:
+    """Lock a run's folder; UserError if another command trains it: both would lose curves."""
+    return folder_lock(
+        run_dir,
+        f"another command is training {run_dir}: wait for it, or give this one another --run.",
+    )
 
-    Raises UserError if another command trains the same run: both would lose curves.
-    """
-    if os.name == "nt":
+
+@contextmanager
+def folder_lock(folder: Path, complaint: str = "") -> Iterator[None]:
+    """Lock a folder against other commands: wait for them, or raise UserError(complaint)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
         yield
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_dir, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        lock(
-            descriptor,
-            f"another command is training {run_dir}: wait for it, or give this one another --run.",
-        )
+        lock(descriptor, complaint)
         yield
     finally:
         os.close(descriptor)
 
 
-def lock(file: int | BinaryIO, complaint: str) -> None:
-    """Until the last process that has this very file open is gone; UserError if it is taken."""
+def lock(file: int | BinaryIO, complaint: str = "") -> None:
+    """Lock a file until all processes that have it open are gone; UserError if it is taken.
+
+    Without a complaint, wait instead. A file system without locks is left alone.
+    """
     try:
         if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if complaint else 0))
     except BlockingIOError:
         raise UserError(complaint) from None
     except OSError:  # a network's file system without locks
@@ -88,8 +90,7 @@ def lock(file: int | BinaryIO, complaint: str) -> None:
 def stop_signals(*, alone: bool = True) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM for the loop to act on; a second one interrupts at once.
 
-    Among several processes it does not: torchrun passes on what the terminal has already sent to
-    all, and signals the others again when the first one exits. It kills what lives 30 s later.
+    Not among several processes (alone=False): torchrun repeats the terminal's signal.
     """
     received: list[int] = []
 

@@ -66,7 +66,7 @@ def checked(result: Any) -> Result:
         raise ValueError(f"it has no {' and no '.join(missing)}")
     for keys, is_right, wanted in (
         (NUMBERS, is_number_or_null, "a finite number or null"),
-        (COUNTS, is_count, "a whole number from 0 up"),
+        (COUNTS, lambda n: type(n) is int and 0 <= n < 2**63, "a whole number from 0 up"),
         (WORDS, lambda value: isinstance(value, str), "text"),
     ):
         for key in keys:
@@ -76,16 +76,10 @@ def checked(result: Any) -> Result:
 
 
 def is_number_or_null(value: Any) -> bool:
-    if value is None:
-        return True
     try:
-        return type(value) in (int, float) and math.isfinite(value)
+        return value is None or (type(value) in (int, float) and math.isfinite(value))
     except OverflowError:  # an int too large for a float
         return False
-
-
-def is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
 
 
 def append_result(run_dir: Path, result: Result) -> None:
@@ -136,10 +130,8 @@ def tensorboard_point(result: Result) -> tuple[str, float]:
     "fid_z_mixture" for a z drawn from a fitted density.
     """
     usual = "all" if result["metric"] == "kid" else "homework"
-    words = (result.get("protocol", usual), result.get("precision", "fp32"))
-    marks = [word for word in words if word not in (usual, "fp32")]
-    if drawn := drawing_of(result):
-        marks.append(drawn)
+    words = (result.get("protocol", usual), result.get("precision", "fp32"), drawing_of(result))
+    marks = [word for word in words if word not in (usual, "fp32", "")]
     value = torch.tensor(result["value"], dtype=torch.float32).item()
     return "_".join([result["metric"], *marks]), value
 

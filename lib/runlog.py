@@ -8,6 +8,7 @@ no seam.
 import math
 import re
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def record(config: Config, results: list[Result]) -> None:
             append_result(run_dir, result)
     finally:
         if new := new_points(run_dir, results):
-            with EventFile(run_dir) as events:
+            with closing(EventFile(run_dir)) as events:
                 for tag, value, step in new:
                     events.scalar(tag, value, step)
 
@@ -107,8 +108,15 @@ def record(config: Config, results: list[Result]) -> None:
 def record_grid(config: Config, tag: str, grid: Tensor, step: int) -> None:
     """Write a grid of a run that is scored as RunLog.images does in training; once."""
     if not has_event(config.run_dir, tag, step):
-        with EventFile(config.run_dir) as events:
+        with closing(EventFile(config.run_dir)) as events:
             write_grid(events, tag, grid, step)
+
+
+def make_grid(images: Tensor, *, columns: int) -> Tensor:
+    """images (N, C, S, S) in [-1, 1] -> one picture (3, H, W), with black lines between them."""
+    from torchvision.utils import make_grid  # here: torchvision would slow every start
+
+    return make_grid(images, nrow=columns, padding=2, pad_value=-1.0)
 
 
 def write_grid(events: EventFile, tag: str, grid: Tensor, step: int) -> None:
@@ -155,8 +163,7 @@ def log_line(step: int, steps: int, epoch_steps: int, values: dict[str, float], 
     """[24/25][450/469] Loss_D: 0.9578 ...: a step as PyTorch's DCGAN example prints a batch.
 
     Epochs and batches count from 0. An epoch has as many batches as hold the dataset once, a short
-    last one counted as whole; ours go on across its end, so that the last of 25 epochs of 937.5
-    batches begins 12 batches late. form: the values' format, by tag; "" shows all.
+    last one counted as whole. form: the values' format, by tag; "" shows all.
     """
     epoch, batch = divmod(step - 1, epoch_steps)
     shown = form.format_map(values) if form else " ".join(f"{t}: {values[t]:.4f}" for t in values)

@@ -25,8 +25,8 @@ from lib.distributed import agree, gather, local_rank, main_process_first, shard
 from lib.errors import UserError
 from metrics.features import batches_of
 from metrics.protocols import PROTOCOLS
+from sources import NoTestSplit
 from sources.pictures import resize
-from sources.spec import NoTestSplit
 from trainer import Trainer
 
 SHIPPED = Path(__file__).parents[1] / "inception" / "reference"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import checkpoint
+from lib.command import pick_device
 from lib.config import load_saved, merge
-from lib.device import pick_device
 from lib.errors import UserError
 from main import SYSTEMS, build
 from trainer import Trainer

@@ -24,12 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
 from dataset import Batches, ImageData, to_signed
-from lib.command import command, flag
+from lib.command import command, flag, pick_device
 from lib.config import Config
-from lib.device import pick_device
 from lib.errors import UserError
 from lib.seeding import generator
-from sources.spec import NoTestSplit
+from sources import NoTestSplit
 from systems.cdcgan.accuracy import (
     accuracy,
     by_part,

@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lib.command import command, flag
 from lib.config import Config
-from lib.device import pick_device
 from lib.errors import UserError
 from lib.flags import make_parser, parse
 from main import SYSTEMS

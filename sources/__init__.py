@@ -5,22 +5,49 @@ image_cache (what is kept), image_folder (those that fid.py compares).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from sources.spec import DataSpec
+from lib.config import Config
+from lib.errors import UserError
+
+EMOJI_STYLES = ("Windows", "Apple")
+SMALL_IMAGES = ("refuse", "skip", "upscale")
+
+
+class NoTestSplit(UserError):
+    """The dataset has training images only."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Settings by the names they have in a config; each dataset reads those that concern it."""
+
+    data_dir: Path
+    image_size: int
+    folder: str = ""
+    small_images: str = "refuse"
+    emoji_style: str = "Windows"
+    domain: str = ""  # "A" or "B": which one of an unpaired set's two, in a folder that holds both
+
+    @classmethod
+    def of(cls, config: Config) -> "DataSpec":
+        """From whatever config: fields that it lacks keep their defaults."""
+        names = [f.name for f in fields(cls) if hasattr(config, f.name)]
+        values = {name: getattr(config, name) for name in names}
+        return cls(**values | {"data_dir": Path(config.data_dir)})
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset: its loader, the channels of its images, and a mark in the names of what is kept.
+    """How a dataset is loaded, and what is known of it without loading an image.
 
-    load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,) or (N, L), as NumPy
-    arrays.
-    channels and identity load no images where that can be helped; an identity tells apart two
-    sets of images that have the dataset's name. check_split loads none: it raises UserError where
-    the split is not there and won't be fetched. class_names are those of ImageData.
+    load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,) or (N, L) as arrays.
+    identity tells apart two sets of images under the dataset's name. check_split raises UserError
+    if the split is not there and won't be fetched. class_names are those of ImageData.
     """
 
     load: Callable[[DataSpec, str], tuple[np.ndarray, np.ndarray]]
@@ -30,23 +57,14 @@ class Source:
     class_names: Callable[[DataSpec], tuple[str, ...]] = lambda spec: ()
 
 
-def mnist_digits() -> Source:
+def in_mnists_format(title: str) -> Source:
     from sources import mnist
 
+    source = mnist.PUBLISHED[title]
     return Source(
-        lambda s, split: mnist.load_mnist(s.data_dir, split),
+        lambda s, split: mnist.load(source, s.data_dir, split),
         lambda s: 1,
-        class_names=lambda s: mnist.MNIST.class_names,
-    )
-
-
-def fashion_mnist() -> Source:
-    from sources import mnist
-
-    return Source(
-        lambda s, split: mnist.load_fashion(s.data_dir, split),
-        lambda s: 1,
-        class_names=lambda s: mnist.FASHION.class_names,
+        class_names=lambda s: source.class_names,
     )
 
 
@@ -71,22 +89,19 @@ def emoji_set() -> Source:
 def i_clevr() -> Source:
     from sources import iclevr
 
-    check_split = lambda s, split: iclevr.read_split(s.data_dir, split)  # noqa: E731
-    return Source(iclevr.load, lambda s: 3, iclevr.identity, check_split)
+    return Source(iclevr.load, lambda s: 3, iclevr.identity, iclevr.check_split)
 
 
 def image_folder() -> Source:
-    from sources import folder
+    from sources import folder as f
 
-    return Source(
-        folder.load, folder.channels, folder.identity, folder.check_split, folder.class_names
-    )
+    return Source(f.load, f.channels, f.identity, f.check_split, f.class_names)
 
 
 # --dataset -> its Source, whose module is imported when it is called
 DATASETS: dict[str, Callable[[], Source]] = {
-    "mnist": mnist_digits,
-    "fashion": fashion_mnist,
+    "mnist": partial(in_mnists_format, "MNIST"),
+    "fashion": partial(in_mnists_format, "FashionMNIST"),
     "cifar10": cifar_10,
     "stl10": stl_10,
     "emoji": emoji_set,

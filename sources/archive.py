@@ -2,9 +2,11 @@
 
 import gzip
 import secrets
+import shutil
 import tarfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,21 +26,22 @@ class Published:
     files: Collection[str]  # what is unpacked of it
 
     def bring(self, names: list[str], folder: Path) -> None:
-        """The named files into `folder`, unpacked if one lacks; the archive lies beside it, or is
-        fetched to there.
+        """Unpack the named files into `folder` if one is missing there.
 
-        UserError: it can't be had, is damaged, or lacks a file.
+        The archive lies beside the folder, or is fetched. Raises UserError if it can't be had, is
+        damaged, or lacks a file.
         """
         archive = folder.parent / self.url.rpartition("/")[2]
-        if missing_from(folder, names):
-            if not archive.is_file():
-                self.download(archive)
-            unpack(archive, folder, missing_from(folder, self.files))  # what is there is the user's
-            if missing := missing_from(folder, names):
-                raise UserError(
-                    f"{archive} lacks {', '.join(missing)}: delete it and run again, or put the"
-                    " published one there."
-                )
+        if not missing_from(folder, names):
+            return
+        if not archive.is_file():
+            self.download(archive)
+        unpack(archive, folder, missing_from(folder, self.files))  # what is there is the user's
+        if missing := missing_from(folder, names):
+            raise UserError(
+                f"{archive} lacks {', '.join(missing)}: delete it and run again, or put the"
+                " published one there."
+            )
 
     def download(self, archive: Path) -> Path:
         return first_that_answers(
@@ -53,30 +56,48 @@ def missing_from(folder: Path, names: Collection[str]) -> list[str]:
     return [name for name in names if not (folder / name).is_file()]
 
 
-def unpack(archive: Path, folder: Path, names: Collection[str]) -> None:
-    """The archive's files of these names into `folder`, whatever their folder in the archive."""
+@contextmanager
+def opened(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar archive to read all of it; UserError if it is damaged or breaks off."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                if name in names and member.isfile():
-                    extract(tar, member, folder / name)
+        with tarfile.open(path) as tar:
+            yield tar
+            check_end(tar)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{archive} is damaged ({error}): delete it and run again.") from None
-    except OSError as error:
-        raise UserError(f"{archive} can't be unpacked into {folder} ({error}).") from None
+        raise UserError(
+            f"{path} is damaged ({error}): delete it and run again, or put a whole one there."
+        ) from None
+
+
+def check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError if the archive is torn: iteration ends at a broken header in silence.
+
+    A whole one ends with a block of zeros. Reading on to the end has gzip check its sum.
+    """
+    tar.fileobj.seek(tar.offset)
+    end = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if len(end) < tarfile.BLOCKSIZE or any(end):
+        raise tarfile.ReadError("it breaks off")
+    while tar.fileobj.read(1 << 20):
+        pass
+
+
+def unpack(archive: Path, folder: Path, names: Collection[str]) -> None:
+    """Put the archive's files of these names into `folder`, whatever their folder in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with opened(archive) as tar:
+        for member in tar:
+            name = Path(member.name).name
+            if name in names and member.isfile():
+                extract(tar, member, folder / name)
 
 
 def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
-    source = tar.extractfile(member)
-    bar = tqdm(desc=target.name, total=member.size, unit="B", unit_scale=True)
+    options = {"desc": target.name, "total": member.size}
     try:
-        with bar, open(part, "wb") as file:
-            while block := source.read(1 << 20):
-                file.write(block)
-                bar.update(len(block))
+        with open(part, "wb") as file, tqdm.wrapattr(file, "write", **options) as written:
+            shutil.copyfileobj(tar.extractfile(member), written)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

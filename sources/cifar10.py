@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sources import archive
-from sources.spec import DataSpec
+from sources import DataSpec, archive
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MD5 = {  # of the unpacked files

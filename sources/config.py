@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from lib.config import Config
 from lib.errors import UserError
 from lib.settings import data
-from sources import DATASETS
-from sources.spec import EMOJI_STYLES, SMALL_IMAGES
+from sources import DATASETS, EMOJI_STYLES, SMALL_IMAGES
 
 FOLDER = {"dataset": "folder"}
 

@@ -1,10 +1,9 @@
 """Many image files -> one cache of squares: decoded in threads, what is amiss counted and named."""
 
-import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,82 +12,64 @@ from tqdm import tqdm
 from lib.errors import UserError
 from sources import image_cache
 from sources.image_files import Files
-from sources.image_folder import EXTENSIONS
+from sources.image_folder import EXTENSIONS, read_ahead
 from sources.pictures import Picture, TooSmall, decode, reason
 
 CHUNK = 256  # images decoded before they are written
-CHUNKS_AHEAD = 2
 NAMED = 5  # files named in a message; the rest is counted
 
 
+@dataclass
 class Decoding:
-    """The named files at image_size x image_size, with 1 or 3 channels.
+    """The named files at image_size x image_size, with 1 or 3 channels."""
 
-    small_images: what is done with one that has fewer pixels a side: refuse, skip or upscale.
-    whole: not the middle square, but all of the image, distorted to a square.
-    """
-
-    def __init__(
-        self,
-        files: Files,
-        names: list[str],
-        *,
-        image_size: int,
-        channels: int,
-        small_images: str,
-        label: str,
-        whole: bool = False,
-    ) -> None:
-        self.files, self.names, self.label, self.whole = files, names, label, whole
-        self.image_size, self.channels, self.small_images = image_size, channels, small_images
-        self.sizes: Counter[str] = Counter()  # "640x480" -> images that were so large
-        self.unreadable: dict[str, str] = {}  # name -> what was wrong
-        self.too_small: list[str] = []
-        self.grey = 0
+    files: Files
+    names: list[str]
+    _: KW_ONLY
+    image_size: int
+    channels: int
+    small_images: str  # with fewer pixels a side: refuse, skip or upscale
+    label: str
+    whole: bool = False  # not the middle square, but all of the image, distorted to a square
+    sizes: Counter[str] = field(default_factory=Counter)  # "640x480" -> images that were so large
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> what was wrong
+    too_small: list[str] = field(default_factory=list)
+    grey: int = 0
 
     def write(self, path: Path) -> None:
-        """Into the cache at `path`, telling on stderr what was found.
+        """Into the cache at `path`, unless it is there; print on stderr what was found.
 
-        UserError where fewer than two images are left, or one is too small and that isn't allowed.
+        Raises UserError if fewer than two images are left, or one is too small and that isn't
+        allowed.
         """
-        about = {"unreadable": self.unreadable, "too_small": self.too_small}
-        image_cache.write(path, self.chunks(), about)
-        print(self.in_words(), file=sys.stderr)
+        if image_cache.described(path) is None:
+            about = {"unreadable": self.unreadable, "too_small": self.too_small}
+            image_cache.write(path, self.chunks(), about)
+            print(self.in_words(), file=sys.stderr)
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Chunks (n, C, S, S) uint8 in the order of the names."""
-        for found in self.in_threads():
-            kept = [result.pixels for name, result in found if self.note(name, result)]
-            if kept:
-                yield np.stack(kept)[:, : self.channels]
+        with tqdm(total=len(self.names), desc=self.label, unit="image") as bar:
+            for found in read_ahead(self.attempt, self.names, CHUNK):
+                kept = [result.pixels for name, result in found if self.note(name, result)]
+                bar.update(len(found))
+                if kept:
+                    yield np.stack(kept)[:, : self.channels]
         if (n := self.sizes.total()) < 2:
             raise UserError(
                 f"{self.label}: {n} of {len(self.names):,} files are left as images"
                 f"{self.left_out()}; a dataset needs at least two."
             )
 
-    def in_threads(self) -> Iterator[list[tuple[str, Picture | Exception]]]:
-        """The files' pictures, or what went wrong, by CHUNK; a few chunks ahead of the taker."""
-        ahead: deque = deque()
-        pool = ThreadPoolExecutor(os.cpu_count())
-        with pool, tqdm(total=len(self.names), desc=self.label, unit="image") as bar:
-            for start in range(0, len(self.names), CHUNK):
-                chosen = self.names[start : start + CHUNK]
-                ahead.append([(name, pool.submit(self.attempt, name)) for name in chosen])
-                if len(ahead) > CHUNKS_AHEAD:
-                    yield results(ahead.popleft(), bar)
-            while ahead:
-                yield results(ahead.popleft(), bar)
-
-    def attempt(self, name: str) -> Picture | Exception:
-        upscale = self.small_images == "upscale"
+    def attempt(self, name: str) -> tuple[str, Picture | Exception]:
+        form = {"upscale": self.small_images == "upscale", "whole": self.whole}
         try:
-            return decode(self.files.read(name), self.image_size, upscale=upscale, whole=self.whole)
+            return name, decode(self.files.read(name), self.image_size, **form)
         except Exception as problem:  # Pillow's decoders raise nearly anything on a broken file
-            return problem
+            return name, problem
 
     def note(self, name: str, result: Picture | Exception) -> bool:
-        """Whether the file gave an image; counted. UserError where a small one is refused."""
+        """Count the file; True if it gave an image. UserError if it is a small one and refused."""
         if isinstance(result, Picture):
             self.sizes[f"{result.width}x{result.height}"] += 1
             self.grey += result.grey
@@ -128,9 +109,3 @@ class Decoding:
             kinds = ", ".join(sorted(EXTENSIONS))
             line += f"; passed over {self.files.passed_over}, which are not among {kinds}"
         return line
-
-
-def results(started: list, bar: tqdm) -> list[tuple[str, Picture | Exception]]:
-    found = [(name, future.result()) for name, future in started]
-    bar.update(len(found))
-    return found

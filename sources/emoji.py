@@ -4,22 +4,18 @@
 <data_dir>/emoji.tar (.tar.gz, .tgz) of that folder; `python data/emoji.py` makes such a folder.
 """
 
-import gzip
-import shutil
 import sys
 import tarfile
 import tempfile
-import zlib
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from lib.errors import UserError
-from sources import image_cache
+from sources import EMOJI_STYLES, DataSpec, archive, image_cache
 from sources.decoding import Decoding
 from sources.image_files import FolderFiles, digest
-from sources.spec import EMOJI_STYLES, DataSpec
 
 FOLDERS = {"train": "{}", "test": "Test_{}"}
 ARCHIVES = ("emoji.tar", "emoji.tar.gz", "emoji.tgz")
@@ -52,15 +48,14 @@ def decoded(spec: DataSpec, files: FolderFiles, split: str) -> Path:
     path = image_cache.cache_path(
         spec.data_dir, f"emoji-{style}-{size}px-{digest(files.fingerprint())}-{split}"
     )
-    if image_cache.described(path) is None:
-        Decoding(
-            files,
-            files.names,
-            image_size=size,
-            channels=3,
-            small_images="upscale",
-            label=f"emoji, {FOLDERS[split].format(style)}",
-        ).write(path)
+    Decoding(
+        files,
+        files.names,
+        image_size=size,
+        channels=3,
+        small_images="upscale",
+        label=f"emoji, {FOLDERS[split].format(style)}",
+    ).write(path)
     return path
 
 
@@ -100,52 +95,26 @@ def find(spec: DataSpec, split: str) -> FolderFiles:
     return files
 
 
-def unpack(archive: Path, root: Path) -> None:
-    """The images of the four folders into `root`: by folder and file name alone, so that no path
-    in the archive leads anywhere else. Made beside and renamed.
+def unpack(packed: Path, root: Path) -> None:
+    """Unpack the images of the four folders into `root`, made beside and renamed.
+
+    By folder and file name alone, so that no path in the archive leads anywhere else.
     """
     folders = {layout.format(style) for layout in FOLDERS.values() for style in EMOJI_STYLES}
-    n = 0
-    part = None
-    try:
-        part = Path(tempfile.mkdtemp(dir=root.parent, prefix="emoji-"))
-        part.chmod(root.parent.stat().st_mode)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix="emoji-") as scratch:
+        part = Path(scratch, "emoji")
         for folder in folders:
-            (part / folder).mkdir()
-        with tarfile.open(archive) as tar:
+            (part / folder).mkdir(parents=True)
+        with archive.opened(packed) as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                folder = path.parent.name
-                wanted = folder in folders and path.suffix.lower() == ".png"
+                wanted = path.parent.name in folders and path.suffix.lower() == ".png"
                 if wanted and member.isfile() and member.size <= LARGEST:
-                    (part / folder / path.name).write_bytes(tar.extractfile(member).read())
-                    n += 1
-            check_end(tar)
-        for folder in folders:
-            if not any((part / folder).iterdir()):
-                raise tarfile.ReadError(f"no images in {folder}/")
+                    content = tar.extractfile(member).read()
+                    (part / path.parent.name / path.name).write_bytes(content)
+            if empty := [folder for folder in folders if not any((part / folder).iterdir())]:
+                raise tarfile.ReadError(f"no images in {empty[0]}/")
+        n = len(list(part.glob("*/*")))
         with suppress(OSError):  # another command has been faster
             part.rename(root)
-        if not root.is_dir():
-            part.rename(root)  # or it is another error
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{archive} can't be read as an archive of emoji ({error}).") from None
-    except OSError as error:
-        raise UserError(f"{archive} can't be unpacked into {root} ({error}).") from None
-    finally:
-        if part:
-            shutil.rmtree(part, ignore_errors=True)  # renamed by now, or not whole
-    print(f"{archive}: unpacked {n:,} emoji into {root}", file=sys.stderr)
-
-
-def check_end(tar: tarfile.TarFile) -> None:
-    """Raises ReadError where the archive is torn: iteration ends at a broken header in silence.
-
-    A whole one ends with a block of zeros. Reading on to the end has gzip check its sum.
-    """
-    tar.fileobj.seek(tar.offset)
-    end = tar.fileobj.read(tarfile.BLOCKSIZE)
-    if len(end) < tarfile.BLOCKSIZE or any(end):
-        raise tarfile.ReadError("it breaks off")
-    while tar.fileobj.read(1 << 20):
-        pass
+    print(f"{packed}: unpacked {n:,} emoji into {root}", file=sys.stderr)

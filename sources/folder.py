@@ -3,20 +3,17 @@
 Decoded once, in threads, to squares of --image_size, and kept under <data_dir>/cache.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from lib.errors import UserError
-from sources import image_cache
+from sources import DataSpec, NoTestSplit, image_cache
 from sources.decoding import Decoding
 from sources.image_files import Files, digest, open_files
-from sources.image_folder import EXTENSIONS
+from sources.image_folder import EXTENSIONS, read_ahead
 from sources.pictures import is_grey
-from sources.spec import DataSpec, NoTestSplit
 
 LOOK = 64  # images decoded at a time to see whether they have a colour
 
@@ -32,15 +29,16 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = split_cache(spec, files, split)
     labels = labels_of(files, names, spec)
     about = image_cache.described(path)
-    if about is None or not isinstance(about.get("too_small"), list):  # an earlier version's
-        Decoding(
-            files,
-            names,
-            image_size=spec.image_size,
-            channels=channels(spec),
-            small_images=spec.small_images,
-            label=f"{Path(spec.folder).name}, {split}{spec.domain}",
-        ).write(path)
+    if about and not isinstance(about.get("too_small"), list):  # an earlier version's
+        image_cache.suffixed(path, ".json").unlink()
+    Decoding(
+        files,
+        names,
+        image_size=spec.image_size,
+        channels=channels(spec),
+        small_images=spec.small_images,
+        label=f"{Path(spec.folder).name}, {split}{spec.domain}",
+    ).write(path)
     about = image_cache.described(path)
     left_out = {*about["unreadable"], *about["too_small"]}
     kept = [label for name, label in zip(names, labels, strict=True) if name not in left_out]
@@ -49,14 +47,14 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def class_names(spec: DataSpec) -> tuple[str, ...]:
     """The folders of the training images, sorted, if each lies in one and there are two or more."""
-    return tuple(classes_of(opened(spec), spec))
+    return classes_of(opened(spec), spec)
 
 
-def classes_of(files: Files, spec: DataSpec) -> list[str]:
+def classes_of(files: Files, spec: DataSpec) -> tuple[str, ...]:
     if spec.domain:  # two domains are not classes, whatever their folders
-        return []
+        return ()
     folders = set(class_folders(files, names_of(files, spec, "train")))
-    return sorted(folders) if len(folders) > 1 and "" not in folders else []
+    return tuple(sorted(folders)) if len(folders) > 1 and "" not in folders else ()
 
 
 def labels_of(files: Files, names: list[str], spec: DataSpec) -> list[int]:
@@ -132,23 +130,22 @@ def opened(spec: DataSpec) -> Files:
     return files
 
 
-GREY: dict[str, bool] = {}  # fingerprint -> whether no image of the set has a colour
+GREY: dict[str, bool] = {}  # fingerprint -> no image of the set has a colour
 
 
 def all_grey(files: Files, names: list[str], size: int) -> bool:
-    """Looked at in threads, some at a time, up to the first coloured one."""
+    """Look at the images in threads, up to the first coloured one."""
     bar = tqdm(total=len(names), desc="looking for colours", unit="image", delay=2, disable=None)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(names), LOOK):
-            some = names[start : start + LOOK]
-            if not all(pool.map(lambda name: looks_grey(files, name, size), some)):
+    with bar:
+        for found in read_ahead(lambda name: looks_grey(files, name, size), names, LOOK):
+            if not all(found):
                 return False
-            bar.update(len(some))
+            bar.update(len(found))
     return True
 
 
 def looks_grey(files: Files, name: str, size: int) -> bool:
-    """Whether an image has no colour; a broken one, which will be skipped, decides nothing."""
+    """True if an image has no colour; or is broken: it will be skipped, and decides nothing."""
     try:
         return is_grey(files.read(name), size)
     except Exception:
@@ -191,7 +188,7 @@ def shared_folders(names: list[str]) -> int:
 
 
 def holds_two_domains(names: list[str]) -> bool:
-    """Whether these are images of two domains, in trainA/ and trainB/."""
+    """True if these are images of two domains, in trainA/ and trainB/."""
     return {"traina", "trainb"} <= set(top_folders(names))
 
 

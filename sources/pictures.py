@@ -1,6 +1,7 @@
 """One image file, whatever its format -> a square of bytes; and resizing of many at once."""
 
 import io
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -48,25 +49,18 @@ def decode(data: bytes, size: int, *, upscale: bool = False, whole: bool = False
             raise TooSmall(f"{width}x{height}")
         image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at 1/2 to 1/8 where that does
         image = to_rgb(ImageOps.exif_transpose(image))
-    box = None if whole else middle(*image.size)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    to_size = image.resize if whole else partial(ImageOps.fit, image)
+    square = to_size((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(square).transpose(2, 0, 1)
     return Picture(pixels, width, height, bool((pixels == pixels[:1]).all()))
 
 
 def is_grey(data: bytes, size: int) -> bool:
-    """Whether an image file has no colour; decoded only where its header does not say."""
+    """True if an image file has no colour; decoded only if its header does not say."""
     with Image.open(io.BytesIO(data)) as image:
         if image.mode in GREY_MODES:
             return True
     return decode(data, size, upscale=True).grey
-
-
-def middle(width: int, height: int) -> tuple[float, float, float, float]:
-    """The largest square in the middle, as Pillow's box (left, upper, right, lower)."""
-    side = min(width, height)
-    left, upper = (width - side) / 2, (height - side) / 2
-    return left, upper, left + side, upper + side
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

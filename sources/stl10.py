@@ -13,10 +13,9 @@ import torch
 from tqdm import tqdm
 
 from lib.errors import UserError
-from sources import archive, image_cache
+from sources import DataSpec, archive, image_cache
 from sources.image_files import digest
 from sources.pictures import resize
-from sources.spec import DataSpec
 
 SHAPE = (3, 96, 96)
 IMAGE = 3 * 96 * 96  # bytes
@@ -46,7 +45,8 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     """images (N, 3, S, S) uint8; labels (N,) 0 to 9, -1 for the unlabeled ones. train, then
     unlabeled. Downloads 2.6 GB where the files aren't there. UserError: they can't be had.
     """
-    folder = find(spec.data_dir, split)
+    folder = spec.data_dir / FOLDER
+    ARCHIVE.bring([name for pair in FILES[split] for name in pair if name], folder)
     pairs = [(folder / x, folder / y if y else None) for x, y in FILES[split]]
     stamps = [(x.stat().st_size, x.stat().st_mtime_ns) for x, _ in pairs]
     name = f"stl10-{spec.image_size}px-{digest(folder.resolve(), stamps)}-{split}"
@@ -56,13 +56,6 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
             check(x)
         image_cache.write(path, resized([x for x, _ in pairs], spec.image_size, split), {})
     return image_cache.read(path), np.concatenate([labels(x, y) for x, y in pairs])
-
-
-def find(data_dir: Path, split: str) -> Path:
-    """The folder with the split's files, unpacked from the archive, which is fetched if need be."""
-    folder = data_dir / FOLDER
-    ARCHIVE.bring([name for pair in FILES[split] for name in pair if name], folder)
-    return folder
 
 
 def check(path: Path) -> None:
@@ -76,8 +69,8 @@ def check(path: Path) -> None:
     if n == PUBLISHED[path.name]:
         archive.check_file(path, MD5[path.name])
     else:
-        print(f"{path} holds {n:,} images, not the published {PUBLISHED[path.name]:,}: taken as"
-              " it is", file=sys.stderr)  # fmt: skip
+        found = f"{n:,} images, not the published {PUBLISHED[path.name]:,}"
+        print(f"{path} holds {found}: taken as it is", file=sys.stderr)
 
 
 def read_images(path: Path) -> np.ndarray:

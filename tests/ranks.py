@@ -21,7 +21,6 @@ from conftest import PixelMeans
 from torch import nn
 
 import main
-from inception.moments import features_to_groups
 from lib import distributed
 from lib.config import Config
 from metrics import score
@@ -72,16 +71,6 @@ def run_main(argv: list[str]) -> int:
     score.load_inception = lambda *_: PixelMeans()
     main.SYSTEMS = {"dcgan": System(lambda: (DCGANConfig, build_watched))}
     return main.main(argv)
-
-
-def print_moments() -> None:
-    """Those of ten groups of made-up images, of which each rank has its share."""
-    images = torch.randint(0, 256, (131, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    with distributed.session(torch.device("cpu")):
-        parts = images.to(torch.uint8).split(25)
-        batches = [distributed.shard(part, 25 * i) for i, part in enumerate(parts)]
-        for group in features_to_groups(batches, PixelMeans(), 131, groups=10):
-            print([group.n, *group.mean.tolist(), *group.cov.flatten().tolist()])
 
 
 def two_steps(trainer: Trainer) -> list[dict[str, float]]:

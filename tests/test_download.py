@@ -87,30 +87,21 @@ def test_fetch_checks_and_moves_into_place(server, path):
     assert file_digest(path, "md5") == MD5
 
 
-def test_fetch_resumes_what_is_there(server, path):
-    part_with(path, BODY[:1234])
-    fetch(f"{server.url}/file", path, md5=MD5)
+@pytest.mark.parametrize(
+    ("part", "page", "ranges"),
+    [
+        (BODY[:1234], "file", ["bytes=1234-"]),  # it goes on
+        (b"of another file", "plain", ["bytes=15-"]),  # the server can't: it starts over
+        (BODY, "file", []),  # it is whole
+        (BODY + b"more", "file", ["bytes=256004-", None]),  # it is too long
+    ],
+    ids=["resume", "over", "whole", "long"],
+)
+def test_fetch_goes_by_the_part_that_is_there(server, path, part, page, ranges):
+    part_with(path, part)
+    fetch(f"{server.url}/{page}", path, md5=MD5)
     assert path.read_bytes() == BODY
-    assert server.ranges == ["bytes=1234-"]
-
-
-def test_fetch_starts_over_where_the_server_cannot_resume(server, path):
-    part_with(path, b"of another file")
-    fetch(f"{server.url}/plain", path, md5=MD5)
-    assert path.read_bytes() == BODY
-
-
-def test_fetch_takes_a_part_that_is_whole(server, path):
-    part_with(path, BODY)
-    fetch(f"{server.url}/file", path, md5=MD5)
-    assert path.read_bytes() == BODY
-    assert server.ranges == []
-
-
-def test_fetch_starts_over_when_the_part_is_too_long(server, path):
-    part_with(path, BODY + b"more")
-    fetch(f"{server.url}/file", path)
-    assert path.read_bytes() == BODY
+    assert server.ranges == ranges
 
 
 def test_broken_connection_leaves_a_part_to_resume(server, path):
@@ -139,17 +130,15 @@ def test_downloads_at_once_all_end_with_the_whole_file(server, path):
     assert len(server.ranges) == 1  # the others took the first one's file
 
 
-def test_server_errors_and_no_server_are_sentences(server, path):
+def test_server_errors_no_server_and_no_folder_are_sentences(server, path):
     with pytest.raises(UserError, match="404"):
         fetch(f"{server.url}/missing", path)
     with pytest.raises(UserError, match=r"^[^<]*refused"):
         fetch("http://127.0.0.1:9/file", path)
-
-
-def test_folder_that_cannot_be_made_is_a_sentence(server, tmp_path):
-    (tmp_path / "folder").write_text("a file where a folder is wanted")
+    path.parent.rmdir()
+    path.parent.write_text("a file where a folder is wanted")
     with pytest.raises(UserError, match="folder"):
-        fetch(f"{server.url}/file", tmp_path / "folder" / "file.bin")
+        fetch(f"{server.url}/file", path)
 
 
 def test_client_leaves_its_file_in_the_folder(tmp_path):
@@ -158,22 +147,20 @@ def test_client_leaves_its_file_in_the_folder(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "made.tgz"]
 
 
-def test_client_that_fails_gives_its_error_line(tmp_path):
-    says = "import sys; sys.exit('WARNING: retrying\\nERROR: no such package\\nlog is elsewhere')"
-    with pytest.raises(UserError, match=r"^ERROR: no such package$"):
-        download._fetched_by([sys.executable, "-c", says, "made==1.0"], tmp_path)
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "import sys; sys.exit('WARNING: retrying\\nERROR: no such package\\nlog is elsewhere')",
+            "^ERROR: no such package$",
+        ),
+        ("", "left 0 files"),
+    ],
+)
+def test_client_that_fails_gives_its_reason(tmp_path, code, words):
+    with pytest.raises(UserError, match=words):
+        download._fetched_by([sys.executable, "-c", code, "made==1.0"], tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_client_that_leaves_nothing_is_a_reason(tmp_path):
-    with pytest.raises(UserError, match="left 0 files"):
-        download._fetched_by([sys.executable, "-c", "", "made==1.0"], tmp_path)
-
-
-def test_missing_client_is_a_reason(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="npm is not installed"):
-        npm_pack("made@1.0", tmp_path, sha256="00")
 
 
 def test_an_npm_package_of_another_hash_is_refused(tmp_path, monkeypatch):
@@ -185,6 +172,9 @@ def test_an_npm_package_of_another_hash_is_refused(tmp_path, monkeypatch):
         "open('made-1.0.tgz', 'wb').write(bytes(range(256)) * 1000)\n"
     )
     npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="npm is not installed"):
+        npm_pack("made@1.0", tmp_path, sha256="00")
     monkeypatch.setenv("PATH", str(npm.parent))
     assert npm_pack("made@1.0", tmp_path, sha256=SHA256).read_bytes() == BODY
     with pytest.raises(UserError, match=rf"made-1.0.tgz .* has sha256 {SHA256}, not 00"):
@@ -215,9 +205,9 @@ def write_wheel(folder, name, code):
             wheel.writestr(f"{name}-999.dist-info/{file}", text)
 
 
-@pytest.fixture(params=["folder", "index"])
-def hostile(request, tmp_path, monkeypatch):
-    """A mark, and a folder of packages that pip asks and nothing else: foreign files by the names
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A mark, and packages of the only index that pip asks: foreign files by the names
     that are wanted, and a setuptools, all of which leave the mark when a line of theirs is run.
     """
     packages, mark = tmp_path / "packages", tmp_path / "mark"
@@ -230,11 +220,7 @@ def hostile(request, tmp_path, monkeypatch):
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    if request.param == "folder":
-        monkeypatch.setenv("PIP_NO_INDEX", "1")
-        monkeypatch.setenv("PIP_FIND_LINKS", str(packages))
-    else:
-        monkeypatch.setenv("PIP_INDEX_URL", simple_index(packages, tmp_path / "simple").as_uri())
+    monkeypatch.setenv("PIP_INDEX_URL", simple_index(packages, tmp_path / "simple").as_uri())
     return mark, packages
 
 

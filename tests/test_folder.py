@@ -13,10 +13,9 @@ from PIL import Image
 
 import dataset
 from lib.errors import UserError
+from sources import DataSpec, NoTestSplit, image_cache, image_files
 from sources import folder as folder_data
-from sources import image_cache, image_files
 from sources.folder import split_names
-from sources.spec import DataSpec, NoTestSplit
 
 
 def save(path: Path, *, size=(20, 24), colour: bool = True, seed: int = 0) -> None:
@@ -38,12 +37,23 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def load(tmp_path):
+def load_data(tmp_path):
     def call(folder: Path, split: str = "train", size: int = 16, **settings):
         spec = DataSpec(tmp_path / "data", size, folder=str(folder), **settings)
-        return dataset.load_spec("folder", split, spec, "cpu").images
+        return dataset.load_spec("folder", split, spec, "cpu")
 
     return call
+
+
+@pytest.fixture
+def load(load_data):
+    return lambda *given, **settings: load_data(*given, **settings).images
+
+
+def words_of(tmp_path: Path) -> Path:
+    """The only cache's description."""
+    (words,) = (tmp_path / "data" / "cache").glob("*.json")
+    return words
 
 
 def zipped(folder: Path, path: Path) -> Path:
@@ -105,7 +115,7 @@ def test_the_cache_serves_until_a_file_or_a_setting_changes(photos, load, monkey
 @pytest.mark.parametrize("damage", ["torn bytes", "torn words", "no words"])
 def test_a_torn_cache_is_made_anew(damage, photos, load, tmp_path):
     first = load(photos)
-    (words,) = (tmp_path / "data" / "cache").glob("*.json")
+    words = words_of(tmp_path)
     file = words.with_suffix(".u8") if damage == "torn bytes" else words
     file.write_bytes(file.read_bytes()[:-9]) if damage != "no words" else words.unlink()
     assert torch.equal(load(photos), first)
@@ -155,14 +165,6 @@ def test_a_zip_with_backslashes_has_its_splits(tmp_path, load):
     assert [len(load(archive, split)) for split in ("train", "test")] == [4, 2]
 
 
-def test_images_beside_the_splits_decide_nothing(tmp_path, load):
-    for split in ("train", "test"):
-        for i in range(3):
-            save(tmp_path / "set" / split / f"{i}.png", colour=False, seed=i)
-    save(tmp_path / "set" / "cover.png")
-    assert load(tmp_path / "set").shape == (3, 1, 16, 16)
-
-
 def test_one_channel_if_all_are_grey_else_three(tmp_path, load, capsys):
     grey = tmp_path / "grey"
     for i in range(3):
@@ -180,7 +182,7 @@ def test_one_channel_if_all_are_grey_else_three(tmp_path, load, capsys):
     assert "the 4 grey ones among them become RGB" in capsys.readouterr().err
 
 
-def test_broken_files_are_named_and_counted(photos, load, capsys):
+def test_broken_files_are_named_and_counted(photos, load, tmp_path, capsys):
     (photos / "b1.png").write_bytes(b"nothing")
     whole = (photos / "0.png").read_bytes()
     (photos / "b2.png").write_bytes(whole[: len(whole) // 2])
@@ -188,6 +190,8 @@ def test_broken_files_are_named_and_counted(photos, load, capsys):
     told = capsys.readouterr().err
     assert "skipped 2 unreadable: b1.png (" in told
     assert "b2.png (" in told
+    about = json.loads(words_of(tmp_path).read_text())
+    assert (about["shape"], list(about["unreadable"])) == ([6, 3, 16, 16], ["b1.png", "b2.png"])
 
 
 def test_small_images_are_refused_skipped_or_enlarged(photos, load, tmp_path):
@@ -201,7 +205,11 @@ def test_small_images_are_refused_skipped_or_enlarged(photos, load, tmp_path):
         load(photos, size=64, small_images="skip")
 
 
-def test_folders_that_hold_too_little(tmp_path, load):
+def test_folders_that_hold_too_little_or_cannot_be_written(photos, tmp_path, load):
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="can't be written"):
+        load(photos)
+    (tmp_path / "data").unlink()
     with pytest.raises(UserError, match="no folder and no zip"):
         load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -238,12 +246,6 @@ def test_archives_that_cannot_be_read(photos, load, tmp_path, monkeypatch, capsy
         load(zipped(photos, tmp_path / "bomb.zip"))
 
 
-def test_a_data_dir_that_cannot_be_written(photos, load, tmp_path):
-    (tmp_path / "data").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="can't be written"):
-        load(photos)
-
-
 def test_subfolders_train_and_test_are_the_splits():
     names = ["set/Train/a.png", "set/Train/deep/b.png", "set/test/c.png", "set/other/d.png"]
     assert split_names(names) == {"train": names[:2], "test": names[2:3]}
@@ -256,10 +258,11 @@ def test_without_a_split_there_is_no_test_set(photos, load, tmp_path):
     with pytest.raises(NoTestSplit, match=r"no test images.*train/ and test/"):
         load(photos, "test")
     for i in range(3):
-        save(tmp_path / "split" / "train" / f"{i}.png", seed=i)
-        save(tmp_path / "split" / "test" / f"{i}.png", seed=10 + i)
+        save(tmp_path / "split" / "train" / f"{i}.png", colour=False, seed=i)
+        save(tmp_path / "split" / "test" / f"{i}.png", colour=False, seed=10 + i)
+    save(tmp_path / "split" / "cover.png")  # beside the splits: it decides nothing
     train, test = load(tmp_path / "split"), load(tmp_path / "split", "test")
-    assert len(train) == len(test) == 3
+    assert train.shape == test.shape == (3, 1, 16, 16)
     assert not torch.equal(train, test)
 
 
@@ -275,15 +278,6 @@ def test_what_is_kept_tells_two_folders_apart(photos, tmp_path):
     assert all(mark.startswith("my_photos-") for mark in marks)
 
 
-def test_the_cache_says_what_was_left_out(photos, load, tmp_path):
-    (photos / "b.png").write_bytes(b"nothing")
-    load(photos)
-    (words,) = (tmp_path / "data" / "cache").glob("*.json")
-    about = json.loads(words.read_text())
-    assert about["shape"] == [6, 3, 16, 16]
-    assert list(about["unreadable"]) == ["b.png"]
-
-
 @pytest.fixture
 def classed(tmp_path) -> Path:
     """train/ and test/ with the classes "Zebra" and "ant"."""
@@ -294,15 +288,6 @@ def classed(tmp_path) -> Path:
                 path = folder / split / name / "deep" / f"{i}.png"
                 save(path, seed=i + len(name) + 10 * len(split))
     return folder
-
-
-@pytest.fixture
-def load_data(tmp_path):
-    def call(folder: Path, split: str = "train", size: int = 16, **settings):
-        spec = DataSpec(tmp_path / "data", size, folder=str(folder), **settings)
-        return dataset.load_spec("folder", split, spec, "cpu")
-
-    return call
 
 
 def test_class_folders_give_labels_in_sorted_order(classed, load_data, tmp_path):
@@ -320,7 +305,7 @@ def test_labels_keep_to_their_images_where_some_are_left_out(classed, load_data,
     data = load_data(classed, small_images="skip")
     assert len(data) == 5
     assert data.labels.tolist() == [0, 0, 1, 1, 1]
-    (words,) = (tmp_path / "data" / "cache").glob("*.json")
+    words = words_of(tmp_path)
     about = json.loads(words.read_text())
     words.write_text(json.dumps(about | {"too_small": 0}))
     assert load_data(classed, small_images="skip").labels.tolist() == [0, 0, 1, 1, 1]
@@ -340,15 +325,3 @@ def test_a_flat_folder_has_no_classes(photos, load_data, classed):
     assert data.labels.tolist() == [0] * 6
     save(classed / "train" / "stray.png")
     assert load_data(classed).class_names == ()
-
-
-def test_a_grey_set_is_looked_through_once(tmp_path, load, monkeypatch):
-    for i in range(5):
-        save(tmp_path / "grey" / f"{i}.png", colour=False, seed=i)
-    looks = []
-    monkeypatch.setattr(
-        folder_data, "looks_grey", lambda files, name, size: looks.append(name) or True
-    )
-    assert channels(tmp_path / "grey", tmp_path) == 1
-    assert load(tmp_path / "grey").shape == (5, 1, 16, 16)
-    assert sorted(looks) == [f"{i}.png" for i in range(5)]

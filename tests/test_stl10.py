@@ -71,40 +71,17 @@ def test_files_of_another_length_or_content_are_refused(data_dir, monkeypatch):
         load(data_dir)
 
 
-def test_as_many_labels_as_images(data_dir):
-    (data_dir / "stl10_binary" / "train_y.bin").write_bytes(b"\1\2")
-    with pytest.raises(UserError, match="2 labels for 6 images"):
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([1, 2], "2 labels for 6 images"),
+        ([1, 2, 3, 0, 10, 11], "labels from 0 to 11: wanted 1 to 10"),
+    ],
+)
+def test_labels_are_as_many_as_images_and_1_to_10(data_dir, labels, words):
+    (data_dir / "stl10_binary" / "train_y.bin").write_bytes(bytes(labels))
+    with pytest.raises(UserError, match=words):
         load(data_dir)
-
-
-def test_labels_are_1_to_10(data_dir):
-    (data_dir / "stl10_binary" / "train_y.bin").write_bytes(bytes([1, 2, 3, 0, 10, 11]))
-    with pytest.raises(UserError, match="labels from 0 to 11: wanted 1 to 10"):
-        load(data_dir)
-
-
-def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
-    data_dir, images, tmp_path, monkeypatch
-):
-    archive = tmp_path / "made.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for file in sorted((data_dir / "stl10_binary").iterdir()):
-            tar.add(file, f"stl10_binary/{file.name}")
-            file.unlink()
-        tar.add(__file__, "../../outside.py")
-    asked = []
-
-    def fetch(url: str, path: Path, *, md5: str) -> Path:
-        asked.append((url, path.name, md5))
-        return archive.rename(path)
-
-    monkeypatch.setattr("sources.archive.fetch", fetch)
-    assert np.array_equal(load(data_dir, "test").images.numpy(), images["test"])
-    assert len(load(data_dir)) == 15
-    url = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
-    assert asked == [(url, "stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb")]
-    names = {p.name for p in (data_dir / "stl10_binary").iterdir()}
-    assert names == {f"{n}_X.bin" for n in COUNTS} | {"train_y.bin", "test_y.bin"}
 
 
 def test_files_that_are_there_are_not_unpacked_again(data_dir, images):
@@ -118,15 +95,3 @@ def test_files_that_are_there_are_not_unpacked_again(data_dir, images):
     assert np.array_equal(load(data_dir, "test").images.numpy(), images["test"])
     assert (folder / "unlabeled_X.bin").read_bytes() == own
     assert not list(folder.glob("*.part"))
-
-
-def test_without_a_network_one_sentence(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise UserError("no network")
-
-    monkeypatch.setattr("sources.archive.fetch", refuse)
-    with pytest.raises(UserError, match=r"no network.*Run again with a network"):
-        load(tmp_path)
-    (tmp_path / "stl10_binary.tar.gz").write_bytes(b"garbage")
-    with pytest.raises(UserError, match="is damaged"):
-        load(tmp_path)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dataset import Batch, ImageData, class_names, num_channels
 from lib.errors import UserError
-from lib.grids import make_grid
 from lib.results import Result
+from lib.runlog import make_grid
 from lib.seeding import generator, stream
 from systems.biggan.class_scores import digit_scores
 from systems.biggan.config import NORMALIZED, BigGANConfig

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from dataset import Batch, Batches, to_bytes
 from GAN import add_spectral_norm
 from lib.errors import UserError
-from lib.grids import make_grid
 from lib.results import Result
-from lib.runlog import RunLog
+from lib.runlog import RunLog, make_grid
 from lib.seeding import generator
 from sources.iclevr import LABELS, load_conditions
 from systems.cdcgan.accuracy import accuracy

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib.settings import MOST_REPEATS, MOST_UNITS, data, default, game, network, task
+from sources import SMALL_IMAGES
 from sources.config import FOLDER, ImageConfig
-from sources.spec import SMALL_IMAGES
 from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS, NORMS, STEMS, UPSAMPLINGS
 from training.config import AdamConfig, WidthConfig
 

@@ -15,9 +15,9 @@ import dataset
 from dataset import Batch, Batches, ImageData
 from lib.errors import UserError
 from lib.seeding import key_seed
+from sources import DataSpec
 from sources import emoji as emoji_data
 from sources import folder as folder_data
-from sources.spec import DataSpec
 from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
 from systems.cyclegan.jitter import jittered
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dataset import ImageData, order, to_signed
-from lib.grids import make_grid
 from lib.results import Result
+from lib.runlog import make_grid
 from lib.seeding import key_seed
-from sources.spec import NoTestSplit
+from sources import NoTestSplit
 from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
 from systems.cyclegan.domains import DOMAINS, UnpairedBatches, load_domain, num_channels
 from systems.cyclegan.image_pool import ImagePool

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_signed
-from lib.grids import make_grid
 from lib.results import Result
+from lib.runlog import make_grid
 from lib.seeding import key_seed
 from metrics.lpips import load_vgg_maps
-from sources.spec import NoTestSplit
+from sources import NoTestSplit
 from systems.srgan.config import SRGANConfig
 from systems.srgan.flips import in_random_positions
 from systems.srgan.losses import RECONSTRUCTIONS

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lib.grids import make_grid
+from lib.runlog import make_grid
 
 MANIFOLD_SIDE = 20  # images
 

@@ -16,8 +16,8 @@ from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
 from lib.results import Result
 from lib.runlog import RunLog
 from lib.seeding import generator, stream
+from sources import NoTestSplit
 from sources.pictures import resize
-from sources.spec import NoTestSplit
 from systems.vae import scores
 from systems.vae.binarise import statically_binarised
 from systems.vae.config import VAEConfig
