@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib.command import command, flag
+from lib.command import command, flag, pick_device
 from lib.config import Config
 from lib.errors import UserError
 from lib.flags import make_parser, parse
