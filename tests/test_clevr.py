@@ -112,8 +112,8 @@ def test_the_ground_is_grey_and_shadows_darken_it():
     rays = camera_rays(scene, 64)
     ground = cast(scene, rays).slot.view(64, 64) == -1
     full, bare = render(scene)[0].float(), render(scene.first(0))[0].float()
-    assert (bare.amax(0) - bare.amin(0)).max() <= 1
-    assert 110 < bare.mean() < 200
+    assert (bare.mean((1, 2)) - bare.mean()).abs().max() < 4  # warm and cold lamps even out
+    assert 110 < bare.mean() < 135
     darker = (bare - full).mean(0)[ground]
     assert darker.max() > 15
     inner = ground.clone()  # pixels at an object's rim are in part the object's
@@ -123,17 +123,23 @@ def test_the_ground_is_grey_and_shadows_darken_it():
     assert (bare - full).mean(0)[inner].min() > -1.1
 
 
-def test_objects_are_seen_apart_and_wholly_in_the_picture():
+def test_objects_are_seen_apart_and_the_first_in_the_middle():
     drawn = join([draw_scene(LABELS[i : i + 20 : 8], 3, i) for i in range(8)])
     assert (visible_pixels(drawn) >= scenes.LEAST_VISIBLE).all()
-    slot = cast(drawn, camera_rays(drawn, 64)).slot.view(-1, 64, 64)
-    edge = torch.cat((slot[:, 0], slot[:, -1], slot[:, :, 0], slot[:, :, -1]), dim=1)
-    assert (edge == -1).all()
-    circles = scenes.ground_circles(drawn)
+    assert (drawn.centres[:, 0, :2] == 0).all()
     for a, b in ((0, 1), (0, 2), (1, 2)):
         gap = (drawn.centres[:, a, :2] - drawn.centres[:, b, :2]).norm(dim=1)
-        assert (gap > circles[:, a] + circles[:, b]).all()
+        assert (gap > scenes.APART).all()
     assert torch.equal(drawn.centres[..., 2], drawn.widths)  # resting on the ground
+
+
+def test_pictures_are_squeezed_as_the_courses():
+    """320x240 brought to a square: a sphere is three quarters as wide as high."""
+    drawn = draw_scene(["red sphere"], 3)
+    shown = (cast(drawn, camera_rays(drawn, 256)).slot == 0).view(256, 256)
+    wide, high = shown.any(0).sum().item(), shown.any(1).sum().item()
+    assert wide / high == pytest.approx(0.75, abs=0.05)
+    assert shown.float().mean() == pytest.approx(0.014, abs=0.003)
 
 
 def test_hidden_objects_are_drawn_again(monkeypatch):

@@ -1,16 +1,21 @@
 """The evaluator of i-CLEVR pictures: what it counts, its file and the course's, its training."""
 
 import json
+import shutil
 
 import pytest
 import torch
 import torchvision
 from PIL import Image
 from torch import nn
+from torchvision.transforms.functional import gaussian_blur
 
 from dataset import ImageData, to_signed
 from lib.errors import UserError
 from scripts import evaluator as script
+from sources.clevr.geometry import join
+from sources.clevr.scenes import draw_scene
+from sources.clevr.shading import render
 from sources.iclevr import LABELS, multi_hot
 from systems.cdcgan.accuracy import (
     accuracy,
@@ -203,7 +208,39 @@ def test_a_training_learns(monkeypatch):
     monkeypatch.setattr(script, "BATCH_SIZE", 8)
     data = blocks(24, 32)
     assert accuracy_on(Evaluator().eval(), data) <= 0.5  # one guess for all
-    assert accuracy_on(script.train(data, seed=0, steps=30), data) > 0.9
+    assert accuracy_on(script.train(data, seed=0, steps=50), data) > 0.9
+
+
+class SmallEvaluator(Evaluator):
+    """The first two of its ResNet's four stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network.layer3 = self.network.layer4 = nn.Identity()
+        self.network.fc = nn.Sequential(nn.Linear(128, len(LABELS)), nn.Sigmoid())
+
+
+def renders(n: int, key: str) -> ImageData:
+    """n pictures of 32x32, of one object each: two colours and two shapes."""
+    rows = [[("red cube", "blue cube", "red sphere", "blue sphere")[i % 4]] for i in range(n)]
+    scenes = [draw_scene(row, key, i) for i, row in enumerate(rows)]
+    return ImageData(render(join(scenes), 32), multi_hot(rows))
+
+
+def test_patches_of_the_right_colours_are_no_objects(monkeypatch):
+    """Low scores for smears of renders, and chance for the shape; renders themselves are known."""
+    monkeypatch.setattr(script, "Evaluator", SmallEvaluator)
+    monkeypatch.setattr(script, "BATCH_SIZE", 16)
+    monkeypatch.setattr(script, "LEARNING_RATE", 3e-3)
+    monkeypatch.setattr(script, "augment", lambda x, stream: script.shift(x, stream, up_to=1))
+    judge = script.train(renders(120, "train"), seed=0, steps=130)
+    fresh = renders(100, "fresh")
+    smears = ImageData(gaussian_blur(fresh.images, 15, 2.0), fresh.labels)
+    known, fooled = (judge.logits(to_signed(data.images)) for data in (fresh, smears))
+    assert accuracy(known, fresh.labels) > 0.95
+    assert accuracy(fooled, fresh.labels) < 1 / 2 + 0.15
+    assert known.sigmoid().amax(1).mean() > 0.7
+    assert fooled.sigmoid().amax(1).mean() < 0.3
 
 
 def test_a_training_is_a_function_of_the_seed(monkeypatch):
@@ -233,6 +270,14 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, monkeypatch):
     assert measured["steps"] == 8
     assert script.main(["score", *argv]) == 0
     assert "1 object " in capsys.readouterr().out
+    (tmp_path / "asked.json").write_text(json.dumps([rows["x00.png"], rows["x01.png"]]))
+    for i in range(2):
+        shutil.copy(root / "iclevr" / f"x0{i}.png", tmp_path / f"{i}.png")
+    argv += ["--pictures", str(tmp_path)]
+    assert script.main(["score", *argv, "--labels", str(tmp_path / "asked.json")]) == 0
+    assert "among the top k of 2;" in capsys.readouterr().out
+    assert script.main(["score", *argv]) == 1
+    assert "give --labels" in capsys.readouterr().err
     assert script.main(["train", *argv, "--steps", "2"]) == 1
     assert "--steps 2: wanted at least 8" in capsys.readouterr().err
     assert script.main(["score", *argv, "--weights", str(tmp_path / "none.pth")]) == 1
@@ -294,7 +339,7 @@ def test_devices_and_ctrl_c_are_one_line(monkeypatch, capsys):
     assert "invalid choice: 'foo'" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert script.main(["score", "--device", "cuda"]) == 1
-    assert "--device cuda: this machine offers none" in capsys.readouterr().err
+    assert "--device cuda: this machine has none" in capsys.readouterr().err
 
     def interrupted(data_dir):
         raise KeyboardInterrupt

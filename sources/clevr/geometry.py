@@ -15,7 +15,9 @@ from torch import Tensor
 
 from sources.iclevr import COLOURS, LABELS
 
-FIELD_OF_VIEW = math.radians(40)
+VIEW = (16 / 35, 12 / 35)  # tangents across and up: a 35 mm lens, 320x240 squeezed into a square
+# The key, fill and back lamp; each shines towards the origin.
+LIGHTS = ((6.18, -2.87, 3.87), (-4.45, -3.85, 3.10), (-1.49, 2.75, 4.96))
 EDGE = 0.12  # of a half width: how far from an edge the normal begins to turn
 REACH = torch.tensor([math.sqrt(3), 1.0, math.sqrt(2)])  # half widths from centre to farthest point
 
@@ -23,13 +25,11 @@ REACH = torch.tensor([math.sqrt(3), 1.0, math.sqrt(2)])  # half widths from cent
 class Scenes(NamedTuple):
     """N scenes. labels (N, 3) are positions in LABELS, -1 where there is no object."""
 
-    camera: Tensor  # (N, 3)
-    target: Tensor  # (N, 3), what the camera looks at
+    camera: Tensor  # (N, 3), looking at the origin
     lights: Tensor  # (N, L, 3), centres of the lamps
     centres: Tensor  # (N, 3, 3), of the objects
     widths: Tensor  # (N, 3), half of them
     angles: Tensor  # (N, 3), about the vertical axis, in radians
-    gloss: Tensor  # (N, 3), strength of the highlight
     labels: Tensor
 
     def first(self, n: int) -> "Scenes":
@@ -100,7 +100,7 @@ def reach(scenes: Scenes, slot: int) -> Tensor:
 
 def basis(scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
     """Forward, right and up (N, 3) of the cameras."""
-    forward = F.normalize(scenes.target - scenes.camera, dim=1)
+    forward = -F.normalize(scenes.camera, dim=1)
     right = F.normalize(torch.linalg.cross(forward, torch.tensor([[0.0, 0.0, 1.0]])), dim=1)
     return forward, right, torch.linalg.cross(right, forward)
 
@@ -109,20 +109,9 @@ def camera_rays(scenes: Scenes, side: int) -> Tensor:
     """Unit directions (3, N, side * side) through the middles of the pixels, row by row."""
     forward, right, up = (axis.T[:, :, None] for axis in basis(scenes))
     steps = (2 * torch.arange(side) + 1) / side - 1
-    y, x = (
-        math.tan(FIELD_OF_VIEW / 2) * g.flatten()
-        for g in torch.meshgrid(-steps, steps, indexing="ij")
-    )
-    rays = forward + x * right + y * up
+    y, x = (g.flatten() for g in torch.meshgrid(-steps, steps, indexing="ij"))
+    rays = forward + VIEW[0] * x * right + VIEW[1] * y * up
     return rays / length(rays)
-
-
-def project(scenes: Scenes, points: Tensor) -> Tensor:
-    """Points (N, M, 3) -> (N, M, 2): across and up, in [-1, 1] where they are in the picture."""
-    forward, right, up = (axis[:, :, None] for axis in basis(scenes))
-    rays = points - scenes.camera[:, None]
-    depth = rays @ forward * math.tan(FIELD_OF_VIEW / 2)
-    return torch.cat((rays @ right / depth, rays @ up / depth), dim=2)
 
 
 def near(centre: Tensor, radius: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
