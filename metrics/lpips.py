@@ -86,13 +86,13 @@ def prepared(x: Tensor) -> Tensor:
     return x.expand(-1, 3, -1, -1)
 
 
-def load_lpips(device: torch.device | str, net: str = "alex") -> LPIPS:
-    """The metric with its trained weights; net: alex (the one to report) or vgg.
+def load_lpips(device: torch.device | str) -> LPIPS:
+    """The metric by AlexNet with its trained weights.
 
     Fetches on first use (64 MB). UserError: the package is missing, or no weights are to be had.
     """
-    network = untrained_lpips(net)
-    state = find_backbone(net)
+    network = untrained_lpips("alex")
+    state = find_backbone("alex")
     put_convolutions(network.net, state)
     return LPIPS(network, digest(state)).to(device)
 
@@ -105,23 +105,21 @@ def untrained_lpips(net: str) -> nn.Module:
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
 
 
-# the layers of VGG16 up to each map; maps are halved in between
-VGG_LAYERS = {"relu1_2": 4, "relu2_2": 9, "relu3_3": 16, "relu4_3": 23}
+TO_RELU2_2 = 9  # layers of VGG16
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGGMaps(nn.Module):
-    """images (N, 1 or 3, H, W) in [-1, 1] -> the maps (N, K, H', W') of one layer of VGG16.
+    """images (N, 1 or 3, H, W) in [-1, 1] -> the maps (N, 128, H/2, W/2) of VGG16's relu2_2.
 
     Random until trained convolutions are put in; frozen.
     """
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
         from torchvision.models import vgg  # here: it would slow every start
 
-        whole = vgg.make_layers(vgg.cfgs["D"])
-        self.layers = whole[: VGG_LAYERS[layer]].requires_grad_(False)
+        self.layers = vgg.make_layers(vgg.cfgs["D"])[:TO_RELU2_2].requires_grad_(False)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
@@ -129,10 +127,10 @@ class VGGMaps(nn.Module):
         return self.layers(((x + 1) / 2 - self.mean) / self.std)
 
 
-def load_vgg_maps(device: torch.device | str, layer: str) -> VGGMaps:
+def load_vgg_maps(device: torch.device | str) -> VGGMaps:
     """With the weights that classify ImageNet; UserError: none are to be had."""
     with global_stream("vgg"):
-        maps = VGGMaps(layer)
+        maps = VGGMaps()
     put_convolutions(maps, find_backbone("vgg")[: len(list(maps.parameters()))])
     return maps.to(device, memory_format=torch.channels_last)
 

@@ -1,7 +1,7 @@
 """Enlarge your own pictures 4 times each way with a trained SRGAN. docs/srgan.md.
 
     python scripts/upscale.py PHOTOS --out LARGE                          by the newest run
-    python scripts/upscale.py "photos/*.jpg" --out LARGE --run runs/NAME --self_ensemble
+    python scripts/upscale.py "photos/*.jpg" --out LARGE --run runs/NAME
 
 Pictures may have any size.
 """
@@ -15,29 +15,24 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import to_signed
-from lib.command import command, flag
+from lib.command import command
 from scripts._pictures import FLAGS, find_pictures, make_each
 from scripts._saved_run import open_system
 from sources.pictures import is_transparent, to_rgb
-from systems.srgan.flips import Enlarge, self_ensemble
 from systems.srgan.resampling import SCALE
-from systems.srgan.tiles import count_tiles, upscale_in_tiles
-
-ENSEMBLE = "the mean over 8 positions, turned and mirrored: 8 times as long"
+from systems.srgan.tiles import Enlarge, upscale_in_tiles
 
 
-@command(*FLAGS, flag("--self_ensemble", action="store_true", help=ENSEMBLE))
+@command(*FLAGS)
 def main(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser()
     found = find_pictures(args.pictures, out)
     trainer = open_system("srgan", args)
-    ensemble = args.self_ensemble or trainer.config.self_ensemble
-    enlarge = self_ensemble(trainer.sample) if ensemble else trainer.sample
+    sizes = {"channels": trainer.channels, "tile": trainer.config.image_size // SCALE}
     clear = set()  # whether a picture was transparent
 
     def read(data: bytes, name: str) -> Tensor:
@@ -46,8 +41,7 @@ def main(args: argparse.Namespace) -> int:
         return picture
 
     def make(picture: Tensor, name: str) -> Tensor:
-        tile = trainer.config.image_size // SCALE
-        return upscale_picture(picture, enlarge, channels=trainer.channels, tile=tile, name=name)
+        return upscale_picture(picture, trainer.sample, name=name, **sizes)
 
     status = make_each(found, out, read, make, f"{SCALE} times as wide and as high")
     if True in clear:
@@ -76,10 +70,7 @@ def upscale_picture(
     A G of grey images (channels 1) takes the colours one by one.
     """
     parts = list(picture.split(1)) if channels == 1 else [picture.expand(3, -1, -1)]
-    tiles = len(parts) * count_tiles(*picture.shape[1:], tile)
-    with tqdm(total=tiles, desc=name, unit="tile", disable=None, leave=False) as bar:
-        made = [upscale_in_tiles(part, enlarge, tile=tile, progress=bar.update) for part in parts]
-    image = torch.cat(made)
+    image = torch.cat([upscale_in_tiles(part, enlarge, tile=tile, name=name) for part in parts])
     return image if len(picture) == 3 else image.mean(0, keepdim=True)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from test_cyclegan import paint
 from torch import nn
 
@@ -17,22 +16,16 @@ from lib.errors import UserError
 from lib.flags import parse
 from main import SYSTEMS
 from metrics import lpips as perceptual
-from metrics.lpips import LPIPS, VGGMaps, untrained_lpips
+from metrics.lpips import VGGMaps
 from systems.srgan import scores
 from systems.srgan import trainer as system
 from systems.srgan.config import PRESETS, SRGANConfig
-from systems.srgan.flips import (
-    POSITIONS,
-    brought_back,
-    brought_to,
-    in_random_positions,
-    self_ensemble,
-)
+from systems.srgan.flips import POSITIONS, brought_to, in_random_positions
 from systems.srgan.losses import euclidean, squared
 from systems.srgan.networks import Discriminator, Residual, UNet
 from systems.srgan.resampling import UPSCALERS, enlarge, shrink
 from systems.srgan.scores import mse, psnr, restoration_scores, ssim
-from systems.srgan.tiles import MARGIN, count_tiles, upscale_in_tiles
+from systems.srgan.tiles import MARGIN, upscale_in_tiles
 
 ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
 DECODER = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16)]  # in: the skip joined
@@ -70,11 +63,7 @@ def test_the_courses_layers_and_parameters():
     G, D = UNet(), Discriminator()
     assert table(G) == [*four, *((a, b, 4, 2, 1) for a, b in DECODER), (16 + 3, 3, 3, 1, 1)]
     assert table(D) == [*four, (512, 1, 3, 2, 1)]
-    weights = sum(16 * a * b for a, b in ENCODER)
-    normed = sum(2 * b for _, b in ENCODER)
-    grown = sum(16 * a * b + 2 * b for a, b in DECODER)
-    assert count_parameters(G) == weights + normed + grown + 19 * 3 * 9 + 3 == 6_280_100
-    assert count_parameters(D) == weights + normed + 512 * 9 == 2_793_408
+    assert (count_parameters(G), count_parameters(D)) == (6_280_100, 2_793_408)
 
 
 def test_shapes_ranges_and_probabilities():
@@ -88,16 +77,6 @@ def test_shapes_ranges_and_probabilities():
     assert D.logits(x).shape == (2,)
     assert torch.equal(D.eval()(x), torch.sigmoid(D.logits(x)))
     assert D.logits(random_images(2, 3, 128, 128)).shape == (2 * 4,)
-
-
-def test_the_skips_lead_where_they_should():
-    """With the way through the bottleneck cut, what is left of the input still counts."""
-    G = UNet(width=4).eval()
-    nn.init.zeros_(G.downs[-1][0].weight)
-    a, b = random_images(1, 3, 16, 16), random_images(1, 3, 16, 16, seed=1)
-    assert (G(a) - G(b)).abs().max() > 1e-3
-    nn.init.zeros_(G.to_image.weight[:, -3:])  # and the input's own
-    assert (G(a) - G(b)).abs().max() > 1e-6
 
 
 def test_the_residual_generator_begins_near_bilinear():
@@ -115,26 +94,17 @@ def test_features_sum_to_the_mean_of_the_maps_means():
 
 
 def test_the_distances_in_closed_form():
-    """Euclidean: gradients of norm 1. Squared: the sum over an image in [0, 1], where fakes off by
-    0.2 of [-1, 1] are off by 0.1: 3 * 64 * 64 * 0.01, and the gradient's norm is as told."""
-    x, fake = random_images(4, 3, 8, 8), random_images(4, 3, 8, 8, seed=1).requires_grad_()
-    loss = euclidean(fake, x)
-    loss.backward()
-    assert loss.item() == pytest.approx((fake - x).flatten(1).norm(dim=1).mean().item())
-    assert torch.allclose(4 * fake.grad.flatten(1).norm(dim=1), torch.ones(4), atol=1e-5)
+    """Squared: in [0, 1], where fakes off by 0.2 of [-1, 1] are off by 0.1: 3 * 64 * 64 * 0.01."""
     x = torch.zeros(2, 3, 64, 64)
-    fake = (x + 0.2).requires_grad_()
-    loss = squared(fake, x)
-    loss.backward()
-    assert loss.item() == pytest.approx(122.88, rel=1e-5)
-    assert (2 * fake.grad[0].norm()).item() == pytest.approx(0.1 * 12288**0.5, rel=1e-5)
+    assert euclidean(x + 0.2, x).item() == pytest.approx(0.2 * 12288**0.5, rel=1e-5)
+    assert squared(x + 0.2, x).item() == pytest.approx(122.88, rel=1e-5)
 
 
 # Degradation
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("value", [-1.0, -0.3, 0.0, 1.0])
+@pytest.mark.parametrize("value", [-0.3, 1.0])
 def test_a_constant_image_stays_that_constant(kernel, value):
     x = torch.full((1, 3, 64, 64), value)
     low = shrink(x, kernel)
@@ -155,13 +125,10 @@ def test_shrinking_by_bilinear_is_a_triangle_over_eight_pixels():
 
 def test_without_an_adversarial_loss_there_is_no_d(build):
     trainer = build(adversarial_weight=0.0)
-    before = {k: v.clone() for k, v in trainer.D.state_dict().items()}
     trainer.D.register_forward_pre_hook(lambda *_: pytest.fail("D was asked"))
-    trainer.step_D = lambda x: pytest.fail("D was asked")
     scalars = trainer.train_step(trainer.batches()(0))
     assert set(scalars) == {"reconstruction_loss"}
     assert set(trainer.networks) == set(trainer.optimizers) == {"G"}
-    assert all(torch.equal(v, trainer.D.state_dict()[k]) for k, v in before.items())
 
 
 def test_g_is_run_once_a_step_and_learns_from_the_weighted_sum(build):
@@ -198,27 +165,24 @@ def test_a_penalty_is_of_the_mean_over_the_patches_that_the_losses_take(build, s
 
 
 def test_the_perceptual_loss_teaches_g_and_leaves_vgg_alone(build, monkeypatch):
-    maps = VGGMaps("relu2_2")
+    maps = VGGMaps()
     monkeypatch.setattr(system, "load_vgg_maps", lambda *_: maps)
     trainer = build(adversarial_weight=0.0, reconstruction_weight=0.0, perceptual_weight=1.0)
-    before = [p.clone() for p in maps.parameters()]
+    before = next(maps.parameters()).clone()
     first = next(trainer.G.parameters()).clone()
     scalars = trainer.train_step(trainer.batches()(0))
     assert scalars["perceptual_loss"] > 0
     assert not torch.equal(first, next(trainer.G.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(before, maps.parameters(), strict=True))
-    assert set(trainer.networks) == {"G"}
+    assert torch.equal(before, next(maps.parameters()))
 
 
 def test_vgg_takes_the_first_convolutions_of_the_backbone(monkeypatch):
-    whole = [m for m in VGGMaps("relu4_3").modules() if isinstance(m, nn.Conv2d)]
-    state = [t.detach().clone() for conv in whole for t in (conv.weight, conv.bias)]
-    monkeypatch.setattr(perceptual, "find_backbone", lambda net: state)
-    maps = perceptual.load_vgg_maps("cpu", "relu2_2")
+    state = [torch.randn_like(p) / 10 for p in VGGMaps().parameters()]
+    monkeypatch.setattr(perceptual, "find_backbone", lambda net: [*state, torch.zeros(256)])
+    maps = perceptual.load_vgg_maps("cpu")
     assert maps(torch.zeros(1, 1, 32, 32)).shape == (1, 128, 16, 16)
-    convs = [m for m in maps.modules() if isinstance(m, nn.Conv2d)]
-    assert len(convs) == 4
-    assert all(torch.equal(c.weight, w.weight) for c, w in zip(convs, whole, strict=False))
+    assert len(state) == 2 * 4
+    assert all(torch.equal(a, b) for a, b in zip(maps.parameters(), state, strict=True))
     x = random_images(1, 3, 32, 32)
     mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
     y = ((x + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
@@ -236,7 +200,6 @@ def test_vgg_takes_the_first_convolutions_of_the_backbone(monkeypatch):
         ({"loss": "bcee"}, "one of bce"),
         ({"adversarial_weight": 0.0, "penalty": "gp"}, "gp: --adversarial_weight 0 has no D"),
         ({"residual_blocks": 4}, "belongs to --arch residual, and this is unet"),
-        ({"perceptual_layer": "relu3_3"}, "belongs to --perceptual_weight above 0"),
     ],
 )
 def test_settings_that_contradict_each_other(settings, told):
@@ -261,25 +224,14 @@ def test_the_preset_course_is_the_source_and_the_default():
 # Scores
 
 
-def test_an_image_with_itself():
-    x = to_bytes(random_images(3, 3, 64, 64))
-    assert mse(x, x).tolist() == [0, 0, 0]
-    assert ssim(x, x).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
-    assert psnr(x, x).tolist() == pytest.approx([10 * math.log10(12 * 255**2)] * 3, abs=1e-3)
-    pytest.importorskip("lpips")
-    lpips = LPIPS(untrained_lpips("alex"), "")
-    assert lpips(x, x).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
-
-
-def test_psnr_of_a_known_noise():
-    """A shift by 51 of 255 is 0.2: MSE 0.04, 13.979 dB; Gaussian noise of that size comes near."""
+def test_an_image_with_itself_and_with_its_shift():
+    """A shift by 51 of 255 is 0.2: MSE 0.04, 13.979 dB."""
     x = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
-    assert mse(x, x + 51).tolist() == pytest.approx([0.04] * 2, abs=1e-7)
-    assert psnr(x, x + 51).tolist() == pytest.approx([-10 * math.log10(0.04)] * 2, abs=1e-4)
-    noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 20
-    grey = torch.full(noise.shape, 128.0)
-    noisy = (grey + noise).round().clamp(0, 255).byte()
-    assert psnr(grey.byte(), noisy).mean().item() == pytest.approx(22.11, abs=0.1)
+    ceiling = 10 * math.log10(12 * 255**2)
+    for y, error, decibels in ((x, 0, ceiling), (x + 51, 0.04, 13.9794)):
+        assert mse(x, y).tolist() == pytest.approx([error] * 2, abs=1e-7)
+        assert psnr(x, y).tolist() == pytest.approx([decibels] * 2, abs=1e-3)
+    assert ssim(x, x).tolist() == pytest.approx([1, 1], abs=1e-6)
 
 
 def test_ssim_agrees_with_a_second_implementation():
@@ -309,34 +261,19 @@ def test_scores_are_over_all_test_images_beside_the_untrained(build, no_lpips):
     }
     for name in ("mse", "psnr", "ssim"):
         assert results[name]["value"] == results[f"{name}_bicubic"]["value"]
-    for name in ("mse", "ssim"):
-        assert results[f"{name}_bilinear"]["of_bilinear"] == 1
-    assert not any("of_bilinear" in r for name, r in results.items() if name.startswith("psnr"))
-    assert "bilinear's" not in results["psnr"]["about"]
+        ratio = results[f"{name}_bilinear"].get("of_bilinear")
+        assert ratio == (None if name == "psnr" else 1)  # none of decibels
     assert all(r["n"] == 140 and r["error"] > 0 for r in results.values())
     data, _ = trainer.held_out()
     made = to_bytes(enlarge(trainer.shrunk(to_signed(data.images))))
     values = mse(made, data.images)
     assert results["mse_bilinear"]["value"] == pytest.approx(values.mean().item(), rel=1e-5)
-    error = values.std() / 140**0.5
-    assert results["mse_bilinear"]["error"] == pytest.approx(error.item(), rel=1e-4)
-
-
-def test_the_squares_positions_are_eight_and_each_is_brought_back():
-    x = random_images(2, 3, 4, 4)
-    seen = [brought_to(x, k) for k in range(8)]
-    assert torch.equal(seen[0], x)
-    assert torch.equal(seen[4], x.flip(3))
-    assert torch.equal(seen[1][0, 0, 0], x[0, 0, :, -1])  # a quarter: the right edge comes up
-    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
-    assert all(torch.equal(brought_back(a, k), x) for k, a in enumerate(seen))
 
 
 @pytest.mark.parametrize("positions", sorted(POSITIONS))
 def test_images_are_trained_on_in_positions_that_seed_and_step_alone_decide(positions):
     x = random_images(400, 1, 4, 4)
     made = in_random_positions(x, positions, 0, 7)
-    assert torch.equal(made, in_random_positions(x, positions, 0, 7))
     found = [
         [k for k in range(8) if torch.equal(brought_to(a, k), b)]
         for a, b in zip(x, made, strict=True)
@@ -358,31 +295,6 @@ def test_a_step_trains_on_the_images_in_their_positions(build):
     trainer.train_step(trainer.batches()(0))
     assert torch.equal(seen[0], in_random_positions(x, 8, trainer.config.seed, 0))
     assert not torch.equal(seen[0], x)
-
-
-def test_the_ensemble_is_the_mean_over_the_squares_eight_positions():
-    """A ramp to the right is added to each image; the positions of the ramp cancel all but its
-    mean, and what the images are comes back to where it was."""
-    low, ramp = random_images(2, 3, 5, 5), torch.linspace(0, 1, 20).expand(20, 20)
-    seen = []
-
-    def tilted(x):
-        seen.append(x)
-        return enlarge(x) + ramp
-
-    assert torch.allclose(self_ensemble(tilted)(low), enlarge(low) + 0.5, atol=1e-6)
-    assert len(seen) == 8
-    assert not any(torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
-
-
-def test_the_ensemble_is_scored_beside_g(build, no_lpips):
-    trainer, ramp = build(self_ensemble=True), torch.linspace(-0.2, 0.2, 32)
-    trainer.sample = lambda low, G=None: enlarge(low * 0.5) + ramp
-    results = {r["metric"]: r for r in restoration_scores(trainer)}
-    assert {f"{m}_x8" for m in ("mse", "psnr", "ssim")} < set(results)
-    assert results["mse"]["about"].startswith("140 test images by G, ")
-    assert results["mse_x8"]["about"].startswith("140 test images by G's mean over 8 positions, ")
-    assert results["mse_x8"]["value"] < results["mse"]["value"]
 
 
 def test_on_plain_colours_which_bilinear_restores_there_is_no_ratio(build, tmp_path, no_lpips):
@@ -424,16 +336,14 @@ def test_generated_images_are_the_test_images_enlarged(build):
 # Pictures of any size
 
 
-@pytest.mark.parametrize("size", [(16, 16), (1, 1), (37, 5), (50, 64)])
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (37, 50)])
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
 def test_tiles_reproduce_the_untiled_picture(size, name):
     """Both look at most a pixel beyond, and mirroring repeats the edge as bilinear does."""
     picture = random_images(3, *size)
-    tiles = []
-    made = upscale_in_tiles(picture, UPSCALERS[name], progress=tiles.append, batch_size=5)
+    made = upscale_in_tiles(picture, UPSCALERS[name], batch_size=5)
     assert made.shape == (3, 4 * size[0], 4 * size[1])
     assert torch.allclose(made, UPSCALERS[name](picture[None])[0], atol=1e-5)
-    assert sum(tiles) == count_tiles(*size)
 
 
 def test_tiles_leave_no_seam_where_a_network_sees_its_own_padding():
@@ -456,17 +366,9 @@ def folder(tmp_path, name: str) -> dict[str, str]:
     return {"dataset": "folder", "folder": str(tmp_path / name), "data_dir": str(tmp_path)}
 
 
-def save_images(folder, sizes):
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for i, (width, height) in enumerate(sizes):
-        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-
-
 def test_a_folder_with_a_test_split_and_odd_sizes(build, tmp_path):
-    save_images(tmp_path / "set" / "train", [(33, 47), (40, 32), (64, 65)])
-    save_images(tmp_path / "set" / "test", [(32, 32), (51, 37)])
+    paint(tmp_path / "set" / "train", 3, size=(33, 47))
+    paint(tmp_path / "set" / "test", 2, size=(51, 37))
     trainer = build(**folder(tmp_path, "set"))
     scalars = trainer.train_step(trainer.batches()(0))  # 4 of 3 images: an epoch and a piece
     assert all(math.isfinite(float(v)) for v in scalars.values())
@@ -477,9 +379,9 @@ def test_a_folder_with_a_test_split_and_odd_sizes(build, tmp_path):
 
 
 def test_a_bad_test_split_is_told_before_the_first_step(build, tmp_path):
-    save_images(tmp_path / "set" / "train", [(32, 32)] * 4)
-    save_images(tmp_path / "set" / "test", [(32, 32)])
-    (tmp_path / "set" / "test" / "0.png").write_bytes(b"no picture")
+    paint(tmp_path / "set" / "train", 4)
+    paint(tmp_path / "set" / "test", 1)
+    (tmp_path / "set" / "test" / "00.png").write_bytes(b"no picture")
     trainer = build(**folder(tmp_path, "set"))
     with pytest.raises(UserError, match="test"):
         trainer.train()

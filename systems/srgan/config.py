@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib.errors import UserError
-from lib.settings import ABOVE_0, MOST_REPEATS, data, default, game, network, scoring
-from metrics.lpips import BACKBONES, VGG_LAYERS
+from lib.settings import ABOVE_0, MOST_REPEATS, data, default, game, network
 from sources.config import DataConfig
 from systems.srgan.flips import POSITIONS
 from systems.srgan.losses import RECONSTRUCTIONS
@@ -85,18 +84,6 @@ class SRGANConfig(ConvConfig, GANConfig, DataConfig):
     )
     perceptual_weight: float = game(
         0.0, "weight of the L1 distance between VGG16's maps of x and G's (fetches 64 MB)"
-    )
-    perceptual_layer: str = game(
-        "relu2_2",
-        "layer of VGG16",
-        choices=tuple(VGG_LAYERS),
-        only_with={"perceptual_weight": ABOVE_0},
-    )
-    lpips_net: str = scoring(
-        "alex", "network of the score LPIPS; alex is the one to report", choices=tuple(BACKBONES)
-    )
-    self_ensemble: bool = scoring(
-        False, "enlarge each image in 8 positions and take the mean (EDSR+), as a score beside G's"
     )
 
     def __post_init__(self) -> None:

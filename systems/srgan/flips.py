@@ -1,11 +1,8 @@
-"""The square's eight positions: trained on at random, and an upscaler's mean over all of them.
+"""The square's eight positions, trained on at random: turned by quarters, mirrored and turned.
 
-Turned by quarters, and mirrored and turned. Training on them: Timofte et al. 2016, "Seven ways to
-improve example-based single image super resolution", and EDSR, Lim et al. 2017, sec. 4.2. The mean,
-geometric self-ensemble: the same, and EDSR+ of sec. 4.3.
+Timofte et al. 2016, "Seven ways to improve example-based single image super resolution", and EDSR,
+Lim et al. 2017, sec. 4.2.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,17 +11,11 @@ from lib.seeding import stream
 
 PLANE = (-2, -1)
 POSITIONS = {1: (0,), 2: (0, 4), 8: tuple(range(8))}  # as it is; and mirrored; all
-Enlarge = Callable[[Tensor], Tensor]
 
 
 def brought_to(x: Tensor, position: int) -> Tensor:
     """x (..., S, S), mirrored from position 4 on, then turned by so many quarters."""
     return (x.flip(-1) if position >= 4 else x).rot90(position % 4, PLANE)
-
-
-def brought_back(x: Tensor, position: int) -> Tensor:
-    x = x.rot90(-(position % 4), PLANE)
-    return x.flip(-1) if position >= 4 else x
 
 
 def in_random_positions(x: Tensor, positions: int, seed: int, step: int) -> Tensor:
@@ -38,13 +29,3 @@ def in_random_positions(x: Tensor, positions: int, seed: int, step: int) -> Tens
         where = (drawn == i).view(-1, 1, 1, 1)  # no look at the drawn: a GPU need not wait
         made = torch.where(where, brought_to(x, position), made)
     return made
-
-
-def self_ensemble(enlarge: Enlarge) -> Enlarge:
-    """enlarge: (N, C, s, s) -> (N, C, S, S). Run in all eight positions, each brought back."""
-
-    def mean(low: Tensor) -> Tensor:
-        made = [brought_back(enlarge(brought_to(low, k)), k) for k in POSITIONS[8]]
-        return sum(made) / len(made)
-
-    return mean

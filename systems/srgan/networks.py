@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from GAN import INITS, add_spectral_norm, down
+from GAN import INITS, down
 from systems.srgan.resampling import enlarge
 
 DEPTH = 5  # halvings of the image in the UNet and in D
@@ -114,28 +114,19 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        num_channels: int = 3,
-        width: int = 32,
-        norm: str = "batch",
-        spectral_norm: bool = False,
-        init: str = "normal",
+        self, channels: int = 3, width: int = 32, *, norm: str = "batch", init: str = "normal"
     ) -> None:
         super().__init__()
-        self.downs = encoder(num_channels, width, norm)
+        self.downs = encoder(channels, width, norm)
         self.to_logit = nn.Conv2d(width * 2 ** (DEPTH - 1), 1, 3, 2, 1, bias=norm == "none")
         self.apply(INITS[init])
-        if spectral_norm:
-            add_spectral_norm(self)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """What each layer makes of the image, from (N, w, S/2, S/2) to (N, 16w, S/32, S/32)."""
-        found = []
+        found = [x]
         for layer in self.downs:
-            x = layer(x)
-            found.append(x)
-        return found
+            found.append(layer(found[-1]))
+        return found[1:]
 
     def features(self, x: Tensor) -> Tensor:
         """(N, F): all maps in a row, scaled: the sum over F of |a - b| is the mean of its means."""

@@ -17,14 +17,12 @@ from dataset import to_bytes, to_signed
 from lib.errors import UserError
 from lib.results import Result, mean_result
 from metrics.lpips import load_lpips
-from systems.srgan.flips import self_ensemble
 from systems.srgan.resampling import UPSCALERS
 
 if TYPE_CHECKING:
     from systems.srgan.trainer import SRGAN
 
 BATCH_SIZE = 50
-BY = {"": "G", "_x8": "G's mean over 8 positions"}  # a metric's ending -> who made the images
 ROUNDING = 1 / 12 / 255**2  # the mean squared error that rounding to bytes makes by itself
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,12 +65,11 @@ def windowed(x: Tensor) -> Tensor:
     return F.conv2d(rows, weights.view(1, 1, 1, 11)).view(n, channels, height - 10, width - 10)
 
 
-def measures(device: torch.device, lpips_net: str) -> dict[str, Measure]:
+def measures(device: torch.device) -> dict[str, Measure]:
     """The measures by their tags; LPIPS is left out, with the reason, if it is missing."""
     found: dict[str, Measure] = {"mse": mse, "psnr": psnr, "ssim": ssim}
-    name = "lpips" if lpips_net == "alex" else f"lpips_{lpips_net}"
     try:
-        found[name] = load_lpips(device, lpips_net)
+        found["lpips"] = load_lpips(device)
     except UserError as error:
         print(f"no LPIPS: {error}", file=sys.stderr)
     return found
@@ -80,17 +77,12 @@ def measures(device: torch.device, lpips_net: str) -> dict[str, Measure]:
 
 @torch.no_grad()
 def restoration_scores(trainer: "SRGAN") -> list[Result]:
-    """Apply each measure to G and to nearest, bilinear and bicubic enlargement of the same input.
-
-    With --self_ensemble also to G's mean over eight positions.
-    """
+    """Apply each measure to G and to what learns nothing, on the same small images."""
     data, split = trainer.held_out()
     G = trainer.sampled_generator()
     upscalers = {"": lambda low: trainer.sample(low, G=G)}
-    if trainer.config.self_ensemble:
-        upscalers["_x8"] = self_ensemble(upscalers[""])
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
-    chosen = measures(trainer.device, trainer.config.lpips_net)
+    chosen = measures(trainer.device)
     values: dict[tuple[str, str], list[Tensor]] = {(m, u): [] for m in chosen for u in upscalers}
     with tqdm(total=len(data), desc="scores of enlarged images", unit="img", disable=None) as bar:
         for images in data.images.split(BATCH_SIZE):
@@ -104,8 +96,8 @@ def restoration_scores(trainer: "SRGAN") -> list[Result]:
     means = {key: torch.cat(found) for key, found in values.items()}
     results = [restoration_result(name, mark, means, split) for name, mark in means]
     for result in results:
-        if result["metric"].startswith("lpips"):
-            result["weights_sha256"] = chosen[result["measure"]].digest
+        if result["measure"] == "lpips":
+            result["weights_sha256"] = chosen["lpips"].digest
     return results
 
 
@@ -117,8 +109,7 @@ def restoration_result(
     No ratio of decibels, nor if bilinear is without error, as on plain colours.
     """
     own = values[name, mark]
-    by = BY.get(mark) or mark.removeprefix("_")
-    about = f"{len(own):,} {split} images by {by}"
+    about = f"{len(own):,} {split} images by {mark.removeprefix('_') or 'G'}"
     result = mean_result(f"{name}{mark}", own, about) | {"measure": name}
     bilinear = values[name, "_bilinear"].double().mean().item()
     if name != "psnr" and bilinear:

@@ -6,26 +6,22 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from systems.srgan.resampling import SCALE
 
+Enlarge = Callable[[Tensor], Tensor]
 MARGIN = 2  # pixels at a tile's edge that are context alone: there a network sees its own padding
 
 
 def upscale_in_tiles(
-    picture: Tensor,
-    enlarge: Callable[[Tensor], Tensor],
-    *,
-    tile: int = 16,
-    batch_size: int = 64,
-    progress: Callable[[int], object] = lambda n: None,
+    picture: Tensor, enlarge: Enlarge, *, tile: int = 16, batch_size: int = 64, name: str = ""
 ) -> Tensor:
     """picture (C, H, W) of any size -> (C, 4H, 4W), on the CPU.
 
     enlarge: (N, C, tile, tile) -> (N, C, 4 tile, 4 tile). The picture is mirrored beyond its edges,
     so that every pixel of it lies within two tiles each way, whose weights sum to 1: what enlarge
-    does to a pixel by its MARGIN neighbours comes out as if there were no tiles. progress is told
-    the number of tiles done.
+    does to a pixel by its MARGIN neighbours comes out as if there were no tiles. name: the bar's.
     """
     step = tile // 2 - MARGIN
     before, sides = step + MARGIN, picture.shape[1:]
@@ -36,12 +32,11 @@ def upscale_in_tiles(
     whole = torch.zeros(len(picture), *(SCALE * side for side in padded.shape[1:]))
     window = blending_window(tile)
     places = [(i, j) for i in starts[0] for j in starts[1]]
-    for first in range(0, len(places), batch_size):
-        some = places[first : first + batch_size]
+    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+    for some in tqdm(batches, desc=name, unit="batch", disable=None, leave=False):
         tiles = torch.stack([padded[:, i : i + tile, j : j + tile] for i, j in some])
         for (i, j), made in zip(some, enlarge(tiles).cpu() * window, strict=True):
             whole[:, SCALE * i :, SCALE * j :][:, : SCALE * tile, : SCALE * tile] += made
-        progress(len(some))
     top = SCALE * before
     height, width = (SCALE * side for side in sides)
     return whole[:, top : top + height, top : top + width]
@@ -53,8 +48,3 @@ def blending_window(tile: int) -> Tensor:
     hill = torch.sin(math.pi * (torch.arange(core) + 0.5) / core).square()
     hill = torch.nn.functional.pad(hill, (SCALE * MARGIN, SCALE * MARGIN))
     return hill[:, None] * hill[None, :]
-
-
-def count_tiles(height: int, width: int, tile: int = 16) -> int:
-    step = tile // 2 - MARGIN
-    return math.prod(math.ceil(side / step) + 1 for side in (height, width))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_signed
+from GAN import add_spectral_norm
 from lib.results import Result
 from lib.runlog import make_grid
 from lib.seeding import key_seed
@@ -45,13 +46,10 @@ class SRGAN(GANTrainer):
         G = GENERATORS[config.arch](
             self.channels, config.generator_hidden_dim, config.residual_blocks, config.init
         )
-        D = Discriminator(
-            num_channels=self.channels,
-            width=config.discriminator_hidden_dim,
-            norm=config.d_norm,
-            spectral_norm=config.spectral_norm,
-            init=config.init,
-        )
+        width, norm = config.discriminator_hidden_dim, config.d_norm
+        D = Discriminator(self.channels, width, norm=norm, init=config.init)
+        if config.spectral_norm:
+            add_spectral_norm(D)
         super().__init__(config, device, G=G, D=D)
         self.penalized = self.D.mean_logits  # a mean over an image's patches, as the losses take it
         self.reconstruction = RECONSTRUCTIONS[config.reconstruction]
@@ -62,8 +60,7 @@ class SRGAN(GANTrainer):
     @cached_property
     def vgg_maps(self) -> Forward:
         """VGG16's maps; the weights are fetched when a step first asks for them."""
-        layer = self.config.perceptual_layer
-        return self.main_first(lambda: load_vgg_maps(self.device, layer))
+        return self.main_first(lambda: load_vgg_maps(self.device))
 
     def held_out(self) -> tuple[ImageData, str]:
         """Return the test images, or if there are none the training images; and which they are."""

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lib.errors import UserError
-from lib.settings import MOST_UNITS, data, default, game, logging, network, scoring, width
+from lib.settings import data, default, game, logging, network, width
 from sources.config import DataConfig
 from systems.vae.binarise import PIXELS
 from systems.vae.elbo import LIKELIHOODS
-from systems.vae.networks import ARCHITECTURES, IMAGE_SIZES
+from systems.vae.networks import BORDERS, DECODERS
 from training.config import AveragedConfig
 
 # fmt: off
@@ -26,13 +25,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 class VAEConfig(AveragedConfig, DataConfig):
     PRESETS: ClassVar = PRESETS
 
-    image_size: int = default(28, choices=IMAGE_SIZES)
+    image_size: int = default(28, choices=tuple(BORDERS))
     pixels: str = data(
         "grey",
         "grey values, or bits drawn once (static) or at every step (stochastic)",
         choices=PIXELS,
     )
-    arch: str = network("fc", "linear layers alone, or convolutions", choices=tuple(ARCHITECTURES))
+    arch: str = network("fc", "linear layers alone, or convolutions", choices=tuple(DECODERS))
     latent_dim: int = width(20, "size of z", tag="z{}", level="main")
     hidden_dim: int = width(400, "units of the hidden layer")
     width: int = width(16, "channels of the largest map", only_with={"arch": "conv"})
@@ -48,15 +47,3 @@ class VAEConfig(AveragedConfig, DataConfig):
     learning_rate: float = default(2e-3)
     beta1: float = default(0.9)
     test_every: int = logging(1000, "pass over the test images every so many steps; 0: never")
-    importance_samples: int = scoring(
-        100, "z's per image for the log-likelihood; 0: no such score", at_most=MOST_UNITS
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unasked = (0, VAEConfig.importance_samples)
-        if self.likelihood == "mse" and self.importance_samples not in unasked:
-            raise UserError(
-                f"--importance_samples {self.importance_samples}: --likelihood mse has no"
-                " log-likelihood of bits. Leave it out, or take --likelihood bce."
-            )

@@ -1,17 +1,23 @@
-"""The evidence lower bound: its two terms, the reparametrised z, and the importance-weighted bound.
+"""The evidence lower bound: its two terms and the reparametrised z; and the bound on test images.
 
 In nats, summed over pixels and latent units, one value an image: the terms compare as they stand.
 Kingma & Welling 2014, arXiv:1312.6114.
 """
 
-import math
-from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-Likelihood = Callable[[Tensor, Tensor], Tensor]  # logits, x -> (N,) nats
+from lib.results import Result, mean_result
+from lib.seeding import generator
+
+if TYPE_CHECKING:
+    from systems.vae.trainer import VAE
+
+BATCH_SIZE = 500
+ACTIVE = 0.01  # variance of a unit's posterior mean over the data, Burda et al. 2016, sec. 5.2
 
 
 def bernoulli_nats(logits: Tensor, x: Tensor) -> Tensor:
@@ -27,7 +33,7 @@ def gaussian_nats(logits: Tensor, x: Tensor) -> Tensor:
     return (torch.sigmoid(logits) - x).square().flatten(1).sum(1)
 
 
-LIKELIHOODS: dict[str, Likelihood] = {"bce": bernoulli_nats, "mse": gaussian_nats}
+LIKELIHOODS = {"bce": bernoulli_nats, "mse": gaussian_nats}  # logits, x -> (N,) nats
 
 
 def reparametrised(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
@@ -40,16 +46,46 @@ def kl_to_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
 
 
-def log_normal(z: Tensor, mean: Tensor | float = 0.0, log_variance: Tensor | float = 0.0) -> Tensor:
-    """log N(z; mean, exp(log_variance)), summed over the last axis."""
-    log_variance = torch.as_tensor(log_variance, dtype=z.dtype, device=z.device)
-    squares = (z - mean).square() / log_variance.exp()
-    return -(squares + log_variance + math.log(2 * math.pi)).sum(-1) / 2
+class Terms(NamedTuple):
+    """Both terms of each test image's bound (N,) in nats, and its posterior mean (N, Z)."""
+
+    reconstruction: Tensor
+    kl: Tensor
+    mean: Tensor
 
 
-def importance_weighted(log_weights: Tensor) -> Tensor:
-    """log (1/k sum w) over the last axis of (N, k): Burda et al. 2016, eq. 8, arXiv:1509.00519.
+@torch.no_grad()
+def test_terms(trainer: "VAE", networks: tuple[nn.Module, nn.Module], images: Tensor) -> Terms:
+    """images (N, C, S, S) uint8; one z an image, as in training, a function of (seed, batch)."""
+    encoder, decoder = networks
+    parts = []
+    for i, some in enumerate(images.split(BATCH_SIZE)):
+        x = some.to(trainer.device).float() / 255
+        mean, log_variance = encoder(x).chunk(2, 1)
+        stream = generator(trainer.device, "test noise", trainer.config.seed, i)
+        noise = torch.randn(mean.shape, generator=stream, device=trainer.device)
+        logits = decoder(reparametrised(mean, log_variance, noise))
+        parts.append((trainer.nats(logits, x), kl_to_prior(mean, log_variance), mean))
+    return Terms(*(torch.cat(values).cpu() for values in zip(*parts, strict=True)))
 
-    w = p(x | z) p(z) / q(z | x). With k = 1 the ELBO of that one z; it grows with k to log p(x).
-    """
-    return log_weights.logsumexp(-1) - math.log(log_weights.shape[-1])
+
+def active_units(mean: Tensor) -> int:
+    """The number of units whose posterior means (N, Z) vary with the image."""
+    return int((mean.var(0) > ACTIVE).sum())
+
+
+def bound_results(terms: Terms, words: str) -> list[Result]:
+    """The negative ELBO, its two terms, and the active units."""
+    n = len(terms.kl)
+    about = f"nats, {n:,} {words}"
+    return [
+        mean_result("elbo_loss", terms.reconstruction + terms.kl, about),
+        mean_result("elbo_reconstruction", terms.reconstruction, about),
+        mean_result("elbo_kl", terms.kl, about),
+        {
+            "metric": "active_units",
+            "value": float(active_units(terms.mean)),
+            "n": n,
+            "about": f"of {terms.mean.shape[1]}: variance of the posterior mean above {ACTIVE}",
+        },
+    ]

@@ -5,7 +5,9 @@ log-variances. A decoder maps z (N, latent_dim), or (N, latent_dim, 1, 1), to lo
 their sigmoid is the mean of p(x | z).
 """
 
-from collections.abc import Callable
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,59 +15,32 @@ from torch import Tensor, nn
 
 from training.layers import memory_format
 
-IMAGE_SIZES = (28, 32, 64)
-BORDERS = {28: 2, 32: 0, 64: 0}  # black pixels a side that the convolutions add: 28 halves twice
+if TYPE_CHECKING:
+    from systems.vae.config import VAEConfig
+
+BORDERS = {28: 2, 32: 0, 64: 0}  # black pixels a side that convolutions add: 28 halves twice
 
 
-class LinearEncoder(nn.Module):
-    """784 - 400 - 2 x 20 on MNIST: one hidden layer. The two heads are one matrix."""
-
-    def __init__(
-        self, *, num_channels: int, image_size: int, latent_dim: int, hidden_dim: int
-    ) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(num_channels * image_size**2, hidden_dim)
-        self.heads = nn.Linear(hidden_dim, 2 * latent_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.heads(F.relu(self.hidden(x.flatten(1))))
-
-
-class LinearDecoder(nn.Module):
-    """20 - 400 - 784 on MNIST."""
-
-    def __init__(
-        self, *, num_channels: int, image_size: int, latent_dim: int, hidden_dim: int
-    ) -> None:
-        super().__init__()
-        self.shape = (num_channels, image_size, image_size)
-        self.hidden = nn.Linear(latent_dim, hidden_dim)
-        self.out = nn.Linear(hidden_dim, num_channels * image_size**2)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.out(F.relu(self.hidden(z.flatten(1)))).unflatten(1, self.shape)
-
-
-def widths_of(image_size: int, width: int) -> list[int]:
+def widths_of(config: "VAEConfig") -> list[int]:
     """Channels of the maps, from the largest (side 16, or 32 of 64 pixels) to that of 4x4."""
-    halvings = {28: 3, 32: 3, 64: 4}[image_size]
-    return [width * 2**i for i in range(halvings)]
+    return [config.width * 2**i for i in range(4 if config.image_size == 64 else 3)]
 
 
-class ConvEncoder(nn.Module):
-    """4x4 convolutions of stride 2 down to a map of 4x4, then one hidden layer."""
+class Encoder(nn.Module):
+    """With --arch conv 4x4 convolutions of stride 2 down to 4x4; then one hidden layer.
 
-    def __init__(
-        self, *, num_channels: int, image_size: int, latent_dim: int, width: int, hidden_dim: int
-    ) -> None:
+    784 - 400 - 2 x 20 on MNIST without convolutions. The two heads are one matrix.
+    """
+
+    def __init__(self, channels: int, config: "VAEConfig") -> None:
         super().__init__()
-        widths = widths_of(image_size, width)
-        self.border = BORDERS[image_size]
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, 2, 1) for a, b in zip([num_channels, *widths], widths, strict=False)
-        )
-        self.hidden = nn.Linear(16 * widths[-1], hidden_dim)
-        self.heads = nn.Linear(hidden_dim, 2 * latent_dim)
+        convolved = config.arch == "conv"
+        maps = [channels, *(widths_of(config) if convolved else [])]
+        self.border = BORDERS[config.image_size] if convolved else 0
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(maps))
+        side = 4 if convolved else config.image_size
+        self.hidden = nn.Linear(maps[-1] * side**2, config.hidden_dim)
+        self.heads = nn.Linear(config.hidden_dim, 2 * config.latent_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, 4 * [self.border])  # (N, C, 32, 32)
@@ -74,21 +49,29 @@ class ConvEncoder(nn.Module):
         return self.heads(F.relu(self.hidden(x.flatten(1))))
 
 
+class LinearDecoder(nn.Module):
+    """20 - 400 - 784 on MNIST."""
+
+    def __init__(self, channels: int, config: "VAEConfig") -> None:
+        super().__init__()
+        self.shape = (channels, config.image_size, config.image_size)
+        self.hidden = nn.Linear(config.latent_dim, config.hidden_dim)
+        self.out = nn.Linear(config.hidden_dim, math.prod(self.shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.out(F.relu(self.hidden(z.flatten(1)))).unflatten(1, self.shape)
+
+
 class ConvDecoder(nn.Module):
     """The encoder's mirror: two linear layers to a map of 4x4, then transposed convolutions."""
 
-    def __init__(
-        self, *, num_channels: int, image_size: int, latent_dim: int, width: int, hidden_dim: int
-    ) -> None:
+    def __init__(self, channels: int, config: "VAEConfig") -> None:
         super().__init__()
-        widths = widths_of(image_size, width)[::-1]
-        self.border = BORDERS[image_size]
-        self.hidden = nn.Linear(latent_dim, hidden_dim)
-        self.project = nn.Linear(hidden_dim, 16 * widths[0])
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, 2, 1)
-            for a, b in zip(widths, [*widths[1:], num_channels], strict=True)
-        )
+        maps = [*widths_of(config)[::-1], channels]
+        self.border = BORDERS[config.image_size]
+        self.hidden = nn.Linear(config.latent_dim, config.hidden_dim)
+        self.project = nn.Linear(config.hidden_dim, 16 * maps[0])
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1) for a, b in pairwise(maps))
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.relu(self.project(F.relu(self.hidden(z.flatten(1)))))
@@ -109,7 +92,4 @@ class SignedMeans(nn.Module):
         return torch.tanh(self.decoder(z) / 2)
 
 
-ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
-    "fc": (LinearEncoder, LinearDecoder),
-    "conv": (ConvEncoder, ConvDecoder),
-}
+DECODERS = {"fc": LinearDecoder, "conv": ConvDecoder}  # by --arch

@@ -18,19 +18,17 @@ from lib.runlog import RunLog
 from lib.seeding import generator, stream
 from sources import NoTestSplit
 from sources.pictures import resize
-from systems.vae import scores
+from systems.vae import elbo
 from systems.vae.binarise import statically_binarised
 from systems.vae.config import VAEConfig
-from systems.vae.elbo import LIKELIHOODS, kl_to_prior, reparametrised
 from systems.vae.grids import manifold_points, paired_grids, square_grid
-from systems.vae.networks import ARCHITECTURES, SignedMeans
+from systems.vae.networks import DECODERS, Encoder, SignedMeans
 from trainer import AT_ONCE, Scalars, Trainer
 from training.config import adam, set_rates
 from training.ema import Average, Inputs
 from training.layers import placed
 from training.precision import compiled
 
-Networks = tuple[nn.Module, nn.Module]  # encoder, decoder
 SHOWN = 36  # samples, and images beside their reconstructions
 
 
@@ -42,22 +40,15 @@ class VAE(Trainer):
 
     def __init__(self, config: VAEConfig, device: torch.device) -> None:
         super().__init__(config, device)
-        sizes = {
-            "num_channels": num_channels(config),
-            "image_size": config.image_size,
-            "latent_dim": config.latent_dim,
-            "hidden_dim": config.hidden_dim,
-        }
-        if config.arch == "conv":
-            sizes["width"] = config.width
-        encoder, decoder = (placed(make(**sizes), device) for make in ARCHITECTURES[config.arch])
-        self.networks = {"encoder": encoder, "decoder": decoder}
+        networks = {"encoder": Encoder, "decoder": DECODERS[config.arch]}
+        channels = num_channels(config)
+        self.networks = {k: placed(net(channels, config), device) for k, net in networks.items()}
         self.step_networks = {
             name: compiled(network, config, device) for name, network in self.networks.items()
         }
         weights = [p for network in self.networks.values() for p in network.parameters()]
         self.optimizers = {"vae": adam(weights, config.learning_rate, config)}
-        self.nats = LIKELIHOODS[config.likelihood]
+        self.nats = elbo.LIKELIHOODS[config.likelihood]
         self.observers.append(self.test)
         if config.ema:
             self.averages = {name: Average(net, config.ema) for name, net in self.networks.items()}
@@ -87,9 +78,9 @@ class VAE(Trainer):
         draws = stream(self.device, "noise", self.config.seed, self.step)
         noise = torch.randn(mean.shape, generator=draws, device=self.device)
         with self.autocast:
-            logits = self.step_networks["decoder"](reparametrised(mean, log_variance, noise))
+            logits = self.step_networks["decoder"](elbo.reparametrised(mean, log_variance, noise))
         reconstruction = self.nats(logits.float(), x).mean()
-        kl = kl_to_prior(mean, log_variance).mean()
+        kl = elbo.kl_to_prior(mean, log_variance).mean()
         loss = reconstruction + self.config.beta * kl
         optimizer = self.optimizers["vae"]
         optimizer.zero_grad()
@@ -113,13 +104,13 @@ class VAE(Trainer):
         if not self.due(self.config.test_every) or self.test_images is None:
             return
         networks = self.networks["encoder"], self.networks["decoder"]
-        terms = scores.test_terms(self, networks, self.test_images)
+        terms = elbo.test_terms(self, networks, self.test_images)
         reconstruction, kl = terms.reconstruction.mean().item(), terms.kl.mean().item()
         values = {
             "test/loss": reconstruction + self.config.beta * kl,
             "test/reconstruction": reconstruction,
             "test/kl": kl,
-            "test/active_units": float(scores.active_units(terms.mean)),
+            "test/active_units": float(elbo.active_units(terms.mean)),
         }
         log.scalars(values, self.step)
 
@@ -175,7 +166,7 @@ class VAE(Trainer):
         """36 test images (or training images) in [0, 1]; as bits if the model learns bits."""
         images = self.pixels_of_split("train") if self.test_images is None else self.test_images
         chosen = order(len(images), self.config.seed, 0)[:SHOWN]
-        return scores.to_unit(images[chosen.to(images.device)].to(self.device))
+        return images[chosen.to(images.device)].to(self.device).float() / 255
 
     @torch.no_grad()
     def reconstructed(self) -> tuple[Tensor, Tensor]:
@@ -187,17 +178,11 @@ class VAE(Trainer):
         return super().sampling_mode() | {"batchnorm": "none", "images": "means of p(x | z)"}
 
     def evaluate(self, extractor: nn.Module) -> list[Result]:
-        """Compute the bound on all test images, and the log-likelihood of binarised ones."""
-        images, config = self.test_images, self.config
-        if images is None:
-            print("no bound, no log-likelihood: there are no test images", file=sys.stderr)
+        """Compute the bound on all test images."""
+        if self.test_images is None:
+            print("no bound: there are no test images", file=sys.stderr)
             return []
-        kind = "grey" if config.pixels == "grey" else "statically binarised"
         networks = self.sampled("encoder"), self.sampled("decoder")
-        results = scores.bound_results(
-            scores.test_terms(self, networks, images), f"{kind} test images"
-        )
-        if config.likelihood == "bce" and config.importance_samples:
-            bits = statically_binarised(images, "test") if kind == "grey" else images
-            results += scores.likelihood_results(scores.log_weights(self, networks, bits))
-        return results
+        terms = elbo.test_terms(self, networks, self.test_images)
+        kind = "grey" if self.config.pixels == "grey" else "statically binarised"
+        return elbo.bound_results(terms, f"{kind} test images")
