@@ -37,10 +37,7 @@ def wilson(counts: list[int], n: int, confidence: float = 0.95) -> tuple[list[fl
 
 
 def entropy_bits(counts: list[int] | Tensor) -> float:
-    """-sum p log2 p of p = counts / n, in bits: 0 for one digit, log2 10 = 3.32 for all alike.
-
-    The plug-in value: it lies about (10 - 1) / (2 n ln 2) bits below that of the distribution.
-    """
+    """-sum p log2 p of p = counts / n, in bits: 0 for one digit, log2 10 = 3.32 for all alike."""
     return float(stats.entropy(np.asarray(counts, float), base=2))
 
 
@@ -111,23 +108,16 @@ def label_statistics(
 ) -> dict[str, Any]:
     """Statistics of the labels (N,), their probabilities, and the flags of images off the digits.
 
-    Plain values; low and high are shares, and p_value_on_digits leaves the images off the digits
-    out. measured: the classifier's record on real images, and the shares of the training set.
+    measured: the classifier's record on real images, and the shares of the training set.
     """
     n, shares = len(labels), measured["shares"]
     counts = torch.bincount(labels.cpu(), minlength=10).tolist()
     kept = torch.bincount(labels[~off_digits].cpu(), minlength=10).tolist()
     low, high = wilson(counts, n)
     chi2, p_value = chi_square(counts, shares)
-    return {
-        "n": n,
-        "counts": counts,
-        "low": low,
-        "high": high,
-        "expected_shares": list(shares),
-        "chi2": chi2,
-        "p_value": p_value,
-        "power": power(n, shares),
+    found = {"n": n, "counts": counts, "low": low, "high": high, "expected_shares": list(shares)}
+    found |= {"chi2": chi2, "p_value": p_value, "power": power(n, shares)}
+    return found | {
         "entropy_bits": entropy_bits(counts),
         "low_confidence": float((confidence < SURE).float().mean()),
         "low_confidence_real": measured["low_confidence"],
@@ -140,7 +130,7 @@ def label_statistics(
 def diversity_statistics(
     images: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor
 ) -> dict[str, Any]:
-    """Near-duplicates and spread of the sample, against as many real images. Plain values.
+    """Near-duplicates and spread of the sample, against as many real images.
 
     duplicates: the share of images with a twin nearer than 99 % of the real ones have. spread: the
     mean distance between two images of a digit over that of real ones, weighted as the sample is.
@@ -163,8 +153,7 @@ def memory_statistics(distances: Tensor, typical: list[float]) -> dict[str, Any]
     """How near the images are to training images: a GAN that copies is nearer than a test image.
 
     distances (N,) to the nearest; typical: the 1 %, 50 % and 99 % quantile of those of real test
-    images. copies: the share below their 1 % quantile (after Meehan et al. 2020, who compare the
-    whole distributions).
+    images. copies: the share below their 1 % quantile (after Meehan et al. 2020).
     """
     quantiles = distances.quantile(torch.tensor([0.01, 0.5, 0.99])).tolist()
     return {
@@ -231,9 +220,7 @@ def signs_in_counts(result: dict[str, Any]) -> list[str]:
         elif high < MISSING * share:
             missing.append(digit)
     if missing:
-        most, bound = (
-            max(values[digit] for digit in missing) for values in (counts, result["high"])
-        )
+        most, bound = (max(v[digit] for digit in missing) for v in (counts, result["high"]))
         signs.append(
             f"of {n} images {f'at most {most} each show' if most else 'none show'} the digits"
             f" {', '.join(map(str, missing))}: each less than {bound:.1%} of what G makes"

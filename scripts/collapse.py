@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder and its collapse.py
 
 import dataset
-from dataset import ImageData
 from lib.command import command, flag
 from lib.errors import UserError, need
 from metrics import collapse
@@ -28,9 +27,6 @@ from scripts._figures import write_figure
 from scripts._saved_run import open_run
 from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
-
-if TYPE_CHECKING:  # matplotlib is optional
-    from matplotlib.figure import Figure
 
 COMPARED = 2000  # at most so many images are compared pixel by pixel: the time grows with them
 GENERATED = 1000  # images, unless --n says otherwise
@@ -70,8 +66,7 @@ def main(args: argparse.Namespace) -> None:
 def examine(trainer: Trainer, n: int, seed: int, out: str | Path) -> dict[str, Any]:
     """The report on n images of the trainer's generator, written to the folder `out` too.
 
-    Keys: those of the three statistics of metrics/collapse.py; verdict, evidence; files (the PNGs);
-    of (the run). Raises UserError for a run on other data than MNIST.
+    Raises UserError for a run on other data than MNIST.
     """
     config = trainer.config
     if config.dataset != "mnist":
@@ -106,7 +101,7 @@ def examine_images(
     images: Tensor, data_dir: str, seed: int, out: Path, *, title: str, about: dict[str, Any]
 ) -> dict[str, Any]:
     """The report on images uint8 (N, C, S, S). `seed` chooses the real images compared with."""
-    from metrics.digits.figures import counts_figure  # here: it imports matplotlib
+    from metrics.digits import figures  # here: it imports matplotlib
 
     classifier = load_digits()
     train = dataset.load("mnist", "train", image_size=SIZE, data_dir=data_dir, device="cpu")
@@ -118,54 +113,37 @@ def examine_images(
 
     some, labels = images[:COMPARED], found.labels[:COMPARED]
     chosen = dataset.order(len(train), seed, 0)[: len(some)]
-    result |= collapse.diversity_statistics(
-        some, labels, train.images[chosen], train.labels[chosen]
-    )
+    real, known = train.images[chosen], train.labels[chosen]
+    result |= collapse.diversity_statistics(some, labels, real, known)
     distances, indices = collapse.nearest(some, train.images, COLUMNS)
-    result |= collapse.memory_statistics(distances[:, 0], measured["neighbour_distances"])
+    typical = measured["neighbour_distances"]
+    result |= collapse.memory_statistics(distances[:, 0], typical)
 
     result["verdict"], result["evidence"] = collapse.judge(result)
-    rows = draw_neighbours(some, labels, train, distances, indices, measured["neighbour_distances"])
-    figures = {"counts": counts_figure(result, images, found.labels, title), "neighbours": rows}
+    names = rows_shown(distances[:, 0], labels)
+    rows = torch.tensor(list(names))
+    shown = some[rows], train.images[indices[rows]], distances[rows]
+    neighbours = figures.neighbours_figure(*shown, names=list(names.values()), typical=typical)
+    counts = figures.counts_figure(result, images, found.labels, title)
     out.mkdir(parents=True, exist_ok=True)
-    result["files"] = [
-        write_figure(figure, out / f"{name}.png", dpi=120) for name, figure in figures.items()
-    ]
+    pictures = {"counts": counts, "neighbours": neighbours}
+    result["files"] = [write_figure(f, out / f"{n}.png", dpi=120) for n, f in pictures.items()]
     result["of"] = about
     result["classifier"] = {key: measured[key] for key in ("errors", "n")}
     (out / "collapse.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
-def draw_neighbours(
-    images: Tensor,
-    labels: Tensor,
-    train: ImageData,
-    distances: Tensor,
-    indices: Tensor,
-    typical: list[float],
-) -> "Figure":
-    """Show half the rows as they come, and half the nearest to training, where copies would be.
-
-    Of each digit one at most, since two thin ones are always near.
-    """
-    from metrics.digits.figures import neighbours_figure
-
-    names = {row: f"sample {row}" for row in range(min(ROWS // 2, len(images)))}
-    seen: set[int] = set()
-    for row in distances[:, 0].argsort().tolist():
+def rows_shown(nearest: Tensor, labels: Tensor) -> dict[int, str]:
+    """Name half the rows as they come, and half the nearest to training, where copies would be."""
+    names = {row: f"sample {row}" for row in range(min(ROWS // 2, len(nearest)))}
+    seen: set[int] = set()  # of each digit one, since two thin ones are always near
+    for row in nearest.argsort().tolist():
         digit = int(labels[row])
         if len(seen) < ROWS // 2 and digit not in seen and row not in names:
             seen.add(digit)
             names[row] = f"nearest {digit}"
-    rows = torch.tensor(list(names))
-    return neighbours_figure(
-        images[rows],
-        train.images[indices[rows]],
-        distances[rows],
-        names=list(names.values()),
-        typical=typical,
-    )
+    return names
 
 
 def format_report(result: dict[str, Any]) -> str:

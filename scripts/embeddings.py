@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,9 +35,6 @@ from scripts._saved_run import open_run
 from scripts.interpolate import PATHS, grid_figure, pixel_change
 from sources.image_folder import image_batches, image_paths
 
-if TYPE_CHECKING:  # matplotlib is optional
-    from matplotlib.figure import Figure
-
 CELL = 0.6  # inches of an image in a grid
 
 
@@ -52,7 +49,7 @@ class Page:
     def text(self, *lines: str) -> None:
         self.parts.append("\n".join(lines))
 
-    def picture(self, figure: "Figure", name: str, words: str, *, side: int = 0) -> None:
+    def picture(self, figure: Any, name: str, words: str, *, side: int = 0) -> None:
         """side: of the images in it, in pixels, which it then shows in full."""
         self.text(f"![{words}]({name})")
         write_figure(figure, self.path(name), dpi=max(160, side / CELL))
@@ -71,7 +68,6 @@ class Page:
         return self.out / name
 
     def save(self) -> None:
-        """Write what there is so far, over what was saved before."""
         self.file("embeddings.md", "\n\n".join(self.parts) + "\n")
 
 
@@ -105,7 +101,7 @@ def show_pairs(
     rows = []
     for pair in pairs:
         one, zero = (model.class_names[i] for i in pair)
-        x = paths.between_classes(model, pair, positions, **drawn(args))
+        x = paths.between_classes(model, pair, positions, **args.drawn)
         name = f"between-{file_name(one)}-{file_name(zero)}.png"
         page.grid(x, positions, f"a = 0: {zero}, a = 1: {one}", name, ", a z a row")
         change = pixel_change(x).mean(0)
@@ -119,14 +115,10 @@ def show_walks(page: Page, model: ClassModel, classes: list[int], args: argparse
     """A grid a class: z from one draw to another."""
     positions = paths.blends(0.0, 1.0, args.columns)
     for index in classes:
-        x = paths.within_class(model, index, positions, path=args.path, **drawn(args))
+        x = paths.within_class(model, index, positions, path=args.path, **args.drawn)
         name = model.class_names[index]
         title = f"{name}: z1 (0) to z2 (1), {args.path}"
         page.grid(x, positions, title, f"within-{file_name(name)}.png")
-
-
-def drawn(args: argparse.Namespace) -> dict[str, Any]:
-    return {"rows": args.rows, "seed": args.seed, "truncation": args.truncation}
 
 
 def show_truncations(
@@ -218,6 +210,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.weights and args.data_dir is not None:
         raise UserError("--data_dir belongs to a run, and --weights has no dataset: leave it out.")
     args.n = MOST if args.n is None else args.n
+    args.drawn = {"rows": args.rows, "seed": args.seed, "truncation": args.truncation}
     if args.start == args.stop:
         raise UserError(f"--from {args.start} --to {args.stop}: wanted two different ends.")
     if args.real and (n := len(image_paths(Path(args.real)))) <= K:

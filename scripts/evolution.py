@@ -26,7 +26,6 @@ from scripts._saved_run import contents
 
 FPS = 4.0
 LAST = 2.0  # seconds that the last frame stays, at least
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # of Pillow
 FORMATS = {".gif": "gif", ".png": "apng", ".apng": "apng", ".mp4": "mp4"}  # by ending
 
 
@@ -49,7 +48,7 @@ def read_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB")
-    except UNREADABLE as problem:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
         raise UserError(f"{path} cannot be read as a picture ({problem}): delete it.") from None
     red, green, blue = picture.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else picture
@@ -68,10 +67,7 @@ def labelled(picture: Image.Image, step: int) -> Image.Image:
 
 
 def make_frames(run_dir: Path, tag: str, most: int, side: int) -> list[Image.Image]:
-    """A frame a grid, of one size and one mode, at most `side` pixels wide and high.
-
-    Raises UserError if there are fewer than two, or if they differ in size.
-    """
+    """Two frames or more, one a grid, of one size and mode, at most `side` pixels each way."""
     folder = run_dir / "samples"
     if not run_dir.is_dir():
         raise UserError(f"{run_dir} is no folder: wanted a run's, such as runs/NAME.")

@@ -12,7 +12,7 @@ import json
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +29,6 @@ from scripts._figures import new_figure, write_figure
 from scripts._saved_run import open_run
 from trainer import Trainer
 from training.modes import sampling
-
-if TYPE_CHECKING:  # matplotlib is optional
-    from matplotlib.figure import Figure
 
 REFUSED = {
     "biggan": "needs a class beside the noise: python scripts/embeddings.py interpolates between"
@@ -104,7 +101,7 @@ def feature_change(x: Tensor, extractor: Any) -> Tensor:
     return features.float().unflatten(0, x.shape[:2]).diff(dim=1).norm(dim=2)
 
 
-def grid_figure(x: Tensor, ts: list[float], title: str) -> "Figure":
+def grid_figure(x: Tensor, ts: list[float], title: str) -> Any:
     """Rows are pairs, columns are t; what lies beyond the two ends has an orange frame."""
     rows, columns = x.shape[:2]
     figure, axes = new_figure(0.62 * columns, 0.62 * rows + 0.5, rows, columns)
@@ -113,9 +110,8 @@ def grid_figure(x: Tensor, ts: list[float], title: str) -> "Figure":
         axis, beyond = axes[row][column], not 0 <= ts[column] <= 1
         axis.imshow(pixels[row, column], cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
-        axis.spines[:].set(
-            color="tab:orange" if beyond else "0.7", linewidth=1.5 if beyond else 0.5
-        )
+        colour, width = ("tab:orange", 1.5) if beyond else ("0.7", 0.5)
+        axis.spines[:].set(color=colour, linewidth=width)
         if row == 0:
             axis.set_title(f"{ts[column]:.2f}", fontsize=7)
     figure.suptitle(title, fontsize=8, parse_math=False)
@@ -123,7 +119,7 @@ def grid_figure(x: Tensor, ts: list[float], title: str) -> "Figure":
     return figure
 
 
-def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> "Figure":
+def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> Any:
     """One panel a measure: a thin line a pair, a thick one their mean, for every path."""
     measures = list(next(iter(changes.values())))
     figure, axes = new_figure(4.2 * len(measures), 3.2, 1, len(measures))
@@ -140,11 +136,8 @@ def change_figure(changes: dict[str, dict[str, Tensor]], ts: list[float]) -> "Fi
 
 
 def statistics(change: Tensor) -> dict[str, Any]:
-    """Summarise (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even).
-
-    A collapsed G may not change at all: that is even.
-    """
-    means = change.mean(1)
+    """Summarise (pairs, steps): the mean step, the largest, and their ratio (1: perfectly even)."""
+    means = change.mean(1)  # 0 of a collapsed G: that is even
     ratios = torch.where(means > 0, change.amax(1) / means, torch.ones_like(means))
     return {
         "mean": float(change.mean()),

@@ -68,17 +68,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run_experiments(args: argparse.Namespace) -> int:
-    """Train and score the homework's grid and the MLP by scripts/sweep.py, but what is done.
-
-    The MLP comes first, so that sweep.md, which is of the last sweep, is of the grid.
-    """
+    """Train and score what is not done of the homework's grid and the MLP, by scripts/sweep.py."""
     shared = ["--seeds", args.seeds, "--jobs", str(args.jobs or 1 + args.quick)]
     shared += ["--runs_dir", args.runs_dir, "--data_dir", args.data_dir]
     if args.inception_weights:
         shared += ["--inception_weights", args.inception_weights]
     shared += [*QUICK * args.quick, *args.rest]
     failed = 0
-    for grid in (MLP, GRID):
+    for grid in (MLP, GRID):  # sweep.md is of the last
         failed = max(failed, sweep.main([*grid, *shared]))
         if failed > 1:  # a Ctrl-C is meant for all that would follow
             break

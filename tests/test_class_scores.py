@@ -38,12 +38,9 @@ def test_inception_score_of_even_images_of_collapse_and_of_doubt():
 
 def test_inception_score_by_its_own_formula():
     p = torch.rand(50, 5, generator=torch.Generator().manual_seed(0)).softmax(1).double()
-    scores = []
-    for s in range(5):
-        part = p[s::5]
-        kl = (part * (part.log() - part.mean(0).log())).sum(1).mean()
-        scores.append(kl.exp())
-    wanted = torch.stack(scores)
+    parts = [p[s::5] for s in range(5)]
+    kls = [(part * (part.log() - part.mean(0).log())).sum(1).mean() for part in parts]
+    wanted = torch.stack(kls).exp()
     value, error = inception_score(p, splits=5)
     assert value == pytest.approx(wanted.mean().item(), abs=1e-12)
     assert error == pytest.approx((wanted.std() / math.sqrt(5)).item(), abs=1e-12)

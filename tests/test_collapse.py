@@ -74,13 +74,7 @@ VERDICTS = {  # counts, duplicates, spread -> verdict, words of the evidence
     "even": (TENTHS, 0.1, 0.9, NONE, "3.32 bits.*"),
     "uneven": (UNEVEN, 0.1, 0.9, "uneven", "8 0.50 times"),
     "one digit": ([0] * 3 + [1000] + [0] * 6, 0.1, 0.9, COLLAPSE, ONE),
-    "dominant": (
-        [400] + [67] * 8 + [64],
-        0.1,
-        0.9,
-        COLLAPSE,
-        "400 of 1000 images show the digit 0",
-    ),
+    "dominant": ([400] + [67] * 8 + [64], 0.1, 0.9, COLLAPSE, "400 of 1000 .* the digit 0"),
     "one missing": ([111] * 9 + [1], 0.1, 0.9, COLLAPSE, "images at most 1 each show the digits 9"),
     "five": ([200] * 5 + [0] * 5, 0.1, 0.9, COLLAPSE, "none show the digits 5, 6, 7, 8, 9"),
     "five of 50": ([10] * 5 + [0] * 5, 0.1, 0.9, COLLAPSE, "5.0 equally frequent"),
@@ -95,7 +89,6 @@ def test_verdicts(case):
     counts, duplicates, spread, verdict, evidence = VERDICTS[case]
     word, words = judge(made(counts, duplicates=duplicates, duplicates_real=0.01, spread=spread))
     assert word == verdict
-    assert word in collapse.VERDICTS
     assert re.search(evidence, words), words
     assert ("show little" in words) == (case == "few")
 
@@ -175,14 +168,12 @@ def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsy
     assert script.main(argv) == 0
     assert "verdict: not digits." in capsys.readouterr().out
     assert json.loads((out / "collapse.json").read_text())["n"] == 20
-    for i in range(20, 25):
-        Image.new("L", (28, 28)).save(tmp_path / f"{i}.png")
-    assert script.main([*argv, "--n", "20"]) == 0  # drawn by the seed, not the first
-    shares = json.loads((out / "collapse.json").read_text())
-    assert shares["n"] == 20
-    assert script.main([*argv, "--n", "26"]) == 1
-    assert "holds 25 images: wanted at least 26" in capsys.readouterr().err
-    for i in (0, *range(20, 25)):
+    Image.new("L", (28, 28)).save(tmp_path / "20.png")
+    assert script.main([*argv, "--n", "20"]) == 0
+    assert json.loads((out / "collapse.json").read_text())["n"] == 20
+    assert script.main([*argv, "--n", "22"]) == 1
+    assert "holds 21 images: wanted at least 22" in capsys.readouterr().err
+    for i in (0, 20):
         (tmp_path / f"{i}.png").unlink()
     assert script.main(argv) == 1
     assert "holds 19 images: wanted at least 20" in capsys.readouterr().err

@@ -138,7 +138,6 @@ def test_a_penalty_that_blinds_d_is_told_from_one_that_holds_it():
     blind = diagnose(guessing, penalty="zero")
     assert blind.verdict == BLIND
     assert "--penalty_weight" in blind.advice
-    assert diagnose(real_run("weak_d"), penalty="r1").verdict == BLIND
 
 
 def test_the_windows_are_counted_from_the_end_and_hold_every_point():

@@ -121,32 +121,6 @@ def test_distance_in_closed_form():
     assert network.distance(features).item() == pytest.approx(2.5, abs=1e-4)
 
 
-def test_fitted_distances_follow_the_covariance(monkeypatch):
-    """Features drawn around ten known means with a known covariance: E distance^2 = 64."""
-    torch.manual_seed(0)
-    n, scales = 4000, torch.linspace(0.5, 3.0, 64)
-    labels = torch.arange(n) % 10
-    features = 200.0 * F.one_hot(labels, 64) + scales * torch.randn(n, 64)
-    network = DigitClassifier()
-    monkeypatch.setattr(network, "features", lambda indices: features[indices.flatten()])
-    train_digits.fit_distances(network, ImageData(torch.arange(n).view(n, 1), labels))
-    assert network.distance(features).square().mean().item() == pytest.approx(64, rel=0.01)
-    covariance = (network.whitening @ network.whitening.T).inverse()
-    assert torch.allclose(covariance.diagonal().sqrt(), scales, rtol=0.1)
-
-
-def test_jitter_moves_but_keeps_the_range():
-    images = torch.zeros(64, 1, 32, 32, dtype=torch.uint8)
-    images[..., 10:22, 12:20] = 255
-    a, b = (train_digits.jitter(images, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert torch.equal(a, b)
-    assert a.min() >= 0
-    assert a.max() < 255.01
-    assert len(a.flatten(1).unique(dim=0)) == 64
-    ratio = a.sum((1, 2, 3)) / images.sum((1, 2, 3))
-    assert 0.75 < ratio.min() < ratio.max() < 1.3  # the scale squared: 1/1.21 to 1/0.81
-
-
 def test_training_is_a_function_of_the_seed():
     images = torch.randint(0, 256, (40, 1, 32, 32), dtype=torch.uint8)
     data = ImageData(images, torch.arange(40) % 10)

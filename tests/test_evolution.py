@@ -1,6 +1,5 @@
 """From a run's grids to an animation, opened again with Pillow."""
 
-import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -82,8 +81,6 @@ def test_a_long_run_is_thinned_and_large_grids_shrink(tmp_path):
     assert evolution.main([str(tmp_path), "--frames", "4", "--side", "101"]) == 0
     with Image.open(tmp_path / "evolution.gif") as found:
         assert (found.n_frames, found.size) == (4, (102, 116))  # both even
-    assert evolution.evenly(list(range(10)), 4) == [0, 3, 6, 9]
-    assert evolution.evenly([1, 2], 6) == [1, 2]
 
 
 def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, capsys):
@@ -127,19 +124,6 @@ def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, capsys, frames):
     else:
         assert evolution.main([str(run_dir), "--format", "mp4"]) == 0
     assert (run_dir / "evolution.mp4").is_file() == (frames == 12)
-
-
-def test_an_mp4_is_made_or_says_what_it_needs(run_dir, capsys):
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        assert "pip install imageio-ffmpeg" in refusal(capsys, run_dir, "--format", "mp4")
-        return
-    import imageio_ffmpeg
-
-    assert evolution.main([str(run_dir), "--format", "mp4"]) == 0
-    path = str(run_dir / "evolution.mp4")
-    frames, seconds = imageio_ffmpeg.count_frames_and_secs(path)
-    assert (frames, seconds) == (12, pytest.approx(3, abs=0.1))
-    assert next(imageio_ffmpeg.read_frames(path))["size"] == (70, 84)
 
 
 def test_a_strip_of_five_stages(tmp_path):

@@ -139,24 +139,6 @@ def test_other_dimensions_and_nan_are_refused():
 # The error
 
 
-def jackknife_1d(n, groups, seed, mean=3.0, std=1.5):
-    """FID and error of n draws of N(mean, std^2) against N(0, 1) exactly."""
-    one = torch.ones(1, 1, dtype=torch.float64)
-    real = Moments(10**9, torch.zeros(1, dtype=torch.float64), one)
-    x = mean + std * normal(n, 1, seed)
-    return fid_with_error(real, [Moments.of(part) for part in x.split(n // groups)])
-
-
-def delta_method(n, mean=3.0, std=1.5):
-    """Of FID = m^2 + (s - 1)^2, where var m = std^2 / n and var s = std^2 / 2n."""
-    return math.sqrt((4 * mean**2 + 2 * (std - 1) ** 2) * std**2 / n)
-
-
-def test_ten_groups_are_right_on_average():
-    errors = np.array([jackknife_1d(500, groups=10, seed=seed)[1] for seed in range(100)])
-    assert math.sqrt((errors**2).mean()) == approx(delta_method(500), rel=0.1)
-
-
 def test_the_error_in_many_dimensions_is_the_spread_over_repetitions():
     real = Moments.of(normal(5000, 4, seed=10**6))
     runs = [normal(400, 4, seed) + 0.5 for seed in range(60)]

@@ -12,12 +12,7 @@ from torch import nn
 from torchvision.models import inception as tv
 
 from inception import load_inception, weights
-from inception.network import (
-    TRAINED_PARTS,
-    InceptionV3,
-    prepare,
-    trained_shapes,
-)
+from inception.network import TRAINED_PARTS, InceptionV3, prepare, trained_shapes
 from lib.download import file_digest
 from lib.errors import UserError
 

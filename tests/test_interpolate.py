@@ -38,21 +38,14 @@ def test_spherical_halves_the_angle_and_keeps_to_the_shell():
     assert interpolate.spherical(z1, 2 * z1, 0.5).tolist() == [3.0]
 
 
-def test_a_generator_that_never_changes_is_even():
-    assert interpolate.statistics(torch.zeros(2, 3))["largest_to_mean"] == 1.0
-    uneven = interpolate.statistics(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]))
-    assert uneven["largest_to_mean"] == pytest.approx((1.5 + 1) / 2)
-
-
-def test_positions_are_i_over_k():
-    assert interpolate.positions(3, 0) == [0.0, 0.5, 1.0]
+def test_positions_are_i_over_k_and_changes_are_of_pixels_from_0_to_1():
     assert interpolate.positions(3, 1) == [-0.5, 0.0, 0.5, 1.0, 1.5]
-
-
-def test_pixel_change_is_in_pixels_from_0_to_1():
     x = torch.full((1, 3, 1, 4, 4), -1.0)
     x[:, 1:] = 1.0  # black, white, white
     assert interpolate.pixel_change(x).tolist() == [[1.0, 0.0]]
+    assert interpolate.statistics(torch.zeros(2, 3))["largest_to_mean"] == 1.0
+    uneven = interpolate.statistics(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]))
+    assert uneven["largest_to_mean"] == pytest.approx((1.5 + 1) / 2)
 
 
 def test_the_ends_do_not_depend_on_how_many_images_lie_between(trainer):

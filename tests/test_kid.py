@@ -28,10 +28,6 @@ def by_loops(x, y) -> float:
     return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
 
 
-def value_of(x, y) -> float:
-    return kid_with_error(x, y, blocks=1)[0]
-
-
 def test_a_tiny_case_by_hand():
     """d = 1, x = {0, 1}, y = {1, 2}: 1 + k(1, 2) - 2 (1 + 1 + k(1, 1) + k(1, 2)) / 4."""
     x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
@@ -55,20 +51,6 @@ def test_the_error_is_the_jackknife_over_blocks_of_both_sets():
     ]
     wanted = math.sqrt(3 * np.var(left_out))
     assert kid_with_error(x, y, blocks=4)[1] == pytest.approx(wanted, rel=1e-9)
-
-
-def test_the_mean_over_draws_is_the_discrepancy_of_the_two_distributions():
-    """d = 1, N(0, 1) and N(a, 1): E k = 1 + 3 E xy + 3 E x^2y^2 + E x^3y^3 of independent x, y."""
-    a = 0.7
-    p, q = (0, 1, 0), (a, 1 + a * a, a**3 + 3 * a)  # moments 1 to 3
-
-    def mean_kernel(u, v):
-        return 1 + 3 * u[0] * v[0] + 3 * u[1] * v[1] + u[2] * v[2]
-
-    wanted = mean_kernel(p, p) + mean_kernel(q, q) - 2 * mean_kernel(p, q)
-    draws = [value_of(normal(10, 1, s), normal(10, 1, s + 10**6, a)) for s in range(4000)]
-    assert np.mean(draws) == pytest.approx(wanted, abs=4 * np.std(draws) / math.sqrt(len(draws)))
-    assert wanted > 1
 
 
 @pytest.mark.parametrize(("shift", "ratio"), [(0.0, 2**0.5), (1.0, 1.0)])

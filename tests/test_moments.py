@@ -89,12 +89,9 @@ def test_saved_moments_come_back_bit_for_bit(tmp_path):
 
 
 def test_a_file_of_pytorch_fid_has_no_n(tmp_path):
-    features = normal(10, 4).numpy()
-    sigma = np.cov(features, rowvar=False)
-    np.savez_compressed(tmp_path / "a.npz", mu=features.mean(0), sigma=sigma)
+    np.savez_compressed(tmp_path / "a.npz", mu=np.zeros(4), sigma=np.eye(4))
     loaded = Moments.load(tmp_path / "a.npz")
     assert loaded.n is None
-    assert np.array_equal(loaded.cov, sigma)
     with pytest.raises(ValueError, match="without their n"):
         loaded + loaded
 
@@ -111,18 +108,14 @@ def test_neither_batch_size_nor_surplus_changes_the_groups():
         assert all(torch.equal(a.cov, b.cov) for a, b in zip(first, groups, strict=True))
 
 
-def test_a_stream_that_ends_early_is_an_error():
-    images = torch.zeros(10, 3, 2, 2, dtype=torch.uint8)
-    with pytest.raises(UserError, match="10 images came and 11 were promised"):
-        features_to_groups([images], mean_colour, 11)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_features_that_are_not_finite_are_an_error(bad):
+def test_a_stream_that_ends_early_or_is_not_finite_is_an_error():
     images = torch.zeros(1200, 3, 2, 2)
-    images[1100, 0, 0, 0] = bad
-    with pytest.raises(UserError, match="image 1100 are not finite"):
-        features_to_groups(images.split(50), mean_colour, 1200)
+    with pytest.raises(UserError, match="1200 images came and 1201 were promised"):
+        features_to_groups([images], mean_colour, 1201)
+    for bad in (math.nan, math.inf):
+        images[1100, 0, 0, 0] = bad
+        with pytest.raises(UserError, match="image 1100 are not finite"):
+            features_to_groups(images.split(50), mean_colour, 1200)
 
 
 def test_a_recorder_keeps_the_first_features_and_hands_on_all():

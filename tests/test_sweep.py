@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -162,13 +161,6 @@ def test_bad_flags_are_one_sentence_before_anything_runs(flag, sentence, argv, t
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_flag_of_main_is_guessed(argv, capsys):
-    with pytest.raises(SystemExit) as stop:
-        sweep.main([*argv, "--laten_dim", "3"])
-    assert stop.value.code == 2
-    assert "did you mean --latent_dim" in capsys.readouterr().err
-
-
 def test_the_command_of_a_run_brings_back_its_config(base):
     config = dataclasses.replace(base, do_train=True, seed=7, learning_rate=1e-3, no_cuda=True)
     words = main_command(config)
@@ -176,9 +168,8 @@ def test_the_command_of_a_run_brings_back_its_config(base):
     assert parse(words[2:], SYSTEMS, "") == config
 
 
-def test_the_plan_tells_what_is_there(argv, tmp_path, capsys):
-    config = DCGANConfig(runs_dir=str(tmp_path / "runs"), num_training_steps=6)
-    finished, halfway, trained, new = plan_runs(config, {}, [1, 2, 3, 4])
+def test_the_plan_tells_what_is_there(base, argv, tmp_path, capsys):
+    finished, halfway, trained, new = plan_runs(base, {}, [1, 2, 3, 4])
     keep(finished, value=61.234)
     keep(new, step=5)  # none of these is the asked one
     keep(new, protocol="smoke")
@@ -200,7 +191,6 @@ def test_the_plan_tells_what_is_there(argv, tmp_path, capsys):
 def test_a_score_of_other_weights_or_another_z_is_another_score(base, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_runs, "digest_of", lambda weights: weights or WEIGHTS_DIGEST)
     keep(base, weights_sha256="other")
-    keep(base, latent_density="mixture")  # of a setting that is retired
     assert find_result(base) is None
     assert find_result(dataclasses.replace(base, inception_weights="other"))
     biggan = BigGANConfig(model="biggan", runs_dir=str(tmp_path / "runs"), num_training_steps=6)
@@ -246,24 +236,16 @@ def test_jobs_run_side_by_side_with_their_threads(base, doing):
     assert all("threads 3" in outcome.log.read_text() for outcome in outcomes)
 
 
-def test_a_run_that_another_sweep_works_on_is_left_alone(base, doing):
+def test_a_run_that_another_sweep_works_on_or_whose_folder_is_a_file_is_left_alone(base, doing):
     doing({})
-    (config,) = plan_runs(base, {}, [1])
+    config, bad = plan_runs(base, {}, [1, 2])
     config.run_dir.mkdir(parents=True)
+    bad.run_dir.write_text("a file is in the way")
     with open(config.run_dir / "log.txt", "ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         (outcome,) = run_all([config])
     assert "another sweep" in outcome.failure
-    assert run_all([config])[0].result
-
-
-def test_a_run_whose_folder_can_not_be_made_is_one_failure(base, doing):
-    doing({})
-    bad, good = plan_runs(base, {}, [1, 2])
-    good.run_dir.mkdir(parents=True)
-    bad.run_dir.write_text("a file is in the way")
-    outcomes = run_all([bad, good])
-    assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
+    assert [outcome.status for outcome in run_all([bad, config])] == ["failed", "finished"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -299,7 +281,6 @@ def test_the_table_in_closed_form(base):
     ]
     whole, single, _ = summarize(outcomes, ["latent_dim"])
     assert (whole["mean"], whole["sd"], whole["min"], whole["max"]) == (2.0, 1.0, 1.0, 3.0)
-    assert whole["sd"] == statistics.stdev([1, 2, 3])
     assert (single["finished"], single["runs"], single["sd"]) == (1, 3, None)
     head, rule, first, second, none = table(outcomes, ["latent_dim"]).splitlines()
     assert len({len(row) for row in (head, rule, first, second, none)}) == 1
@@ -312,9 +293,7 @@ def test_the_table_in_closed_form(base):
     markdown, data = (path.read_text() for path in write(outcomes, ["latent_dim"]))
     assert "One seed: no standard deviation" in markdown
     assert "- dcgan-mnist" in markdown
-    runs = json.loads(data)["runs"]
-    assert runs[0]["point"] == {"latent_dim": 16}
-    assert runs[3]["failure"] == "it failed"
+    assert json.loads(data)["runs"][0]["point"] == {"latent_dim": 16}
 
 
 MAIN_WITH_PIXEL_MEANS = """
@@ -353,13 +332,12 @@ def test_true_runs_one_of_which_ends_in_nan(data_dir, tmp_path, monkeypatch, cap
     assert Path(finished["log"]).read_bytes() == log
 
 
-def test_the_script_itself_from_another_folder(tmp_path):
-    config = DCGANConfig(runs_dir=str(tmp_path / "mine"), num_training_steps=6)
-    keep(config, value=70.125)
+def test_the_script_itself_from_another_folder(base, tmp_path):
+    keep(base, value=70.125)
     argv = [sys.executable, ROOT / "scripts" / "sweep.py", "--grid", "hidden_dim=16"]
-    argv += flags(runs_dir="mine", num_training_steps=6)
+    argv += flags(runs_dir="runs", num_training_steps=6)
     env = os.environ | OFFLINE
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| 16         | 1     | 70.12 " in done.stdout
-    assert "One seed" in (tmp_path / "mine" / "sweep.md").read_text()
+    assert "One seed" in (tmp_path / "runs" / "sweep.md").read_text()

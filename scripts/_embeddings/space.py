@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,6 @@ from torch import Tensor
 
 from lib.errors import UserError, need
 from scripts._figures import new_figure
-
-if TYPE_CHECKING:  # matplotlib is optional
-    from matplotlib.figure import Figure
 
 NEIGHBOURS = 3  # of each class, in the table
 EXTREMES = 5  # pairs, nearest and farthest, in the table
@@ -51,16 +48,13 @@ def pairs_of(r: Tensor) -> list[Pair]:
 
 
 def pca(r: Tensor) -> tuple[Tensor, list[float]]:
-    """(K, 2), the embeddings along their two axes of largest variance, and its shares there.
-
-    Turned so that the largest coordinate of each axis is positive.
-    """
+    """(K, 2), the embeddings along their two axes of largest variance, and its shares there."""
     x = r.double() - r.double().mean(0)
     U, S, _ = torch.linalg.svd(x, full_matrices=False)
     points = torch.zeros(len(r), 2, dtype=torch.float64)
     axes = min(2, len(S))
     points[:, :axes] = (U * S)[:, :axes]
-    largest = points.gather(0, points.abs().argmax(0, keepdim=True))
+    largest = points.gather(0, points.abs().argmax(0, keepdim=True))  # to be positive
     variances = S.square() / S.square().sum().clamp(min=1e-300)
     return points * torch.where(largest < 0, -1.0, 1.0), variances[:2].tolist()
 
@@ -71,10 +65,7 @@ def perplexity_of(k: int) -> float:
 
 
 def tsne(r: Tensor, *, seed: int = 0) -> tuple[Tensor, float]:
-    """(K, 2) by t-SNE (van der Maaten & Hinton 2008) from the PCA, and its divergence.
-
-    Raises UserError if there are fewer than four classes, or no scikit-learn.
-    """
+    """(K, 2) by t-SNE (van der Maaten & Hinton 2008) from the PCA, and its divergence."""
     if len(r) < LEAST_FOR_TSNE:
         raise UserError(f"no t-SNE of {len(r)} classes: it wants {LEAST_FOR_TSNE} or more.")
     need("scikit-learn", "t-SNE")
@@ -90,9 +81,7 @@ def tsne(r: Tensor, *, seed: int = 0) -> tuple[Tensor, float]:
     return points, float(method.kl_divergence_)
 
 
-def space_figure(
-    panels: dict[str, Tensor], names: list[str], marked: list[tuple[int, int]]
-) -> "Figure":
+def space_figure(panels: dict[str, Tensor], names: list[str], marked: list[tuple[int, int]]) -> Any:
     """A panel a projection (K, 2), by title; each class by name, lines between the marked pairs."""
     many = len(names) > MANY
     side = 16 if many else 5.2
@@ -103,15 +92,13 @@ def space_figure(
             axis.plot([x[a], x[b]], [y[a], y[b]], color="tab:orange", linewidth=1, zorder=1)
         axis.scatter(x, y, s=4 if many else 18, color="tab:blue", zorder=2)
         for name, px, py in zip(names, x, y, strict=True):
-            axis.annotate(name, (px, py), xytext=(3, 3), fontsize=4 if many else 9, **LABEL)
+            place = {"xytext": (3, 3), "textcoords": "offset points"}
+            axis.annotate(name, (px, py), **place, fontsize=4 if many else 9, parse_math=False)
         axis.set_title(title, fontsize=9)
         axis.margins(0.2)
         axis.tick_params(labelsize=7)
     figure.tight_layout()
     return figure
-
-
-LABEL = {"textcoords": "offset points", "parse_math": False}  # a name may have $
 
 
 def pairs_csv(pairs: list[Pair], names: list[str]) -> str:
@@ -125,11 +112,8 @@ def pairs_csv(pairs: list[Pair], names: list[str]) -> str:
 
 
 def extremes_table(pairs: list[Pair], names: list[str]) -> str:
-    """Markdown: the nearest and the farthest pairs, by both measures."""
-    by = {
-        "Euclidean": sorted(pairs, key=lambda p: p.euclidean),
-        "cosine": sorted(pairs, key=lambda p: -p.cosine),
-    }
+    """Markdown: the nearest and the farthest of pairs_of(r), by both measures."""
+    by = {"Euclidean": pairs, "cosine": sorted(pairs, key=lambda p: -p.cosine)}
     n = min(EXTREMES, len(pairs) // 2) or 1
     rows = [
         [f"{measure}, {word}", f"{names[p.a]} - {names[p.b]}", *(f"{v:.3f}" for v in p[2:])]
@@ -142,21 +126,13 @@ def extremes_table(pairs: list[Pair], names: list[str]) -> str:
 
 def neighbours_table(r: Tensor, names: list[str], shown: Iterable[int]) -> str:
     """Markdown: the classes shown, each with its nearest ones by both measures."""
-    measures = [(cosines(r), 1), (euclideans(r), -1)]  # and whether large is near
-    n = min(NEIGHBOURS, len(r) - 1)
-    found = [
-        (values, (sign * values).fill_diagonal_(-torch.inf).topk(n).indices)
-        for values, sign in measures
-    ]
-    rows = [
-        [names[i]]
-        + [
-            ", ".join(f"{names[j]} ({values[i, j]:.3f})" for j in nearest[i].tolist())
-            for values, nearest in found
-        ]
-        for i in shown
-    ]
-    return table(["class", "nearest by cosine", "nearest by distance"], rows)
+    rows = {i: [names[i]] for i in shown}
+    for values, sign in ((cosines(r), 1), (euclideans(r), -1)):  # and whether large is near
+        nearness = (sign * values).fill_diagonal_(-torch.inf)
+        nearest = nearness.topk(min(NEIGHBOURS, len(r) - 1)).indices.tolist()
+        for i, row in rows.items():
+            row.append(", ".join(f"{names[j]} ({values[i, j]:.3f})" for j in nearest[i]))
+    return table(["class", "nearest by cosine", "nearest by distance"], rows.values())
 
 
 def table(head: list[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,7 +4,7 @@ Brock et al. 2018, sec. 3.1: smaller values of z give better images of fewer kin
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,8 @@ from scripts._embeddings.paths import ClassModel
 from scripts._embeddings.space import table
 from scripts._figures import new_figure
 
-if TYPE_CHECKING:  # matplotlib is optional
-    from matplotlib.figure import Figure
-
 AT_ONCE = 50  # images
 MEASURES = {"fid": 2, "precision": 3, "recall": 3, "density": 3, "coverage": 3}  # and digits
-
-Row = dict[str, Any]  # truncation, and value and error of each of MEASURES
 
 
 def parse_truncations(text: str) -> list[float]:
@@ -51,16 +46,15 @@ def generated(model: ClassModel, n: int, truncation: float, seed: int) -> Iterat
 
 def sweep(
     model: ClassModel, truncations: list[float], real: Tensor, extractor: nn.Module, *, seed: int
-) -> list[Row]:
-    """A row a truncation: as many images as real features (N, d), against those."""
+) -> list[dict[str, Any]]:
+    """As many images as real features (N, d), against those: value and error of each measure."""
     n, rows = len(real), []
     for t in truncations:
         images = generated(model, n, t, seed)
         fake = features(images, extractor, n, f"truncation {format_truncation(t)}")
         found = {"fid": fid_of_features(real, fake)} | prdc(real, fake)
-        rows.append(
-            {"truncation": t} | {m: {"value": v, "error": e} for m, (v, e) in found.items()}
-        )
+        measures = {m: {"value": v, "error": e} for m, (v, e) in found.items()}
+        rows.append({"truncation": t} | measures)
     return rows
 
 
@@ -68,20 +62,16 @@ def format_truncation(truncation: float) -> str:
     return f"{truncation:g}" if truncation else "none"
 
 
-def sweep_table(rows: list[Row]) -> str:
+def sweep_table(rows: list[dict[str, Any]]) -> str:
     """Markdown, in the order given."""
-    cells = [
-        [format_truncation(row["truncation"])]
-        + [
-            f"{row[m]['value']:.{digits}f} ± {row[m]['error']:.2g}"
-            for m, digits in MEASURES.items()
-        ]
-        for row in rows
-    ]
+    cells = [[format_truncation(row["truncation"])] for row in rows]
+    for row, line in zip(rows, cells, strict=True):
+        pairs = ((row[m]["value"], digits, row[m]["error"]) for m, digits in MEASURES.items())
+        line += [f"{value:.{digits}f} ± {error:.2g}" for value, digits, error in pairs]
     return table(["truncation", "FID", *list(MEASURES)[1:]], cells)
 
 
-def sweep_figure(rows: list[Row]) -> "Figure":
+def sweep_figure(rows: list[dict[str, Any]]) -> Any:
     """FID by truncation, then precision against recall; none comes last, whatever its place."""
     rows = sorted(rows, key=lambda row: row["truncation"] or float("inf"))
     names = [format_truncation(row["truncation"]) for row in rows]

@@ -57,10 +57,7 @@ def differing(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def label(group: Group, names: list[str]) -> str:
-    """latent_dim 100, hidden_dim 16 -- the settings that tell this group from the others.
-
-    The homework's settings if there are no others to tell it from.
-    """
+    """latent_dim 100, hidden_dim 16: what tells this group from others; alone, the homework's."""
     names = names or [name for name in ("latent_dim", *HIDDEN) if name in group.settings]
     settings = with_hidden_dim({name: group.settings.get(name) for name in names})
     return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -73,8 +73,8 @@ def content(
 
 
 def game(run: Run, found: Diagnosis) -> list[Block]:
-    heading, advice = Heading(f"{run.name}: {found.verdict}"), Text(found.advice, note=True)
-    return [heading, *map(Text, found.sentences), advice]
+    sentences = [*map(Text, found.sentences), Text(found.advice, note=True)]
+    return [Heading(f"{run.name}: {found.verdict}"), *sentences]
 
 
 def made(runs: list[Run]) -> str:
@@ -197,7 +197,8 @@ def collapse(found: dict[str, Any], which: str) -> list[Block]:
 def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
     """CNN and MLP runs that are otherwise alike, their FIDs and samples side by side."""
     blocks: list[Block] = [Heading("MLP beside CNN", "mlp")]
-    pairs = [(a, b) for a in groups for b in groups if differ_in_arch_alone(a, b)]
+    mlps = [(g, g.settings | {"arch": "cnn"}) for g in groups if g.settings.get("arch") == "mlp"]
+    pairs = [(cnn, mlp) for cnn in groups for mlp, alike in mlps if cnn.settings == alike]
     if not pairs:
         return [*blocks, Text("No MLP run beside an equal CNN run: --arch mlp makes one.")]
     for pair in pairs:
@@ -218,10 +219,6 @@ def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
         " linear layer has to learn every pixel's place anew."
     )
     return [*blocks, Text(why)]
-
-
-def differ_in_arch_alone(cnn: Group, mlp: Group) -> bool:
-    return (mlp.settings.get("arch"), cnn.settings) == ("mlp", mlp.settings | {"arch": "cnn"})
 
 
 def protocol_notes(runs: list[Run]) -> list[Block]:

@@ -15,8 +15,6 @@ from scripts._figures import new_figure
 from scripts._report.blocks import Picture
 from scripts._report.groups import Group, label
 
-Points = list[tuple[int, float]]
-
 INK, BLUE = "#808080", "#3b8fd6"
 
 
@@ -28,11 +26,10 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
     return (total[stop] - total[start]) / (stop - start)
 
 
-def curve(run_name: str, tag: str, points: Points, *, loss: str = "bce") -> Picture:
-    """Plot a curve, its moving average, and its value at the equilibrium (losses: for bce alone).
-
-    Values that are not finite are left out.
-    """
+def curve(
+    run_name: str, tag: str, points: list[tuple[int, float]], *, loss: str = "bce"
+) -> Picture:
+    """Plot the finite values, their moving average, the equilibrium's (of losses: bce alone)."""
     steps, values = np.array(points, dtype=float).T
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     mean = smooth(values)

@@ -18,18 +18,15 @@ from trainer import Trainer
 
 @dataclass
 class Run:
-    """A run as its folder has it; `fid` is its newest result by the report's protocol, if any.
-
-    Its results are those at its last step, of the weights it has now; a null is none.
-    """
+    """A run as its folder has it."""
 
     name: str  # the folder's; the report tells runs of one name apart
     trainer: Trainer
     curves: dict[str, list[tuple[int, float]]]
-    results: list[Result]
+    results: list[Result]  # at its last step, of the weights it has now, without nulls
     samples: list[tuple[int, Path]]  # (step, PNG), oldest first
     problems: list[str]  # a sentence on each part of it that is passed over
-    fid: Result | None = None
+    fid: Result | None = None  # the newest by the report's protocol
 
     @property
     def others(self) -> dict[str, Result]:
@@ -72,16 +69,13 @@ def score_runs(runs: list[Run]) -> None:
     The default one among equals. Images from a z that is not of N(0, I) come after those, and
     `smoke`, which is no result, last.
     """
-    counts = Counter(p for run in runs for p in {protocol_of(r) for r in fids(run)})
+    fids = [[result for result in run.results if result["metric"] == "fid"] for run in runs]
+    counts = Counter(p for own in fids for p in set(map(protocol_of, own)))
     usual = ("homework", "fp32")
     rank = {p: (p[0] != "smoke", n, not p[3], p[:2] == usual, p) for p, n in counts.items()}
     common = max(rank, key=rank.get, default=None)
-    for run in runs:
-        run.fid = next((r for r in reversed(fids(run)) if protocol_of(r) == common), None)
-
-
-def fids(run: Run) -> list[Result]:
-    return [result for result in run.results if result["metric"] == "fid"]
+    for run, own in zip(runs, fids, strict=True):
+        run.fid = next((r for r in reversed(own) if protocol_of(r) == common), None)
 
 
 def protocol_of(result: Result) -> tuple[str, str, str, str]:
@@ -91,5 +85,4 @@ def protocol_of(result: Result) -> tuple[str, str, str, str]:
 
 
 def best_run(runs: list[Run]) -> Run | None:
-    scored = [run for run in runs if run.fid]
-    return min(scored, key=lambda run: run.fid["value"]) if scored else None
+    return min((run for run in runs if run.fid), key=lambda run: run.fid["value"], default=None)

@@ -35,12 +35,11 @@ def fid(groups: list[Group]) -> list[Block]:
     marks = {"floor": floor} if floor else {}
     marks |= {"pass mark": PASS_MARK} if protocol == "homework" else {}
     note = f"{compared(newest)} {ERROR_NOTE} {floor_note(newest) if floor else ''} {lack}"
-    note += SMOKE_NOTE * (protocol == "smoke")
+    note += " This protocol tries the pipeline: its values are no results." * (protocol == "smoke")
     plot = Pictures([fid_plot(scored, names, marks)])
     return [heading, Table(head, rows, words=(0, 4), bold=2), plot, Text(note, note=True)]
 
 
-SMOKE_NOTE = " This protocol tries the pipeline: its values are no results."
 ERROR_NOTE = (
     "± is the standard error from the draw of the generated images, not the luck of the training"
     " seed, which sd shows."

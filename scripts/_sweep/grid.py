@@ -19,9 +19,8 @@ MOST_SEEDS = 10_000
 def plan_runs(base: Config, grid: dict[str, list[Any]], seeds: list[int]) -> list[Config]:
     """One config a run: every combination of the grid's values, the seeds of each side by side.
 
-    base gives all other settings, grid = {"latent_dim": [16, 100], "hidden_dim": [16, 100]}, in the
-    order of the table's rows. Nothing is run or written. Raises UserError if a name is no setting
-    that defines a run, or if a value is out of the config class's bounds.
+    grid: {"latent_dim": [16, 100], "hidden_dim": [16, 100]}, in the order of the table's rows.
+    Raises UserError if a name is no setting that defines a run, or if a value is out of bounds.
     """
     if base.run:
         raise UserError(f"--run {base.run}: the runs of a sweep name themselves; leave it out.")

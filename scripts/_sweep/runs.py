@@ -57,16 +57,12 @@ def find_result(config: Config) -> Result | None:
     wanted |= {"protocol": config.fid_protocol, "precision": config.fid_precision}
     for result in reversed(read_results(config.run_dir)):
         alike = wanted.items() <= result.items() and result["value"] is not None
-        drawn_alike = drawing_of(result) == drawing_of(vars(config))
-        if alike and drawn_alike and same_weights(config, result):
-            return result
+        found, weights = result.get("weights_sha256"), config.inception_weights
+        if alike and drawing_of(result) == drawing_of(vars(config)):
+            known = found == WEIGHTS_DIGEST and not weights  # without looking for 90 MB
+            if known or found == digest_of(weights):
+                return result
     return None
-
-
-def same_weights(config: Config, result: Result) -> bool:
-    found, weights = result.get("weights_sha256"), config.inception_weights
-    known = found == WEIGHTS_DIGEST and not weights  # without looking for 90 MB
-    return known or found == digest_of(weights)
 
 
 @functools.cache

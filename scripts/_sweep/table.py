@@ -23,8 +23,7 @@ NOTES = {
 def summarize(outcomes: list[Outcome], names: list[str]) -> list[dict[str, Any]]:
     """A row a grid point, in the runs' order; numbers over its finished seeds.
 
-    Entries: point {name: value}, runs (how many), finished, mean, sd (over seeds, n - 1; None below
-    two), min, max, errors (jackknife, one a run, None if unknown), floors, protocols.
+    sd: over seeds, n - 1; None below two. errors: jackknife, one a run, None if unknown.
     """
     groups: dict[tuple, list[Outcome]] = {}
     for outcome in outcomes:
