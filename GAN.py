@@ -224,7 +224,7 @@ def init_normal(module: nn.Module) -> None:
 
 
 def init_scaled(module: nn.Module) -> None:
-    """As `init_normal`, but conv weights keep PyTorch's initialisation as well.
+    """Initialise as `init_normal` does, but leave conv weights as PyTorch draws them.
 
     That is uniform with variance 1 / (3 fan_in): a signal is as strong behind a narrow layer as
     behind a wide one, where N(0, 0.02) lets it fade in a narrow D that no norm lifts up again.

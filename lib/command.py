@@ -171,7 +171,7 @@ def summary(trainer: Any) -> str:
 
 
 def plan(trainer: Any) -> str:
-    """What the same command without --dry_run would do and write."""
+    """Say what the same command without --dry_run would do and write."""
     config = trainer.config
     found = trainer.resume()
     lines = [f"a checkpoint of step {trainer.step} is there" if found else "no checkpoint is there"]

@@ -28,7 +28,7 @@ C = TypeVar("C", bound="Config")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every system has. A system's own config adds its data, networks and optimisers."""
+    """The settings of every system; its own config adds data, networks and optimisers."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}  # --preset NAME -> the fields it sets
     NAMED_LAST: ClassVar[tuple[str, ...]] = ()  # settings at the end of a run's name: see name_of

@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Of the CPU or of a GPU."""
+    """True if the CPU's or a GPU's memory ran out."""
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or any(words in str(error) for words in OF_MEMORY)
 

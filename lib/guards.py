@@ -1,4 +1,4 @@
-"""What surrounds a training loop: stop signals, the progress bar, the refusal of NaN."""
+"""Guards around a training loop: stop signals, the progress bar, the refusal of NaN."""
 
 import math
 import os

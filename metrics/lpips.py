@@ -77,7 +77,7 @@ class LPIPS(nn.Module):
 
 
 def prepared(x: Tensor) -> Tensor:
-    """As the network wants them: float (N, 3, H, W) in [-1, 1]."""
+    """images -> float (N, 3, H, W) in [-1, 1], as the network takes them."""
     x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
     if min(x.shape[-2:]) < SMALLEST:
         scale = SMALLEST / min(x.shape[-2:])

@@ -87,7 +87,7 @@ class Decoding:
         return False
 
     def in_words(self) -> str:
-        """What was found, in one line."""
+        """Say in one line what was found."""
         most = self.sizes.most_common()
         sizes = ", ".join(f"{size} ({count:,})" for size, count in most[:3])
         if len(most) > 3:

@@ -32,7 +32,7 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def code_points(spec: DataSpec, split: str) -> list[str]:
-    """Of each image of `load`, as "U+1F469 U+200D U+1F33E": the same in both styles.
+    """Name each image of `load`, as "U+1F469 U+200D U+1F33E": the same in both styles.
 
     Without U+FE0F, which asks for the coloured form and which not all sets write.
     """

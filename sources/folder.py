@@ -74,7 +74,7 @@ def labels_of(files: Files, names: list[str], spec: DataSpec) -> list[int]:
 
 
 def class_folders(files: Files, names: list[str]) -> list[str]:
-    """Of each named image the folder below its split's, as ImageFolder has it; "" if in none."""
+    """Give each named image the folder below its split's, as ImageFolder has it; "" if in none."""
     depth = shared_folders(files.names) + (len(split_names(files.names)) > 1)
     paths = [name.split("/") for name in names]
     return [path[depth] if len(path) > depth + 1 else "" for path in paths]

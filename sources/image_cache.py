@@ -26,7 +26,7 @@ def cache_path(data_dir: Path, name: str) -> Path:
 
 
 def described(path: Path) -> dict[str, Any] | None:
-    """What the cache at path holds: its "shape" and what `write` was told; None if it isn't whole.
+    """Read what the cache at path holds: its "shape" and what `write` was told; None if it isn't whole.
 
     A torn or foreign file counts as none and is written anew.
     """

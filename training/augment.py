@@ -22,7 +22,7 @@ AUGMENTATIONS = ("none", "diffaug")
 
 
 class Draws(NamedTuple):
-    """What happens to each of N images."""
+    """The draws for each of N images."""
 
     brightness: Tensor  # (N,) in [-1/2, 1/2), added
     saturation: Tensor  # (N,) in [0, 2), factor

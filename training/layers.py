@@ -1,4 +1,4 @@
-"""What networks of several systems share: the memory format, and upsampling with a convolution."""
+"""Parts that networks of several systems share: the memory format, and upsampling with a convolution."""
 
 import torch
 import torch.nn.functional as F

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class AdversarialLoss(NamedTuple):
-    """What D minimises on real and on fake logits (N,), and what G minimises on fake ones."""
+    """The terms that D minimises on real and on fake logits (N,), and G on fake ones."""
 
     real: Callable[[Tensor], Tensor]
     fake: Callable[[Tensor], Tensor]

@@ -18,7 +18,7 @@ SUGGESTED = 2  # pairs from each end, where none are asked for
 
 
 class ClassModel(Protocol):
-    """What is looked at: a trained generator of z and of a class vector r."""
+    """A trained generator of z and of a class vector r."""
 
     class_names: list[str]
 

@@ -1,4 +1,4 @@
-"""What rays meet in scenes of up to three cubes, spheres and cylinders on a plane.
+"""Find what rays meet in scenes of up to three cubes, spheres and cylinders on a plane.
 
 Points and directions are tensors (3, ...), the plane is z = 0. An object's own frame has its centre
 at 0, its axis along z, and its half width as the unit: there a cube is max|x_i| <= 1, a cylinder
@@ -69,7 +69,7 @@ class Objects(NamedTuple):
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Of (D, ...) and (D, ...): (...). Several times as fast as a product and a sum over D."""
+    """(D, ...), (D, ...) -> (...). Several times as fast as a product and a sum over D."""
     total = a[0] * b[0]
     for u, v in zip(a[1:], b[1:], strict=True):
         total = torch.addcmul(total, u, v)
@@ -77,7 +77,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def length(vectors: Tensor) -> Tensor:
-    """Of (D, ...): (...). Ten times as fast as `norm` over the first of the dimensions."""
+    """(D, ...) -> (...). Ten times as fast as `norm` over the first of the dimensions."""
     return dot(vectors, vectors).sqrt_()
 
 
@@ -115,7 +115,7 @@ def camera_rays(scenes: Scenes, side: int) -> Tensor:
 
 
 def near(centre: Tensor, radius: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
-    """Whether rays (unit directions) pass within `radius` of a point that lies before them."""
+    """True if rays (unit directions) pass within `radius` of a point that lies before them."""
     offset = centre - origin
     return passes(offset, dot(offset, offset), direction, radius)
 
@@ -189,7 +189,7 @@ def normals(things: Objects, points: Tensor) -> Tensor:
 
 
 class Surface(NamedTuple):
-    """What N x P rays meet first. slot (N, P): -1 the plane, else which object."""
+    """The first thing that N x P rays meet. slot (N, P): -1 the plane, else which object."""
 
     points: Tensor  # (3, N, P)
     normals: Tensor  # (3, N, P)

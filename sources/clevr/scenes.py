@@ -46,5 +46,5 @@ def attempt(labels: Sequence[str], rng: np.random.Generator) -> Scenes:
 
 
 def apart(scene: Scenes) -> bool:
-    """Whether no two of the objects are close to each other."""
+    """True if no two of the objects are close to each other."""
     return bool((torch.pdist(scene.centres[0, scene.labels[0] >= 0, :2]) > APART).all())

@@ -93,7 +93,7 @@ class BigGANGenerator(SpectralNetwork):
         return self.of_vectors(z, self.shared(y))
 
     def of_vectors(self, z: Tensor, r: Tensor) -> Tensor:
-        """Of class vectors r (N, embedding_dim), which need not be those of a class."""
+        """z, class vectors r (N, embedding_dim) -> images; r need not be those of a class."""
         first, *chunks = z.chunk(self.chunks, 1)
         x = self.project(first).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)  # (N, c, 4, 4)
         for block, attend, chunk in zip(self.blocks, self.attend, chunks, strict=True):

@@ -1,4 +1,4 @@
-"""What is drawn for an image of a class: z, plain or truncated, and which class when."""
+"""Draw what an image of a class is made of: z, plain or truncated, and which class when."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What keeps the weights in bounds: spectral norm, orthogonal initialisation and regularisation."""
+"""Keep the weights in bounds: spectral norm, orthogonal initialisation and regularisation."""
 
 from collections.abc import Iterable, Iterator
 

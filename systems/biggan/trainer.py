@@ -108,7 +108,7 @@ class BigGAN(GANTrainer):
 
     @property
     def keeps_fakes(self) -> bool:
-        """Whether D's last fakes keep their graph, for G: at most one batch does at a time."""
+        """True if D's last fakes keep their graph, for G: at most one batch does at a time."""
         return self.config.accumulate == 1 and not self.config.fresh_noise
 
     def update_conditioned(

@@ -37,7 +37,7 @@ class ImagePool(nn.Module):
         return shard(both[given])
 
     def choose(self, n: int, step: int) -> tuple[list[int], list[int]]:
-        """Of the pool's images and the n new ones, in one row: those given back, those kept."""
+        """Choose, among the pool's images and the n new ones, those given back and those kept."""
         stream = generator("cpu", "image pool", *self.key, step)
         swaps = (torch.rand(n, generator=stream) < 0.5).tolist()
         places = torch.randint(self.size, (n,), generator=stream).tolist()

@@ -1,4 +1,4 @@
-"""What G minimises beside the adversarial loss: distances to the true image."""
+"""Distances to the true image, which G minimises beside the adversarial loss."""
 
 import torch
 import torch.nn.functional as F

@@ -122,7 +122,7 @@ class Discriminator(nn.Module):
         self.apply(INITS[init])
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What each layer makes of the image, from (N, w, S/2, S/2) to (N, 16w, S/32, S/32)."""
+        """image -> the map of each layer, from (N, w, S/2, S/2) to (N, 16w, S/32, S/32)."""
         found = [x]
         for layer in self.downs:
             found.append(layer(found[-1]))

@@ -1,4 +1,4 @@
-"""What an image loses, and the upscalers that learn nothing: all on the device, by torch.
+"""Shrink images, and enlarge them without learning: all on the device, by torch.
 
 Images are float (N, C, H, W) in [-1, 1], factors are SCALE.
 """

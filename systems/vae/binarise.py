@@ -1,4 +1,4 @@
-"""What the autoencoder takes an image's pixels to be: grey values, or bits drawn from them.
+"""Take an image's pixels as grey values, or as bits drawn from them.
 
 grey         values in [0, 1] as they are
 static       each pixel white with its value as probability, drawn once for all runs
