@@ -26,7 +26,7 @@ def cache_path(data_dir: Path, name: str) -> Path:
 
 
 def described(path: Path) -> dict[str, Any] | None:
-    """Read what the cache at path holds: its "shape" and what `write` was told; None if it isn't whole.
+    """Read a cache's description: its "shape" and what `write` was told; None if it isn't whole.
 
     A torn or foreign file counts as none and is written anew.
     """

@@ -1,4 +1,4 @@
-"""Parts that networks of several systems share: the memory format, and upsampling with a convolution."""
+"""Parts that several systems share: the memory format, and upsampling with a convolution."""
 
 import torch
 import torch.nn.functional as F

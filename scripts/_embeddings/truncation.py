@@ -1,4 +1,4 @@
-"""Measure what truncation trades: FID, precision and recall of images whose z is cut off ever nearer to 0.
+"""Measure what truncation trades: FID, precision and recall, of z cut off ever nearer to 0.
 
 Brock et al. 2018, sec. 3.1: smaller values of z give better images of fewer kinds. 0 means none.
 """
