@@ -151,12 +151,27 @@ def check_state(
     networks: dict[str, nn.Module],
     optimizers: dict[str, Optimizer],
 ) -> None:
-    """Raise UserError if a checkpoint is of another configuration, or of other networks."""
+    """Raise UserError if a checkpoint is of another configuration, or of other networks.
+
+    Each value is held against ours before any is loaded: fused Adam would crash on a wrong one.
+    """
     about = f"the checkpoint of step {state['step']} in {config.run_dir / 'checkpoints'}"
     try:
         if differing := differences(config, state["config"]):
             raise UserError(f"{about} is of another configuration: {'; '.join(differing)}.")
-        check_fit(state, networks, optimizers)
+        for name, network in networks.items():
+            compare(state["networks"][name], network.state_dict(), name)
+        for name, optimizer in optimizers.items():
+            saved, groups = state["optimizers"][name], optimizer.state_dict()["param_groups"]
+            params = enumerate(p for group in optimizer.param_groups for p in group["params"])
+            moments = {
+                k: {"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p}
+                for k, p in params
+                if k in saved["state"]
+            }
+            compare(saved["state"], moments, f"{name}'s Adam")
+            for theirs, ours in zip(saved["param_groups"], groups, strict=True):
+                compare({key: theirs.get(key, ours[key]) for key in ours}, ours, f"{name}'s Adam")
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{about} holds other values than this model's ({' '.join(str(error).split())[:200]})."
@@ -175,28 +190,6 @@ def same_data(known: str, batches: Any, config: Config) -> str:
             f" {known} there, {found} here. Bring them back, or give another --run."
         )
     return found
-
-
-def check_fit(
-    state: dict[str, Any], networks: dict[str, nn.Module], optimizers: dict[str, Optimizer]
-) -> None:
-    """Raise ValueError at the first value that these can't load: fused Adam would crash on it.
-
-    Also KeyError, TypeError, AttributeError or RuntimeError if there is no value to compare.
-    """
-    for name, network in networks.items():
-        compare(state["networks"][name], network.state_dict(), name)
-    for name, optimizer in optimizers.items():
-        saved, groups = state["optimizers"][name], optimizer.state_dict()["param_groups"]
-        params = enumerate(p for group in optimizer.param_groups for p in group["params"])
-        moments = {
-            k: {"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p}
-            for k, p in params
-            if k in saved["state"]
-        }
-        compare(saved["state"], moments, f"{name}'s Adam")
-        for theirs, ours in zip(saved["param_groups"], groups, strict=True):
-            compare({key: theirs.get(key, ours[key]) for key in ours}, ours, f"{name}'s Adam")
 
 
 def compare(found: Any, wanted: Any, name: str) -> None:

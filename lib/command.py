@@ -16,7 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -35,16 +35,13 @@ OUT_OF_MEMORY = (
 )
 
 
-class Flag(NamedTuple):
+Bounds = tuple[float, float] | None
+Flag = tuple[tuple[str, ...], Bounds, dict[str, Any]]
+
+
+def flag(*names: str, bounds: Bounds = None, **options: Any) -> Flag:
     """The arguments of argparse's add_argument, and the least and the largest value allowed."""
-
-    names: tuple[str, ...]
-    bounds: tuple[float, float] | None
-    options: dict[str, Any]
-
-
-def flag(*names: str, bounds: tuple[float, float] | None = None, **options: Any) -> Flag:
-    return Flag(names, bounds, options)
+    return names, bounds, options
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -69,13 +66,13 @@ def command(*flags: Flag, passes: Callable[[argparse.Namespace], bool] | None = 
         def parse_and_work(argv: list[str] | None) -> int | None:
             text = work.__globals__["__doc__"]
             parser = Parser(description=text, formatter_class=Help, allow_abbrev=False)
-            actions = [parser.add_argument(*f.names, **f.options) for f in flags]
+            actions = [parser.add_argument(*names, **options) for names, _, options in flags]
             args, rest = parser.parse_known_args(argv)
             unknown = rest if passes is None else [word for word in rest if word.startswith("-")]
             if unknown and not (passes and passes(args)):
                 parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             args.rest = rest
-            for action, bounds in zip(actions, (f.bounds for f in flags), strict=True):
+            for action, (_, bounds, _) in zip(actions, flags, strict=True):
                 check_bounds(action, getattr(args, action.dest), bounds)
             return work(args)
 
@@ -88,7 +85,7 @@ def command(*flags: Flag, passes: Callable[[argparse.Namespace], bool] | None = 
     return decorate
 
 
-def check_bounds(action: argparse.Action, value: Any, bounds: tuple[float, float] | None) -> None:
+def check_bounds(action: argparse.Action, value: Any, bounds: Bounds) -> None:
     """Raises UserError if a number that was given lies outside its bounds, or is NaN."""
     if bounds is None or value is None or value == action.default:
         return

@@ -42,7 +42,13 @@ def fetch(url: str, path: Path, **digests: str) -> Path:
     try:
         with folder_lock(path.parent):
             if not is_whole(path, **digests):
-                _complete(part, url, digests)
+                if not is_whole(part, **digests):
+                    _download(url, part)
+                try:
+                    check_digest(part, **digests)
+                except UserError:
+                    part.unlink()
+                    raise
                 os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(_one_line(error)) from error
@@ -110,17 +116,6 @@ def first_that_answers(what: str, sources: dict[str, Callable[[], T]], advice: s
             reasons.append(f"{name}: {error}")
             print(f"no {what} from {reasons[-1]}", file=sys.stderr)
     raise UserError(f"found no {what} ({'; '.join(reasons)}). {advice}")
-
-
-def _complete(part: Path, url: str, digests: dict[str, str]) -> None:
-    """Download what part lacks, and check it; remove it if a digest is wrong."""
-    if not is_whole(part, **digests):
-        _download(url, part)
-    try:
-        check_digest(part, **digests)
-    except UserError:
-        part.unlink()
-        raise
 
 
 def _download(url: str, part: Path) -> None:

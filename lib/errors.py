@@ -9,11 +9,7 @@ from types import ModuleType
 import torch
 
 # of a RuntimeError or TypeError: the CPU's allocator; sizes beyond what 64 bits can count
-OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "Storage size calculation overflowed",
-    "Overflow when unpacking",
-)
+OF_MEMORY = ("DefaultCPUAllocator", "size calculation overflowed", "Overflow when unpacking")
 
 
 class UserError(Exception):
@@ -35,11 +31,8 @@ def need(package: str, purpose: str) -> ModuleType:
     Raises UserError, with the pip command, if it is not installed.
     """
     try:
-        return importlib.import_module(IMPORTED_AS.get(package, package.replace("-", "_")))
+        return importlib.import_module(package.replace("-", "_").replace("scikit_learn", "sklearn"))
     except ImportError:
         raise UserError(
             f"{purpose} needs the package {package}, which is not installed: pip install {package}"
         ) from None
-
-
-IMPORTED_AS = {"scikit-learn": "sklearn"}  # the others by their name, with underscores

@@ -43,7 +43,11 @@ def parse(argv: list[str], systems: Mapping[str, Any], description: str) -> C:
     show = "all" if early.help_all else "basic" if early.model is None else "own"
     parser = make_parser(config_class, description, models=list(systems), show=show)
     given = vars(parser.parse_args(argv))
-    preset = preset_fields(config_class, given.pop("preset", ""))  # dissolved into fields
+    name, presets = given.pop("preset", ""), config_class.PRESETS
+    if name and name not in presets:
+        known = ", ".join(presets) or "none"
+        raise UserError(f"--preset {name}: this model's presets are: {known}.")
+    preset = presets.get(name, {})  # dissolved into fields
     try:
         return merge(config_class, saved, {"model": model} | preset | given, path)
     except UserError as error:
@@ -52,13 +56,6 @@ def parse(argv: list[str], systems: Mapping[str, Any], description: str) -> C:
         if own:  # the user has given none of these, and would look for them in vain
             error = UserError(f"{error} The preset has {', '.join(own)}: give another value.")
         raise error from None
-
-
-def preset_fields(config_class: type[Config], name: str) -> dict[str, Any]:
-    if name and name not in config_class.PRESETS:
-        known = ", ".join(config_class.PRESETS) or "none"
-        raise UserError(f"--preset {name}: this model's presets are: {known}.")
-    return config_class.PRESETS[name] if name else {}
 
 
 class Parser(argparse.ArgumentParser):

@@ -105,13 +105,6 @@ def record(config: Config, results: list[Result]) -> None:
                     events.scalar(tag, value, step)
 
 
-def record_grid(config: Config, tag: str, grid: Tensor, step: int) -> None:
-    """Write a grid of a run that is scored as RunLog.images does in training; once."""
-    if not has_event(config.run_dir, tag, step):
-        with closing(EventFile(config.run_dir)) as events:
-            write_grid(events, tag, grid, step)
-
-
 def make_grid(images: Tensor, *, columns: int) -> Tensor:
     """images (N, C, S, S) in [-1, 1] -> one picture (3, H, W), with black lines between them."""
     from torchvision.utils import make_grid  # here: torchvision would slow every start

@@ -7,6 +7,7 @@ image_cache (what is kept), image_folder (those that fid.py compares).
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class Source:
     """
 
     load: Callable[[DataSpec, str], tuple[np.ndarray, np.ndarray]]
-    channels: Callable[[DataSpec], int]
+    channels: Callable[[DataSpec], int] = lambda spec: 3
     identity: Callable[[DataSpec], str] = lambda spec: ""
     check_split: Callable[[DataSpec, str], object] = lambda spec, split: None
     class_names: Callable[[DataSpec], tuple[str, ...]] = lambda spec: ()
@@ -68,43 +69,15 @@ def in_mnists_format(title: str) -> Source:
     )
 
 
-def cifar_10() -> Source:
-    from sources import cifar10
-
-    return Source(cifar10.load, lambda s: 3, class_names=lambda s: cifar10.CLASSES)
-
-
-def stl_10() -> Source:
-    from sources import stl10
-
-    return Source(stl10.load, lambda s: 3)
-
-
-def emoji_set() -> Source:
-    from sources import emoji
-
-    return Source(emoji.load, lambda s: 3, emoji.identity, emoji.check_split)
-
-
-def i_clevr() -> Source:
-    from sources import iclevr
-
-    return Source(iclevr.load, lambda s: 3, iclevr.identity, iclevr.check_split)
-
-
-def image_folder() -> Source:
-    from sources import folder as f
-
-    return Source(f.load, f.channels, f.identity, f.check_split, f.class_names)
+def of_module(name: str) -> Source:
+    """The dataset whose module has some of Source's functions, by their names."""
+    module = import_module(f"sources.{name}")
+    parts = (f.name for f in fields(Source) if hasattr(module, f.name))
+    return Source(**{part: getattr(module, part) for part in parts})
 
 
 # --dataset -> its Source, whose module is imported when it is called
 DATASETS: dict[str, Callable[[], Source]] = {
     "mnist": partial(in_mnists_format, "MNIST"),
     "fashion": partial(in_mnists_format, "FashionMNIST"),
-    "cifar10": cifar_10,
-    "stl10": stl_10,
-    "emoji": emoji_set,
-    "iclevr": i_clevr,
-    "folder": image_folder,
-}
+} | {name: partial(of_module, name) for name in ("cifar10", "stl10", "emoji", "iclevr", "folder")}

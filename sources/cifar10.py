@@ -41,6 +41,10 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images), np.concatenate(labels)
 
 
+def class_names(spec: DataSpec) -> tuple[str, ...]:
+    return CLASSES
+
+
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """One file's images (n, 3, 32, 32) and labels (n,)."""
     archive.check_file(path, MD5[path.name])

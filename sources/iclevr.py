@@ -144,7 +144,12 @@ def read_split(data_dir: Path, split: str) -> dict[str, list[str]]:
             f"{path} is not there, and the course's i-CLEVR has no test images: choose a"
             " --fid_protocol that compares with training images (homework, 50k, all)."
         )
-    check_objects(path.with_name("objects.json"))
+    known = path.with_name("objects.json")  # may be missing; another order would mislead evaluators
+    if known.is_file() and read_json(known) != {label: i for i, label in enumerate(LABELS)}:
+        raise UserError(
+            f"{known} is another list of labels than i-CLEVR's 24 ({LABELS[0]} 0, {LABELS[1]} 1,"
+            f" ..., {LABELS[-1]} {len(LABELS) - 1}): put the course's file there, or remove it."
+        )
     rows = read_json(path)
     if not isinstance(rows, dict) or not rows:
         raise UserError(f"{path} holds no {{image name: [labels]}}: {wanted(data_dir)}")
@@ -156,15 +161,6 @@ def read_split(data_dir: Path, split: str) -> dict[str, list[str]]:
             f" {examples(missing)}; {wanted(data_dir)}"
         )
     return rows
-
-
-def check_objects(path: Path) -> None:
-    """objects.json may be missing; an order other than ours would mislead an evaluator."""
-    if path.is_file() and read_json(path) != {label: i for i, label in enumerate(LABELS)}:
-        raise UserError(
-            f"{path} is another list of labels than i-CLEVR's 24 ({LABELS[0]} 0, {LABELS[1]} 1,"
-            f" ..., {LABELS[-1]} {len(LABELS) - 1}): put the course's file there, or remove it."
-        )
 
 
 def check_rows(path: Path, rows: dict[str, Any]) -> None:
@@ -189,7 +185,8 @@ def check_rows(path: Path, rows: dict[str, Any]) -> None:
 def note_unnamed(data_dir: Path, files: FolderFiles) -> None:
     """A line on stderr about images that no .json names: they are left out."""
     root = Path(data_dir) / "iclevr"
-    named = {name for file in SPLITS.values() for name in read_json(root / file, or_else={})}
+    there = (root / file for file in SPLITS.values() if (root / file).is_file())
+    named = {name for path in there for name in read_json(path)}
     if unnamed := sorted(set(files.names) - named):
         print(
             f"iclevr: {len(unnamed):,} images in {files.root} are named in no .json and left out:"
@@ -198,10 +195,8 @@ def note_unnamed(data_dir: Path, files: FolderFiles) -> None:
         )
 
 
-def read_json(path: Path, *, or_else: Any = None) -> Any:
-    """Read a JSON file; raises UserError if it isn't there (without `or_else`) or is no JSON."""
-    if or_else is not None and not path.is_file():
-        return or_else
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises UserError if it isn't there or is no JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

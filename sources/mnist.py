@@ -42,11 +42,6 @@ class Source:
         return getattr(datasets, self.title)
 
     @property
-    def folder(self) -> str:
-        """Under data_dir, where fetched files go: torchvision's own place."""
-        return f"{self.title}/raw"
-
-    @property
     def sha256(self) -> dict[str, str]:
         """By name, as far as known."""
         packed = zip((f"{name}.gz" for name in NAMES), self.packed, strict=True)
@@ -105,7 +100,8 @@ def load(source: Source, data_dir: Path, split: str) -> tuple[np.ndarray, np.nda
 
 def find(source: Source, data_dir: Path, file: str) -> Path:
     """A whole local copy of the file, compressed or not, else a fetched one."""
-    places = [data_dir / source.folder, data_dir / source.title.lower()]
+    target = data_dir / source.title / "raw"  # torchvision's own place, where fetched files go
+    places = [target, data_dir / source.title.lower()]
     if source is MNIST:  # else any dataset of this format would pass for it
         places.append(data_dir)
     damaged = []
@@ -114,7 +110,6 @@ def find(source: Source, data_dir: Path, file: str) -> Path:
             return path
         print(f"{path} is damaged or not {source.title}'s: fetching a good copy", file=sys.stderr)
         damaged.append(f"{path} is damaged")
-    target = data_dir / source.folder
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

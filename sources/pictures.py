@@ -68,7 +68,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("pixels are floats of no known range")
     image = to_srgb(to_8_bits(image))
-    return on_white(image) if has_alpha(image) else image.convert("RGB")
+    if has_alpha(image):
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
@@ -121,13 +124,6 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     if values.itemsize > 2 and 0 < values.max() <= 255:
         raise ValueError("pixels of 32 bits, none above 255: of no known range")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """RGB: the image over a white ground, as its transparency says."""
-    image = image.convert("RGBA")
-    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(ground, image).convert("RGB")
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -73,14 +73,10 @@ def check(path: Path) -> None:
         print(f"{path} holds {found}: taken as it is", file=sys.stderr)
 
 
-def read_images(path: Path) -> np.ndarray:
-    """(N, 3, 96, 96) uint8, mapped. In the file each plane lies column by column."""
-    return np.memmap(path, np.uint8, mode="r").reshape(-1, *SHAPE).transpose(0, 1, 3, 2)
-
-
 def resized(paths: list[Path], size: int, split: str) -> Iterator[np.ndarray]:
     """All images of the files, in chunks (n, 3, size, size)."""
-    files = [read_images(path) for path in paths]
+    maps = (np.memmap(path, np.uint8, mode="r").reshape(-1, *SHAPE) for path in paths)
+    files = [images.transpose(0, 1, 3, 2) for images in maps]  # a plane lies column by column
     with tqdm(total=sum(map(len, files)), desc=f"STL-10 {split}, to {size}px", unit="image") as bar:
         for images in files:
             for start in range(0, len(images), CHUNK):

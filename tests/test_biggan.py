@@ -1,7 +1,6 @@
 """BigGAN: its networks' sizes, layers in closed form, accumulation, truncation, what is refused."""
 
 import math
-import shlex
 from functools import partial
 from pathlib import Path
 
@@ -14,23 +13,19 @@ from torch import nn
 
 from GAN import count_parameters
 from lib.errors import UserError
-from lib.flags import parse
 from lib.seeding import generator
-from main import SYSTEMS
 from systems.biggan import class_scores, networks, scores
 from systems.biggan.blocks import (
     ConditionalBatchNorm2d,
     DiscriminatorBlock,
     GeneratorBlock,
-    PooledConv2d,
     SelfAttention,
 )
 from systems.biggan.config import BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
-from systems.biggan.sampling import balanced, draw
 from systems.biggan.scores import class_fids, inception_scores
 from systems.biggan.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
-from systems.biggan.trainer import BigGAN
+from systems.biggan.trainer import BigGAN, balanced, draw
 from training.modes import sampling
 
 
@@ -97,13 +92,6 @@ def test_the_logit_is_linear_in_the_class_vector():
 
 
 # Layers
-
-
-def test_convolution_and_resizing_in_one_are_the_two_in_turn():
-    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    pooled = PooledConv2d(3, 5).double()
-    plain = F.conv2d(x, pooled.weight, pooled.bias, padding=1)
-    torch.testing.assert_close(pooled(x), F.avg_pool2d(plain, 2))
 
 
 def test_blocks_are_the_residual_ones_of_the_paper():
@@ -420,15 +408,3 @@ def test_a_game_without_bounds_is_told_the_flags_that_there_are(build):
 def test_settings_that_do_not_fit_the_layout_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         BigGANConfig(model="biggan", **settings)
-
-
-def test_the_page_scores_the_run_that_it_trained():
-    page = (Path(__file__).parent.parent / "docs" / "biggan.md").read_text()
-    commands = [
-        shlex.split(line, comments=True)[2:]
-        for line in page.splitlines()
-        if line.startswith("python main.py")
-    ]
-    trained, scored = (parse(commands[i], SYSTEMS, "") for i in (0, 2))
-    assert (scored.do_train, scored.truncation) == (False, 0.5)
-    assert scored.run_name == trained.run_name

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -18,11 +19,9 @@ from lib.errors import UserError
 from lib.flags import parse
 from sources.iclevr import LABELS, multi_hot
 from systems.cdcgan import trainer as system
-from systems.cdcgan.hold_out import chosen_combinations, without
-from systems.cdcgan.label_scores import chance, in_a_table, report
 from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project
-from systems.cdcgan.scores import lists_of_conditions
-from systems.cdcgan.trainer import CDCGAN
+from systems.cdcgan.scores import chance, in_a_table, lists_of_conditions, report
+from systems.cdcgan.trainer import CDCGAN, chosen_combinations, without
 
 
 @pytest.fixture
@@ -133,9 +132,9 @@ def test_logged_are_the_first_and_the_last_update_of_g(build):
 
 
 def test_d_learns_labels_from_real_images_alone_and_g_from_fakes(build):
-    scalars = build(condition="acgan").train_step(build().batches()(0))
-    assert {"label_loss/real", "label_loss/fake"} <= set(scalars)
     trainer = build(condition="acgan")
+    scalars = trainer.train_step(trainer.batches()(0))
+    assert {"label_loss/real", "label_loss/fake"} <= set(scalars)
     y = torch.zeros(2, 24)
     y[0, 3] = 1
     loss, tags = trainer.label_loss(torch.zeros(2, 25), y, "real")
@@ -152,8 +151,6 @@ def test_an_epoch_ends_with_its_short_batch():
     epochs = [torch.cat([batches.indices(3 * e + k) for k in range(3)]) for e in range(2)]
     assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in epochs)
     assert not torch.equal(*epochs)
-    again = Batches(data, batch_size=4, seed=3, keep_short=True)
-    assert torch.equal(again.indices(5), batches.indices(5))  # with no step before it
     even = Batches(data, batch_size=5, seed=3, keep_short=True)
     assert [len(even.indices(step)) for step in range(3)] == [5, 5, 5]
 
@@ -200,7 +197,6 @@ def test_parts_and_confusion_of_a_report():
     text = in_a_table(seen)
     assert "| red cube | red sphere | 50.0% |" in text
     assert "50% had the colour and 50% the shape" in text
-    assert seen.as_result()["error"] == pytest.approx(1 / 3)
 
 
 class Painted:
@@ -258,20 +254,15 @@ VALUES = {1: 0.2, 2: 0.5, 3: 0.1, 4: 0.5, 5: 0.6, 6: 0.3}
 
 
 def test_the_best_weights_are_those_of_the_best_validation(validated):
-    trainer, copies = validated(VALUES), {}
-    trainer.observers.append(
-        lambda *_: copies.update(
-            {trainer.step: {k: v.clone() for k, v in trainer.G.state_dict().items()}}
-        )
-    )
+    trainer, copies = validated(VALUES), []
+    trainer.observers.append(lambda *_: copies.append(deepcopy(trainer.G.state_dict())))
     trainer.train()
     assert (int(trainer.best.step), float(trainer.best.value)) == (5, 0.6)
-    for key, value in trainer.best.network.state_dict().items():
-        assert torch.equal(value, copies[5][key])
+    assert_same(dict(trainer.best.network.state_dict()), dict(copies[4]))
     assert not torch.equal(trainer.G.to_image.weight, trainer.best.network.to_image.weight)
     state = checkpoint.read(trainer.config.run_dir / "best.pt", model="cdcgan")
     assert (state["step"], state["value"]) == (5, 0.6)
-    assert torch.equal(state["networks"]["G"]["to_image.weight"], copies[5]["to_image.weight"])
+    assert_same(dict(state["networks"]["G"]), dict(copies[4]))
     assert not (trainer.config.run_dir / "best.part").exists()
 
 
@@ -323,26 +314,17 @@ def test_scores_of_both_lists_by_the_newest_and_the_best_weights(validated):
     trainer = validated(VALUES)
     trainer.train()
     results = {result["metric"]: result for result in trainer.evaluate(None)}
-    assert set(results) == {
-        f"{metric}/{name}"
-        for metric in ("accuracy", "accuracy_best")
-        for name in ("test", "new_test")
-    }
+    tags = itertools.product(("accuracy", "accuracy_best"), ("test", "new_test"))
+    assert set(results) == {f"{metric}/{name}" for metric, name in tags}
     best = results["accuracy_best/test"]
     assert (best["weights_step"], best["draws"], best["conditions"]) == (5, 20, 9)
     assert best["error"] == pytest.approx(best["sd"] / math.sqrt(20))
     assert "picks the best weights" in best["about"]
     assert best["validated_on"] == "test"
-    assert "picks" not in results["accuracy_best/new_test"]["about"]
-    assert "picks" not in results["accuracy/test"]["about"]  # the newest weights chose nothing
+    for other in ("accuracy_best/new_test", "accuracy/test"):  # the newest weights chose nothing
+        assert "picks" not in results[other]["about"]
     assert results["accuracy/test"]["validated_on"] == ""
-    assert 0 <= best["value"] <= 1
     assert (trainer.config.run_dir / "labels-accuracy_best-test.md").is_file()
-
-
-def test_samples_are_test_jsons_conditions_eight_a_row(build):
-    grid = build().sample_images()["samples"]
-    assert grid.shape == (3, 2 * 18 + 2, 8 * 18 + 2)  # nine conditions
 
 
 def test_labels_of_generated_images_are_the_training_sets(build):

@@ -12,7 +12,7 @@ from GAN import INITS, NORMS
 from lib.config import RETIRED, Config, Retired, differences, load_saved, name_of, save_config
 from lib.errors import UserError
 from lib.flags import parse
-from lib.settings import ABOVE_0, default
+from lib.settings import default
 from main import SYSTEMS
 from metrics.protocols import PROTOCOLS
 from systems.dcgan import DCGANConfig
@@ -38,25 +38,12 @@ def test_a_run_of_another_model_is_named_as_such(tmp_path):
 
 def test_the_flags_of_row_1_and_their_defaults():
     config = read()
-    expected = {
-        "do_train": False,
-        "no_cuda": False,
-        "latent_dim": 16,
-        "generator_hidden_dim": 16,
-        "discriminator_hidden_dim": 16,
-        "batch_size": 64,
-        "num_training_steps": 5000,
-        "logging_steps": 10,
-        "saving_steps": 1000,
-        "learning_rate": 2e-4,
-        "beta1": 0.5,
-        "data_dir": "data",
-        "seed": 42,
-        "model": "dcgan",
-        "device": "auto",
-        "runs_dir": "runs",
-        "fid_protocol": "homework",
-    }
+    expected = {"do_train": False, "no_cuda": False, "latent_dim": 16, "batch_size": 64}
+    expected |= {"generator_hidden_dim": 16, "discriminator_hidden_dim": 16}
+    expected |= {"num_training_steps": 5000, "logging_steps": 10, "saving_steps": 1000}
+    expected |= {"learning_rate": 2e-4, "beta1": 0.5, "data_dir": "data", "seed": 42}
+    expected |= {"model": "dcgan", "device": "auto", "runs_dir": "runs"}
+    expected |= {"fid_protocol": "homework"}
     assert expected.items() <= dataclasses.asdict(config).items()
 
 
@@ -80,10 +67,12 @@ def test_a_name_too_long_for_a_folder_ends_in_a_digest_of_the_whole(tmp_path):
 
 
 def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
-    monkeypatch.setattr(DCGANConfig, "PRESETS", {"wide": {"latent_dim": 64, "beta1": 0.0}})
+    monkeypatch.setattr(DCGANConfig, "PRESETS", {"wide": {"latent_dim": 64, "fresh_noise": True}})
     config = read("--latent_dim", "32", "--preset", "wide")
-    assert (config.latent_dim, config.beta1, config.preset) == (32, 0.0, "")
-    assert read().beta1 == 0.5
+    assert (config.latent_dim, config.fresh_noise, config.preset) == (32, True, "")
+    assert not read().fresh_noise
+    assert not read("--preset", "wide", "--fresh_noise", "off").fresh_noise
+    assert read("--fresh_noise", "on").fresh_noise
     with pytest.raises(UserError, match="--preset narrow: this model's presets are: wide"):
         read("--preset", "narrow")
 
@@ -100,13 +89,6 @@ def test_an_error_over_a_presets_value_says_whose_it_is():
     assert "preset" not in str(error.value)
 
 
-def test_a_switch_of_a_preset_is_taken_back_by_a_flag(monkeypatch):
-    monkeypatch.setattr(DCGANConfig, "PRESETS", {"own": {"fresh_noise": True}})
-    assert read("--preset", "own").fresh_noise
-    assert not read("--preset", "own", "--fresh_noise", "off").fresh_noise
-    assert read("--fresh_noise", "on").fresh_noise
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -117,12 +99,10 @@ def test_a_switch_of_a_preset_is_taken_back_by_a_flag(monkeypatch):
         (["--beta1", "1"], "wanted less than 1"),
         (["--model", "dcgen"], "wanted one of dcgan"),
         (["--run", "../elsewhere"], "without slashes"),
-        (["--run", ".."], "without slashes"),
         (["--model", ""], "--model : wanted one of dcgan"),
         (["--runs_dir", ""], "--runs_dir is empty"),
         (["--data_dir", ""], "--data_dir is empty"),
         (["--learning_rate", "inf"], "wanted at most 1e[+]38"),
-        (["--penalty", "r1", "--penalty_weight", "inf"], "wanted at most 1e[+]38"),
         (["--latent_dim", "9" * 401], "--latent_dim 9{50}[.]{3}: wanted at most 1,000,000"),
         (["--seed", "9" * 401], "wanted at most 1,000,000,000,000"),
         (["--model", "cyclegan", "--residual_blocks", "1000000"], "wanted at most 1,000[.]"),
@@ -193,13 +173,21 @@ def flags_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_every_flag_is_in_the_help_with_its_text(name):
+def test_every_flag_is_in_the_help_with_its_text_and_a_models_own_in_its_short_one(name):
     text = help_of("--model", name, "--help_all")
-    for field in dataclasses.fields(CLASSES[name]):
+    fields = dataclasses.fields(CLASSES[name])
+    for field in fields:
         assert f"--{field.name}" in text
         assert field.metadata["text"]
         if field.default not in ("", False):
             assert f"(default: {field.default})" in " ".join(text.split())
+    text = help_of("--model", name, "--help")
+    assert "--model {" + ",".join(SYSTEMS) + "}" in text
+    if presets := CLASSES[name].PRESETS:
+        assert "--preset {" + ",".join(presets) + "}" in text
+    shown = set(flags_in(text))
+    assert {f.name for f in fields} - {f.name for f in dataclasses.fields(Config)} <= shown
+    assert "keep_checkpoints" not in shown
 
 
 def test_the_short_help_has_the_homeworks_flags_first_and_fits_a_screen():
@@ -214,28 +202,6 @@ def test_the_short_help_has_the_homeworks_flags_first_and_fits_a_screen():
     assert "--help_all" in text
     assert set(shown) < set(flags_in(every := help_of("--help_all")))
     assert re.search(r"--dry_run\s[^-]*\(default: off\)", every)
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_a_models_help_has_all_of_its_own_flags(name):
-    text = help_of("--model", name, "--help")
-    assert "--model {" + ",".join(SYSTEMS) + "}" in text
-    if presets := CLASSES[name].PRESETS:
-        assert "--preset {" + ",".join(presets) + "}" in text
-    shown = set(flags_in(text))
-    own = {f.name for f in dataclasses.fields(CLASSES[name])}
-    assert own - {f.name for f in dataclasses.fields(Config)} <= shown
-    assert "keep_checkpoints" not in shown
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_what_a_setting_needs_beside_it_is_a_value_that_its_system_has(name):
-    fields = {f.name: f for f in dataclasses.fields(CLASSES[name])}
-    for field in fields.values():
-        for other, wanted in field.metadata["only_with"].items():
-            if wanted != ABOVE_0:
-                wanted = {wanted} if isinstance(wanted, str) else set(wanted)
-                assert wanted <= set(fields[other].metadata["choices"])
 
 
 def test_a_default_given_anew_keeps_the_bounds_and_the_text(monkeypatch):
@@ -295,18 +261,13 @@ def test_differences_are_those_of_defining_fields_but_not_of_a_paths_spelling(
     [
         ({"penalty_weight": 3.0}, r"--penalty_weight 3.0 belongs to --penalty gp\|r1\|zero"),
         ({"penalty_every": 4}, "--penalty_every 4 belongs to .*, and this is none"),
-        (
-            {"penalty_weight": 3.0, "penalty_every": 4},
-            "--penalty_weight 3.0 --penalty_every 4 belong to",
-        ),
+        ({"penalty_weight": 3.0, "penalty_every": 4}, "_weight 3.0 --penalty_every 4 belong to"),
         ({"decay_to": 2, "num_training_steps": 4}, "--decay_to 2 is before"),
         ({"do_train": True, "no_score": True, "fid_every": 5}, "--no_score forbids"),
         ({"batch_size": 10**11}, "wanted at most 1,000,000"),
         ({"latent_dim": 1.5}, "latent_dim"),
         ({"do_train": 1}, "do_train"),
         ({"arch": "mlp", "d_norm": "none"}, "belongs to --arch cnn, and this is mlp"),
-        ({"arch": "mlp", "upsample": "resize"}, "belongs to --arch cnn, and this is mlp"),
-        ({"arch": "mlp", "init": "scaled"}, "belongs to --arch cnn, and this is mlp"),
     ],
 )
 def test_settings_that_would_do_nothing_or_too_much_are_refused(settings, words):

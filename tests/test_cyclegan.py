@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CPU
 from PIL import Image
 from torch import nn
 
@@ -17,10 +16,19 @@ from GAN import count_parameters
 from lib.errors import UserError
 from metrics import lpips as perceptual
 from systems.cyclegan import scores
-from systems.cyclegan.domains import UnpairedBatches, counterparts, load_domain
-from systems.cyclegan.image_pool import ImagePool
-from systems.cyclegan.jitter import cut, enlarged, jittered
-from systems.cyclegan.networks import BlendingGenerator, PatchDiscriminator, TranslationGenerator
+from systems.cyclegan.domains import (
+    UnpairedBatches,
+    counterparts,
+    cut,
+    enlarged,
+    jittered,
+)
+from systems.cyclegan.networks import (
+    BlendingGenerator,
+    ImagePool,
+    PatchDiscriminator,
+    TranslationGenerator,
+)
 from systems.cyclegan.scores import mean_l1, reconstruction_scores
 from systems.cyclegan.trainer import CycleGANConfig
 
@@ -55,22 +63,21 @@ def shapes(network: nn.Module, image: torch.Tensor) -> list[tuple[int, ...]]:
 # Networks
 
 
+SIDES = [(32, 16, 16), (64, 8, 8), (64, 8, 8), (32, 16, 16)]  # of both generators at 32 pixels
+
+
 @pytest.mark.parametrize("upsample", ["resize", "transposed"])
 def test_the_courses_generator(upsample):
     G = TranslationGenerator(upsample=upsample)
-    found = shapes(G, torch.zeros(1, 3, 32, 32))
-    assert found == [(32, 16, 16), (64, 8, 8), (64, 8, 8), (32, 16, 16), (3, 32, 32)]
+    assert shapes(G, torch.zeros(1, 3, 32, 32)) == [*SIDES, (3, 32, 32)]
     taps = {"resize": 9, "transposed": 16}[upsample]
     convs = 3 * 32 * 16 + 32 * 64 * 16 + 64 * 64 * 9 + (64 * 32 + 32 * 3) * taps + 3  # one bias
-    norms = 2 * (32 + 64 + 64 + 32)
-    assert count_parameters(G) == convs + norms
-    assert upsample != "resize" or count_parameters(G) == 90_851
+    assert count_parameters(G) == convs + 2 * (32 + 64 + 64 + 32)
 
 
 def test_the_generator_with_a_mask():
     G = BlendingGenerator()
-    found = shapes(G, torch.zeros(1, 3, 32, 32))
-    assert found == [(32, 16, 16), (64, 8, 8), (64, 8, 8), (32, 16, 16), (32, 32, 32), (4, 32, 32)]
+    assert shapes(G, torch.zeros(1, 3, 32, 32)) == [*SIDES, (32, 32, 32), (4, 32, 32)]
     convs = 3 * 32 * 16 + 32 * 64 * 16 + 64 * 64 * 9 + 64 * 32 * 9 + 64 * 32 * 9 + 35 * 4 * 9 + 4
     assert count_parameters(G) == convs + 2 * (32 + 64 + 64 + 32 + 32) == 109_744
 
@@ -174,15 +181,6 @@ def test_without_weight_the_gradient_is_that_of_the_least_squares_loss_alone(bui
     G = trainer.networks["G_a2b"]
     trainer.update_generators(a, b, trainer.networks["G_b2a"](b), G(a))
     assert not torch.allclose(G.encode1[0].weight.grad, wanted, rtol=1e-2, atol=1e-5)
-
-
-def test_the_learning_rate_is_a_function_of_the_step(build):
-    trainer, rates = build(decay_from=4, decay_to=8, learning_rate=1e-3, batch_size=1), []
-    batch = trainer.batches()(0)
-    for trainer.step in (0, 4, 5, 7, 8, 100):
-        trainer.train_step(batch)
-        rates.append(trainer.optimizers["G"].param_groups[0]["lr"])
-    assert rates == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.5e-4, 0, 0])
 
 
 # The pool
@@ -376,22 +374,15 @@ def test_lpips_that_is_not_to_be_had_leaves_the_other_scores(
     assert not any("lpips" in metric for metric in metrics)
 
 
-def test_translations_for_the_fid_come_round_and_repeat(build):
+def test_samples_are_triples_and_translations_for_the_fid_come_round(build):
     trainer = build()
+    corner = trainer.sample_images()["samples"][:, 2:34, 2:34]
+    x = trainer.load_domain("A", "test").images.float() / 127.5 - 1
+    assert any(torch.allclose(corner, image, atol=1e-6) for image in x)
     images = torch.cat(list(trainer.generate(60, seed=0)))  # of 28 sources
-    assert torch.equal(images, torch.cat(list(trainer.generate(60, seed=0))))
     assert torch.equal(images[:4], images[28:32])
     assert len(images) == 60
     assert trainer.sampling_mode()["direction"] == "a2b"
-
-
-def test_the_samples_are_triples_of_both_directions(build):
-    trainer = build()
-    grid = trainer.sample_images()["samples"]
-    assert grid.shape[0] == 3
-    x = load_domain(trainer.config, "A", "test", 3, CPU).images.float() / 127.5 - 1
-    corner = grid[:, 2:34, 2:34]
-    assert any(torch.allclose(corner, image, atol=1e-6) for image in x)
 
 
 # LPIPS

@@ -182,7 +182,7 @@ def test_one_channel_if_all_are_grey_else_three(tmp_path, load, capsys):
     assert "the 4 grey ones among them become RGB" in capsys.readouterr().err
 
 
-def test_broken_files_are_named_and_counted(photos, load, tmp_path, capsys):
+def test_broken_files_are_named_and_counted(photos, load, capsys):
     (photos / "b1.png").write_bytes(b"nothing")
     whole = (photos / "0.png").read_bytes()
     (photos / "b2.png").write_bytes(whole[: len(whole) // 2])
@@ -190,8 +190,6 @@ def test_broken_files_are_named_and_counted(photos, load, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "skipped 2 unreadable: b1.png (" in told
     assert "b2.png (" in told
-    about = json.loads(words_of(tmp_path).read_text())
-    assert (about["shape"], list(about["unreadable"])) == ([6, 3, 16, 16], ["b1.png", "b2.png"])
 
 
 def test_small_images_are_refused_skipped_or_enlarged(photos, load, tmp_path):
@@ -224,23 +222,18 @@ def test_folders_that_hold_too_little_or_cannot_be_written(photos, tmp_path, loa
         load(tmp_path / "one")
 
 
-@pytest.mark.parametrize(
-    "name", ["../out.png", "a/../../out.png", "/out.png", "C:/out.png", "..\\o.png"]
-)
-def test_a_zip_that_climbs_out_is_refused(name, photos, load, tmp_path):
-    archive = zipped(photos, tmp_path / "bad.zip")
-    with zipfile.ZipFile(archive, "a") as file:
-        file.writestr(name, b"x")
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="leads out of the archive"):
-        load(archive)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_archives_that_cannot_be_read(photos, load, tmp_path, monkeypatch, capsys):
-    (tmp_path / "no.zip").write_bytes(b"PK not really")
+def test_a_zip_that_climbs_out_is_torn_or_a_bomb_is_refused(photos, load, tmp_path, monkeypatch):
+    for name in ("../out.png", "a/../../out.png", "/out.png", "C:/out.png", "..\\o.png"):
+        archive = zipped(photos, tmp_path / "bad.zip")
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr(name, b"x")
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UserError, match="leads out of the archive"):
+            load(archive)
+        assert sorted(tmp_path.rglob("*")) == before
+    archive.write_bytes(b"PK not really")
     with pytest.raises(UserError, match="can't be read as a zip"):
-        load(tmp_path / "no.zip")
+        load(archive)
     monkeypatch.setattr(image_files, "LARGEST", 1200)  # bytes; the JPEG has fewer than the PNGs
     with pytest.raises(UserError, match="files are left as images; skipped 5 unreadable"):
         load(zipped(photos, tmp_path / "bomb.zip"))

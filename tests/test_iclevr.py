@@ -68,14 +68,6 @@ def test_a_second_look_comes_from_the_cache_and_a_new_order_does_not(course, mon
     assert torch.equal(again.labels, first.labels.flip(0))
 
 
-def test_images_beside_the_json_at_any_size(course):
-    root = course / "iclevr"
-    for path in (root / "iclevr").iterdir():
-        path.rename(root / path.name)
-    (root / "iclevr").rmdir()
-    assert load(course, size=128).images.shape == (3, 3, 128, 128)
-
-
 def test_an_unreadable_image_takes_its_labels_along(course, capsys):
     (course / "iclevr/iclevr/a_1.png").write_bytes(b"garbage")
     data = load(course)
@@ -143,11 +135,14 @@ def test_conditions(course):
         load_conditions(course, "new_test.json")
 
 
-def test_identity_changes_with_the_images(course):
-    spec = DataSpec(course, 16)
+def test_images_beside_the_json_at_any_size_are_another_set(course):
+    root, spec = course / "iclevr", DataSpec(course, 16)
     before = iclevr.identity(spec)
     assert iclevr.identity(spec) == before
-    (course / "iclevr/iclevr/new.png").write_bytes(b"x")
+    for path in (root / "iclevr").iterdir():
+        path.rename(root / path.name)
+    (root / "iclevr").rmdir()
+    assert load(course, size=128).images.shape == (3, 3, 128, 128)
     assert iclevr.identity(spec) != before
 
 
@@ -160,8 +155,6 @@ def test_prompts():
     ("text", "told"),
     [
         ("red cub", 'did you mean "red cube"'),
-        ("grey sphere", 'did you mean "gray sphere"'),
-        ("", "names no object"),
         ("red cube;;blue cube", "names no object"),
         ("red cube, red cube", "asked for 2 times"),
         ("red cube, blue cube, gray cube, cyan cube", "4 objects are asked for"),

@@ -78,19 +78,18 @@ def flip(data: bytearray, at: slice) -> None:
     data[at.start + 14] ^= 1
 
 
-def no_event(data: bytearray, at: slice) -> None:
-    data[at] = framed(b"hello, whole world")
-
-
-def zeros(data: bytearray, at: slice) -> None:
-    data[at] = bytes(70_000)
-
-
 def length(data: bytearray, at: slice) -> None:
     data[at.start + 2] ^= 1
 
 
-@pytest.mark.parametrize("damage", [flip, no_event, zeros, length])
+def put(new: bytes):
+    return lambda data, at: data.__setitem__(at, new)
+
+
+NO_EVENT, ZEROS = put(framed(b"hello, whole world")), put(bytes(70_000))
+
+
+@pytest.mark.parametrize("damage", [flip, length, NO_EVENT, ZEROS])
 def test_damage_costs_the_events_it_hit_and_no_others(run, damage, capsys):
     (path,) = event_files(run)
     data, at = bytearray(path.read_bytes()), place(run, 6)

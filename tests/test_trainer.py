@@ -1,5 +1,6 @@
 """The loop: resume bit for bit, signals, NaN, checkpoints that a kill or a full disk can't harm."""
 
+import functools
 import math
 import os
 import re
@@ -8,7 +9,6 @@ import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch import nn
 
 from dataset import ImageData
-from lib import checkpoint, events, guards
+from lib import checkpoint, guards
 from lib.config import setting
 from lib.errors import UserError
 from lib.seeding import global_stream
@@ -71,7 +71,7 @@ def make_toy(folder, run: str = "toy", **changes) -> Toy:
 @pytest.fixture
 def toy(tmp_path):
     """toy(run="a", ...) -> a fresh trainer of 23 steps, checkpoints at 8 and 16, curves each 3."""
-    return partial(make_toy, tmp_path)
+    return functools.partial(make_toy, tmp_path)
 
 
 class Killed(BaseException):
@@ -182,12 +182,6 @@ def test_nan_stops_the_run_naming_tag_and_step_and_saves_nothing(toy):
     assert final_state(trainer)["step"] == 8
 
 
-def test_changed_settings_are_refused_by_name(toy):
-    toy(num_training_steps=4).train()
-    with pytest.raises(UserError, match=r"learning_rate is 0\.01 there, 0\.5 here"):
-        toy(learning_rate=0.5).train()
-
-
 def test_nothing_left_to_train_changes_nothing(toy, capsys):
     toy().train()
     before = {p: p.read_bytes() for p in toy().config.run_dir.rglob("*") if p.is_file()}
@@ -196,27 +190,19 @@ def test_nothing_left_to_train_changes_nothing(toy, capsys):
     assert before == {p: p.read_bytes() for p in toy().config.run_dir.rglob("*") if p.is_file()}
 
 
-def toy_weights(path) -> bytes:
-    state = torch.load(path, weights_only=True)
-    return state["networks"]["G"]["linear.weight"].numpy().tobytes()
+DAMAGE = {
+    "torn": lambda whole, at: whole[: len(whole) // 2],
+    "flipped": lambda whole, at: whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :],
+    "empty": lambda whole, at: b"",
+}
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "foreign", "empty", "pickle"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_bad_newest_checkpoint_is_named_and_the_one_before_is_used(toy, damage, capsys):
     toy().train()
-    paths = checkpoint.paths(toy().checkpoint_dir)
-    path, whole = paths[-1], paths[-1].read_bytes()
-    if damage == "torn":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif damage == "flipped":
-        start = whole.index(toy_weights(path))
-        path.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
-    elif damage == "foreign":
-        torch.save({"weights": torch.zeros(3)}, path)
-    elif damage == "pickle":
-        torch.save({"code": Killed}, path)
-    else:
-        path.write_bytes(b"")
+    path = checkpoint.paths(toy().checkpoint_dir)[-1]
+    whole, weight = path.read_bytes(), final_state(toy())["networks"]["G"]["linear.weight"]
+    path.write_bytes(damage(whole, whole.index(weight.numpy().tobytes())))
     trainer = toy()
     assert trainer.resume()
     assert trainer.step == 16
@@ -227,15 +213,8 @@ def moments(state) -> dict:
     return state["optimizers"]["G"]["state"][0]
 
 
-def group(state) -> dict:
-    return state["optimizers"]["D"]["param_groups"][0]
-
-
-def nested(depth: int) -> list:
-    value: list = []
-    for _ in range(depth):
-        value = [value]
-    return value
+def bias(state, value: torch.Tensor) -> None:
+    state["networks"]["D"]["linear.bias"] = value
 
 
 WRONG = {
@@ -243,15 +222,9 @@ WRONG = {
     "a network None": lambda s: s["networks"].update(G=None),
     "a weight missing": lambda s: s["networks"]["G"].pop("linear.bias"),
     "a weight a list": lambda s: s["networks"]["G"].update({"linear.bias": [0.0] * 16}),
-    "a weight of another shape": lambda s: s["networks"]["D"].update(
-        {"linear.bias": torch.ones(2)}
-    ),
-    "a weight of whole numbers": lambda s: s["networks"]["D"].update(
-        {"linear.bias": torch.ones(1, dtype=torch.int64)}
-    ),
-    "a weight without values": lambda s: s["networks"]["D"].update(
-        {"linear.bias": torch.ones(1, device="meta")}
-    ),
+    "a weight of another shape": lambda s: bias(s, torch.ones(2)),
+    "a weight of whole numbers": lambda s: bias(s, torch.ones(1, dtype=torch.int64)),
+    "a weight without values": lambda s: bias(s, torch.ones(1, device="meta")),
     "an optimizer None": lambda s: s["optimizers"].update(G=None),
     "an optimizer missing": lambda s: s["optimizers"].pop("D"),
     "moments by name": lambda s: s["optimizers"]["G"].update(
@@ -263,9 +236,8 @@ WRONG = {
     "exp_avg sparse": lambda s: moments(s).update(exp_avg=torch.zeros(16, 3).to_sparse()),
     "Adam's step many": lambda s: moments(s).update(step=torch.zeros(5)),
     "no group": lambda s: s["optimizers"]["D"].update(param_groups=[]),
-    "betas a word": lambda s: group(s).update(betas="x"),
-    "rate a word": lambda s: group(s).update(lr="x"),
-    "other parameters": lambda s: group(s).update(params=[0]),
+    "betas a word": lambda s: s["optimizers"]["D"]["param_groups"][0].update(betas="x"),
+    "other parameters": lambda s: s["optimizers"]["D"]["param_groups"][0].update(params=[0]),
     "step a word": lambda s: s.update(step="x"),
     "step a flag": lambda s: s.update(step=True),
     "step a tensor": lambda s: s.update(step=torch.tensor([23, 23])),
@@ -276,7 +248,10 @@ WRONG = {
     "format a tensor": lambda s: s.update(format=torch.ones(2)),
     "model None": lambda s: s.update(model=None),
     "data a number": lambda s: s.update(data=5),
-    "two hundred levels": lambda s: s["networks"].update(G=nested(200)),
+    "code": lambda s: s.update(code=Killed),
+    "two hundred levels": lambda s: s["networks"].update(
+        G=functools.reduce(lambda value, _: [value], range(200), [])
+    ),
     "no dict": lambda s: s.clear(),
 }
 
@@ -297,11 +272,7 @@ def test_whatever_is_wrong_in_a_checkpoint_the_one_before_it_is_used(toy, wrong,
     assert re.search(r"warning: .*(0000023.pt|step 23 in ).*\. The one before it is used\.\n", out)
     assert "goes on from step 16" in out
     assert_same(final_state(trainer), whole)
-    assert {p.name for p in trainer.checkpoint_dir.iterdir()} == {
-        "0000008.pt",
-        "0000016.pt",
-        "0000023.pt",
-    }
+    assert {p.name[5:] for p in trainer.checkpoint_dir.iterdir()} == {"08.pt", "16.pt", "23.pt"}
 
 
 def test_checkpoints_that_are_all_of_another_configuration_give_one_sentence(toy, capsys):
@@ -326,14 +297,6 @@ def test_an_older_torchs_checkpoint_fits(toy):
     trainer = toy()
     assert trainer.resume()
     assert (trainer.step, trainer.ranks, trainer.trained_on) == (23, 1, "")
-
-
-def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(toy):
-    toy().train()
-    for path in checkpoint.paths(toy().checkpoint_dir):
-        path.write_bytes(b"torn")
-    with pytest.raises(UserError, match="none of the 3 files"):
-        toy().train()
 
 
 def test_weights_that_broke_in_a_saving_step_are_not_saved(toy):
@@ -365,24 +328,16 @@ def test_a_torn_newest_checkpoint_never_costs_the_one_just_written(toy):
 
 def test_the_ten_millionth_step_is_newer_than_the_one_before(toy):
     trainer = toy()
-    for trainer.step in (9_999_998, 9_999_999, 10_000_000):
-        checkpoint.save(trainer.checkpoint_dir, state_of(trainer), keep=2)
+    state = {"model": trainer.config.model, "config": {}, "networks": {}, "optimizers": {}}
+    for step in (9_999_998, 9_999_999, 10_000_000):
+        checkpoint.save(trainer.checkpoint_dir, state | {"step": step}, keep=2)
     assert [int(p.stem) for p in checkpoint.paths(trainer.checkpoint_dir)] == [9_999_999, 10**7]
     assert final_state(trainer)["step"] == 10**7
 
 
-def state_of(trainer: Toy) -> dict:
-    empty = {"config": {}, "networks": {}, "optimizers": {}}
-    return {"model": trainer.config.model, "step": trainer.step} | empty
-
-
 @pytest.mark.parametrize(
     "error",
-    [
-        OSError(5, "Input/output error"),
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator"),
-    ],
+    [OSError(5, "Input/output error"), MemoryError(), RuntimeError("DefaultCPUAllocator")],
 )
 def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(toy, monkeypatch, error):
     trainer = toy()
@@ -419,17 +374,6 @@ def test_two_commands_do_not_train_one_run_at_a_time(toy):
     toy(num_training_steps=24).train()  # it is over, and so is the lock
 
 
-def test_what_a_run_cuts_off_is_said(toy, capsys):
-    trainer = toy()
-    trainer.train()
-    assert "cut off" not in capsys.readouterr().out
-    for path in checkpoint.paths(trainer.checkpoint_dir)[1:]:
-        path.unlink()
-    toy().train()
-    assert "goes on from step 8: " in capsys.readouterr().out
-    assert not list(trainer.config.run_dir.glob("samples/*.part"))
-
-
 @pytest.mark.parametrize(("keep", "left"), [(1, [23]), (2, [16, 23]), (0, [8, 16, 23])])
 def test_keep_checkpoints_bounds_the_disk(toy, keep, left):
     trainer = toy(keep_checkpoints=keep)
@@ -448,14 +392,6 @@ def test_a_full_disk_costs_no_checkpoint(toy, monkeypatch):
     with pytest.raises(UserError, match=r"0000016\.pt.*No space left.*0000008\.pt"):
         trainer.train()
     assert [p.name for p in trainer.checkpoint_dir.iterdir()] == ["0000008.pt"]
-
-
-def test_a_torn_event_file_is_cut_at_its_last_whole_record(toy):
-    toy(num_training_steps=9, saving_steps=4).train()
-    (path,) = toy().config.run_dir.glob("events.out.tfevents.*")
-    path.write_bytes(path.read_bytes()[:-5])
-    events.cut_events(path.parent, 8)
-    assert {step for _, step, _ in curves(path.parent)} == {3, 6}
 
 
 def test_the_step_is_the_two_part_algorithm(toy):
@@ -493,15 +429,6 @@ def test_what_a_network_is_run_in_is_undone_whatever_happens(mode):
     assert layer.training is mode
     assert torch.is_grad_enabled()
     assert layer.weight.requires_grad
-
-
-def test_noise_is_a_function_of_seed_purpose_and_step(toy):
-    trainer = toy()
-    first = trainer.noise(5, "noise", 7)
-    torch.randn(3)
-    assert torch.equal(first, trainer.noise(5, "noise", 7))
-    assert not torch.equal(first, trainer.noise(5, "noise", 8))
-    assert not torch.equal(first, toy(seed=1).noise(5, "noise", 7))
 
 
 def test_ema_is_the_geometric_average_of_the_weights_from_the_first_step_on(toy):

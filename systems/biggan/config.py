@@ -1,7 +1,4 @@
-"""BigGAN (Brock et al. 2018): images of a class that is asked for. docs/biggan.md.
-
-MNIST at 32x32 is what a CPU trains.
-"""
+"""The settings of BigGAN, and its presets. docs/biggan.md."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -32,17 +32,21 @@ MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes o
 def inception_scores(trainer: "BigGAN", extractor: nn.Module) -> list[Result]:
     """FID class by class, and precision, recall, density, coverage, of the same images.
 
-    n of each class, real and generated; as many as there are if it has fewer real images. The four
-    alone if there are many classes. Each of several processes computes all.
+    n of each class, real and generated: its share of the protocol's, in bounds; as many as there
+    are if it has fewer real images. The four alone if there are many classes. Each of several
+    processes computes all.
     """
     if trainer.num_classes > MOST_CLASSES:
         return manifold_scores(trainer, extractor)
-    n = images_a_class(trainer)
+    every = trainer.training_data.labels.bincount(minlength=trainer.num_classes).cpu()
+    wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.training_data)
+    share = max(wanted // trainer.num_classes, LEAST_IMAGES)
+    n = min(share, MOST_IMAGES, int(every.max()))
     total, seed = n * trainer.num_classes, trainer.config.seed
     real = real_features(trainer, n, extractor)
     fake = features(trainer.generate(total, seed), extractor, total, "classes: generated").cpu()
     y = trainer.labels_of_generated(total, seed)
-    counts = class_counts(trainer).clamp(max=n).tolist()
+    counts = every.clamp(max=n).tolist()
     of_class = [fake[y == k][:count] for k, count in enumerate(counts)]
     fids = class_fids(list(zip(real.split(counts), of_class, strict=True)), trainer.class_names)
     shared = {"protocol": trainer.config.fid_protocol, "split": "train"} | made_by(extractor)
@@ -96,15 +100,3 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
         "about": f"mean of {len(scored)} classes' FIDs, {n} images of each on both sides",
     }
     return [*results, whole | {k: sum(r[k] for r in results) for k in ("n_real", "n_fake")}]
-
-
-def images_a_class(trainer: "BigGAN") -> int:
-    """A class's share of the protocol's generated ones, in bounds; at most what the largest has."""
-    wanted = PROTOCOLS[trainer.config.fid_protocol].n_fake or len(trainer.training_data)
-    share = max(wanted // trainer.num_classes, LEAST_IMAGES)
-    return min(share, MOST_IMAGES, int(class_counts(trainer).max()))
-
-
-def class_counts(trainer: "BigGAN") -> Tensor:
-    """Training images (K,) of each class."""
-    return trainer.training_data.labels.bincount(minlength=trainer.num_classes).cpu()

@@ -19,7 +19,6 @@ from lib.seeding import generator, stream
 from systems.biggan.class_scores import digit_scores
 from systems.biggan.config import NORMALIZED, BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
-from systems.biggan.sampling import balanced, draw
 from systems.biggan.scores import inception_scores
 from systems.biggan.spectral import orthogonal_penalty
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
@@ -263,3 +262,22 @@ class BigGAN(GANTrainer):
 def mean_of(found: list[dict[str, Tensor]]) -> Scalars:
     """Each tag's mean over the batches of an update."""
     return {tag: torch.stack([values[tag] for values in found]).mean() for tag in found[0]}
+
+
+def draw(n: int, size: int, stream: torch.Generator, truncation: float = 0.0) -> Tensor:
+    """z (n, size) ~ N(0, I); with a truncation t > 0, N(0, I) given that each |z_i| <= t.
+
+    That is what redrawing each value outside until it is inside would give: the truncation trick
+    (Brock et al. 2018, sec. 3.1), fewer kinds of images for better ones.
+    """
+    device = stream.device
+    if not truncation:
+        return torch.randn(n, size, generator=stream, device=device)
+    z = torch.empty(n, size, device=device)
+    return nn.init.trunc_normal_(z, a=-truncation, b=truncation, generator=stream)
+
+
+def balanced(n: int, num_classes: int, *key: str | int) -> Tensor:
+    """Classes (n,), each as often as any other or once more, in the order of the key."""
+    order = torch.randperm(n, generator=generator("cpu", *key))
+    return (torch.arange(n) % num_classes)[order]

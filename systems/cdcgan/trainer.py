@@ -1,5 +1,7 @@
 """Conditional DCGAN: an image that shows the objects asked for, i-CLEVR. docs/cdcgan.md."""
 
+import copy
+import io
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -9,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import Batch, Batches, to_bytes
+from dataset import Batch, Batches, ImageData, to_bytes
 from GAN import add_spectral_norm
+from lib import checkpoint
+from lib.config import Config
 from lib.errors import UserError
 from lib.results import Result
 from lib.runlog import RunLog, make_grid
 from lib.seeding import generator
 from sources.iclevr import LABELS, load_conditions
 from systems.cdcgan.accuracy import accuracy
-from systems.cdcgan.best_weights import BestWeights
 from systems.cdcgan.config import CDCGANConfig
 from systems.cdcgan.evaluator import Evaluator, load_evaluator, predict, weights_path
-from systems.cdcgan.hold_out import chosen_combinations, without
 from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, decoded
 from systems.cdcgan.scores import label_results
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
@@ -29,6 +31,42 @@ from training.ema import Inputs
 from training.losses import judgement, mean_probability
 from training.modes import frozen
 from training.precision import compiled
+
+
+class BestWeights(nn.Module):
+    """A network as it was at its best validation; none yet while `step` is 0.
+
+    It is one of the trainer's networks, so that a run that was stopped and goes on compares with
+    the same best, whatever the steps that were lost had found.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer("value", torch.tensor(-1.0, dtype=torch.float64))  # below any accuracy
+        self.register_buffer("step", torch.tensor(0))
+
+    @property
+    def exists(self) -> bool:
+        return int(self.step) > 0
+
+    def offer(self, network: nn.Module, value: float, step: int) -> bool:
+        """Takes the network's weights over if its value is higher; the first of equals stays."""
+        if value <= float(self.value):
+            return False
+        self.network.load_state_dict(network.state_dict())
+        self.value.fill_(value)
+        self.step.fill_(step)
+        return True
+
+    def save(self, path: Path, config: Config) -> None:
+        """Write a checkpoint that `checkpoint.read` reads, without optimizers."""
+        facts = {"format": checkpoint.FORMAT, "step": int(self.step), "value": float(self.value)}
+        state = checkpoint.pack(config, {"G": self.network}, {}, facts)
+        serialized = io.BytesIO()
+        torch.save(state, serialized)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_beside_and_rename(path, serialized.getbuffer())
 
 
 class CDCGAN(GANTrainer):
@@ -234,3 +272,29 @@ class CDCGAN(GANTrainer):
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the accuracy on every list of conditions, of the newest and the best weights."""
         return [] if self.evaluator is None else label_results(self)
+
+
+# Combinations of labels kept from training: can a model join what it has only seen apart?
+
+
+def chosen_combinations(labels: Tensor, share: float, seed: int) -> Tensor:
+    """(K, L) of the different rows of labels (N, L), at random: a share of them."""
+    combinations = labels.unique(dim=0)
+    k = round(share * len(combinations))
+    if share and not k:
+        raise UserError(
+            f"--hold_out {share} of {len(combinations)} combinations of labels is less than one:"
+            " hold out more, or leave it out."
+        )
+    stream = generator("cpu", "hold out", seed)
+    return combinations[torch.randperm(len(combinations), generator=stream)[:k]]
+
+
+def without(data: ImageData, combinations: Tensor, share: float) -> ImageData:
+    """The images that show none of the combinations (K, L). UserError: a label goes with them."""
+    held = {tuple(row) for row in combinations.long().tolist()}
+    kept = torch.tensor([tuple(row) not in held for row in data.labels.tolist()])
+    labels = data.labels[kept.to(data.labels.device)]
+    if not labels.any(0).all():
+        raise UserError(f"--hold_out {share} leaves no image of some label: hold out less.")
+    return ImageData(data.images[kept.to(data.images.device)], labels)

@@ -9,17 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import dataset
 from dataset import Batch, Batches, ImageData
 from lib.errors import UserError
-from lib.seeding import key_seed
+from lib.seeding import key_seed, stream
 from sources import DataSpec
 from sources import emoji as emoji_data
 from sources import folder as folder_data
 from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
-from systems.cyclegan.jitter import jittered
 
 if TYPE_CHECKING:
     from systems.cyclegan.trainer import CycleGAN
@@ -46,18 +46,6 @@ def num_channels(config: CycleGANConfig) -> int:
                 " name the other domain's images by --folder_b PATH."
             )
     return max(source.channels(domain_spec(config, domain)) for domain in DOMAINS)
-
-
-def load_domain(
-    config: CycleGANConfig, domain: str, split: str, channels: int, device: torch.device
-) -> ImageData:
-    """A split of a domain with so many channels; a grey domain beside a coloured one becomes RGB.
-
-    Raises NoTestSplit if a domain has no test images.
-    """
-    spec = domain_spec(config, domain)
-    data = dataset.load_spec(config.dataset, split, spec, device)
-    return replace(data, images=data.images.expand(-1, channels, -1, -1))
 
 
 class Pair(NamedTuple):
@@ -89,6 +77,37 @@ class UnpairedBatches:
         a, b = self.a(step), self.b(step)
         x_a, x_b = self.jittered(a.x, "A", step), self.jittered(b.x, "B", step)
         return Pair(a._replace(x=x_a), b._replace(x=x_b))
+
+
+def jittered(x: Tensor, domain: str, step: int, *, scale: float, flip: bool, seed: int) -> Tensor:
+    """x (N, C, S, S) in [-1, 1] -> the same shape; a function of these arguments alone.
+
+    Random enlargement, cut and mirroring, as in the authors' code of CycleGAN (Zhu et al. 2017,
+    app. 7.1: 256x256 pixels out of 286x286). scale: to which multiple of their side images are
+    enlarged before a square of the old side is cut out of each; 1 leaves them.
+    """
+    side, n = x.shape[-1], len(x)
+    draws = stream("cpu", "jitter", domain, seed, step)
+    room = round(scale * side) - side
+    corners = torch.randint(room + 1, (n, 2), generator=draws).to(x.device)
+    mirrored = (torch.rand(n, generator=draws) < 0.5).to(x.device)
+    if room:
+        x = cut(enlarged(x, side + room), corners, side)
+    return torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x) if flip else x
+
+
+def enlarged(x: Tensor, side: int) -> Tensor:
+    """Bicubic, as theirs, which may go beyond the range of the values: it is clipped."""
+    return F.interpolate(x, side, mode="bicubic", align_corners=False).clamp_(-1, 1)
+
+
+def cut(x: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Squares (N, C, side, side) whose upper left pixels are corners (N, 2): row and column."""
+    places = torch.arange(side, device=x.device)
+    rows = (corners[:, 0, None] + places)[:, :, None]  # (N, side, 1)
+    columns = (corners[:, 1, None] + places)[:, None, :]
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.movedim(1, 3)[image, rows, columns].movedim(3, 1)
 
 
 class Counterparts(NamedTuple):

@@ -1,24 +1,21 @@
-"""CycleGAN (Zhu et al. 2017): translation between two domains without pairs. docs/cyclegan.md.
-
-Apple's and Windows' emoji at 32x32 are the main job; any two folders of images do as well.
-"""
+"""CycleGAN (Zhu et al. 2017): translation between two domains without pairs. docs/cyclegan.md."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dataset import ImageData, order, to_signed
+from dataset import ImageData, load_spec, order, to_signed
 from lib.results import Result
 from lib.runlog import make_grid
 from lib.seeding import key_seed
 from sources import NoTestSplit
 from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
-from systems.cyclegan.domains import DOMAINS, UnpairedBatches, load_domain, num_channels
-from systems.cyclegan.image_pool import ImagePool
-from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS
+from systems.cyclegan.domains import DOMAINS, UnpairedBatches, domain_spec, num_channels
+from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS, ImagePool
 from systems.cyclegan.scores import domain_scores, paired_scores, reconstruction_scores
 from trainer import AT_ONCE, Scalars, Trainer
 from training.config import adam, set_rates
@@ -85,7 +82,13 @@ class CycleGAN(Trainer):
             return self.load_domain(domain, "train"), "training"
 
     def load_domain(self, domain: str, split: str) -> ImageData:
-        return load_domain(self.config, domain, split, self.channels, self.device)
+        """Load a split of a domain; a grey one beside a coloured one becomes RGB.
+
+        Raises NoTestSplit if a domain has no test images.
+        """
+        spec = domain_spec(self.config, domain)
+        data = load_spec(self.config.dataset, split, spec, self.device)
+        return replace(data, images=data.images.expand(-1, self.channels, -1, -1))
 
     def load_data(self, split: str) -> ImageData:
         """A split of the domain that --direction leads to: what its translations are to be like."""
