@@ -95,6 +95,27 @@ def check_bounds(action: argparse.Action, value: Any, bounds: Bounds) -> None:
         raise UserError(f"{action.option_strings[0]} {value}: wanted {wanted}.")
 
 
+OPTIONAL = {"matplotlib": "matplotlib", "lpips": "lpips", "sklearn": "scikit-learn"}
+
+
+def missing_package(error: BaseException) -> str:
+    """Name the optional package that an import did not find; "" if it is another error."""
+    name = OPTIONAL.get((getattr(error, "name", None) or "").partition(".")[0], "")
+    advice = f"pip install {name}, or all optional ones: pip install -r requirements-extra.txt"
+    return name and f"this command needs the package {name}, which is not installed: {advice}"
+
+
+def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print a missing optional package as one sentence, also while a script is imported."""
+    if words := missing_package(error):
+        print_error(UserError(words))
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = explain
+
+
 def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int:
     """Run a command; its exit status: 0, 1 for what the user can mend, 130 for Ctrl-C.
 
@@ -111,6 +132,10 @@ def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if not (words := missing_package(error)):
+            raise
+        return print_error(UserError(words))
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141

@@ -137,3 +137,12 @@ def test_an_optional_package_is_named_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(UserError, match=r"not installed: pip install imageio-ffmpeg$"):
         need("imageio-ffmpeg", "an mp4")
+
+
+def test_an_optional_package_that_is_missing_is_named_with_the_command():
+    blocked = "import runpy, sys; sys.modules['matplotlib'] = None; sys.argv = ['report.py', 'x']"
+    code = f"{blocked}; runpy.run_path('scripts/report.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install matplotlib" in done.stderr
+    assert done.stderr.count("\n") == 1
