@@ -115,7 +115,12 @@ def picture(data: bytes, name: str) -> Image.Image:
 
 def name_of(code_points: str) -> str:
     """1f46f-200d-2640-fe0f -> "U+1F46F U+200D U+2640": the course's names, but without U+FE0F."""
-    points = [f"{int(point, 16):04X}" for point in code_points.split("-")]
+    try:
+        points = [f"{int(point, 16):04X}" for point in code_points.split("-")]
+    except ValueError:
+        raise UserError(
+            f"the package has a picture {code_points!r}: wanted code points such as 1f46f-fe0f."
+        ) from None
     return " ".join(f"U+{point}" for point in points if point != PRESENTATION)
 
 

@@ -199,6 +199,8 @@ def test_a_set_that_is_there_and_packages_without_pictures_or_torn_are_refused(
 def test_names_are_code_points_without_the_presentation_selector(make_emoji):
     assert make_emoji.name_of("1f46f-200d-2640-fe0f") == "U+1F46F U+200D U+2640"
     assert make_emoji.name_of("ae-fe0f") == "U+00AE"
+    with pytest.raises(UserError, match="wanted code points"):
+        make_emoji.name_of("smile")
 
 
 def test_another_seed_holds_others_out(make_emoji):
