@@ -50,7 +50,7 @@ class Trainer:
     optimizers: dict[str, Optimizer]
     train_step: Callable[[Batch], Scalars]  # update every network once
     sample_images: Callable[[], dict[str, Tensor]]  # grids (C, H, W) in [-1, 1] by tag
-    # the inputs of n generated images, a function of (n, seed), in batches on the CPU: (z,), (z, y)
+    # the inputs of n generated images, a function of (n, seed), in batches of AT_ONCE: (z,), (z, y)
     sampling_inputs: Callable[[int, int], Iterator[Inputs]]
     sample: Callable[..., Tensor]  # a batch of inputs -> images (N, C, S, S) in [-1, 1]
 
@@ -144,7 +144,7 @@ class Trainer:
         on_main_process(lambda: checkpoint.save(self.checkpoint_dir, state, keep=keep))
 
     def resume(self) -> bool:
-        """Load the newest whole checkpoint; False if there is none. Raises UserError if unlike."""
+        """Load the newest whole checkpoint; False if there is none, UserError if none fits."""
         folder, model = self.checkpoint_dir, self.config.model
         state = checkpoint.load_newest(folder, model=model, check=self.check_state)
         if state is not None:
@@ -193,8 +193,8 @@ class Trainer:
 class GANTrainer(Trainer):
     """The two-part step: D on real and fake batches, then G on fakes judged by the new D.
 
-    Any G that makes images (N, C, S, S) in [-1, 1] of z (N, latent_dim, 1, 1) will do, and any D
-    that gives the probability (N,) or (N, 1) of an image; `D.logits`, if it is there, is used.
+    Any G that maps z (N, latent_dim, 1, 1) to images (N, C, S, S) in [-1, 1] will do, and any D
+    that returns the probability (N,) or (N, 1) that an image is real; it uses `D.logits` if there.
     """
 
     bar_tags = ("discriminator_loss", "generator_loss")
@@ -268,7 +268,7 @@ class GANTrainer(Trainer):
         return {"gradient_penalty": penalty.detach()}
 
     def logits(self, x: Tensor, *labels: Tensor) -> Tensor:
-        """Run D as a step does, in --precision -> (N,) float32."""
+        """Run D as a step does, in --precision -> float32: (N,), or a system's scores (N, ...)."""
         with self.autocast:
             return self.step_D(x, *labels).float()
 

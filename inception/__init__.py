@@ -15,7 +15,7 @@ def load_inception(
     """The 2015 Inception-v3 of FID on device, ready to be called on batches of images.
 
     precision "fp32" or "bf16"; weights: a state dict file to use instead of the published weights.
-    Fetches on first use (90 MB). Raises UserError when no weights are to be had.
+    Fetches on first use (80 to 96 MB). Raises UserError when no weights are to be had.
     """
     from inception.network import InceptionV3  # here: torchvision's models slow every start
     from inception.weights import digest, find_weights

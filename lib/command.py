@@ -100,7 +100,8 @@ OPTIONAL = {"matplotlib": "matplotlib", "lpips": "lpips", "sklearn": "scikit-lea
 
 def missing_package(error: BaseException) -> str:
     """Name the optional package that an import did not find; "" if it is another error."""
-    name = OPTIONAL.get((getattr(error, "name", None) or "").partition(".")[0], "")
+    found_none = isinstance(error, ModuleNotFoundError)
+    name = OPTIONAL.get((error.name or "").partition(".")[0], "") if found_none else ""
     advice = f"pip install {name}, or all optional ones: pip install -r requirements-extra.txt"
     return name and f"this command needs the package {name}, which is not installed: {advice}"
 
@@ -113,7 +114,8 @@ def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None
         sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = explain
+if sys.excepthook is sys.__excepthook__:  # leave a program's own
+    sys.excepthook = explain
 
 
 def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int:
@@ -197,7 +199,7 @@ def plan(trainer: Any) -> str:
     config = trainer.config
     found = trainer.resume()
     lines = [f"a checkpoint of step {trainer.step} is there" if found else "no checkpoint is there"]
-    files = ["results.jsonl", "events.out.tfevents.*"] if not config.no_score else []
+    files = [] if config.no_score else ["results.jsonl"]
     if config.do_train:
         lines.append(
             f"would train steps {trainer.step} to {config.num_training_steps}"
@@ -207,6 +209,7 @@ def plan(trainer: Any) -> str:
         files = ["config.json", "samples/", "checkpoints/", *files]
     if not config.no_score:
         lines.append(f"would score by FID, protocol {config.fid_protocol}")
+    files += ["events.out.tfevents.*"] if files else []
     lines.append(f"would write {', '.join(files) or 'nothing'} in {config.run_dir}/")
     lines.append(f"would fetch what is missing into {config.data_dir}/ and inception/")
     return "dry run, nothing is written:\n" + "\n".join(f"  {line}" for line in lines)

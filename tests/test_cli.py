@@ -275,7 +275,7 @@ SLOW_TO_IMPORT = """
 import sys
 import main
 status = main.main(sys.argv[1:])
-slow = {"matplotlib", "torch._dynamo", "torchvision", "sklearn", "jinja2", "lpips"}
+slow = {"matplotlib", "torch._dynamo", "torchvision", "sklearn", "lpips"}
 slow |= {"scipy", "tensorboard"}
 print("imported:", sorted(slow & set(sys.modules)))
 """

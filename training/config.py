@@ -77,7 +77,7 @@ class AveragedConfig(AdamConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GANConfig(AveragedConfig):
-    """The settings that GANTrainer reads; a system adds data, networks and a latent_dim."""
+    """The settings that GANTrainer reads; a system whose G takes noise adds latent_dim."""
 
     NAMED_LAST: ClassVar = ()
 

@@ -36,4 +36,7 @@ def compiled(forward: Forward, config: Config, device: torch.device) -> Forward:
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and not shutil.which(compiler):
         raise UserError(f"--compile: no C++ compiler ({compiler}): install one, or leave it out.")
-    return torch.compile(forward, mode="reduce-overhead" if device.type == "cuda" else "default")
+    if device.type != "cuda":
+        return torch.compile(forward)
+    graphed = torch.compile(forward, mode="reduce-overhead")
+    return lambda *inputs: graphed(*inputs).clone()  # a graph's next run uses its memory again

@@ -1,4 +1,4 @@
-"""i-CLEVR without Blender: pictures drawn by rays, and a classifier that says what a picture shows.
+"""i-CLEVR without Blender: pictures drawn by rays.
 
-geometry (what a ray meets), shading (its colour), scenes (where things lie), evaluator.
+geometry (what a ray meets), shading (its colour), scenes (where things lie), folder (files).
 """

@@ -176,7 +176,7 @@ def in_words(settings: Any) -> str:
 def check_labels(out: Path, splits: dict[str, Rows]) -> None:
     """UserError where a picture that is there may show other labels than it would now."""
     mark = out / "labels.json"
-    known = read_json(mark, or_else={})
+    known = read_json(mark) if mark.is_file() else {}
     wanted = {
         name: hashlib.sha256(" ".join(labels).encode()).hexdigest()[:12]
         for rows in splits.values()

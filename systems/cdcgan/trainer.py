@@ -145,10 +145,10 @@ class CDCGAN(GANTrainer):
     # A step
 
     def train_step(self, batch: Batch) -> Scalars:
-        """Update D --d_steps times, then G --g_steps times, each on noise of its own.
+        """Update D --d_steps times, then G --g_steps times.
 
-        G's first update has the fakes that D has just seen, or with --fresh_noise its own. Logged
-        are G's first update, whose fakes come from the G that D has met, and its last.
+        G's first update learns from the fakes that D has just seen (--fresh_noise: from new ones),
+        the others from new noise. Logged: the first update of G, and the loss of the last.
         """
         config = self.config
         set_rates(self.optimizers, self.learning_rates, config, self.step)
@@ -217,7 +217,7 @@ class CDCGAN(GANTrainer):
         return self.load_data("train").labels.float().cpu()
 
     def drawn_labels(self, n: int, purpose: str, seed: int) -> Tensor:
-        """y (n, L) of training images drawn at random, with return; of (seed, purpose) alone."""
+        """y (n, L) of training images drawn at random with replacement, by (seed, purpose)."""
         labels = self.training_labels
         return labels[torch.randint(len(labels), (n,), generator=generator("cpu", purpose, seed))]
 
@@ -266,7 +266,7 @@ class CDCGAN(GANTrainer):
         value = accuracy(self.label_scores(G, y, "validation noise", 1)[0], y)
         log.scalars({"validation_accuracy": value}, self.step)
         if self.best.offer(G, value, self.step):
-            path = Path(self.config.run_dir) / "best.pt"
+            path = self.config.run_dir / "best.pt"
             self.on_main(lambda: self.best.save(path, self.config))
 
     def evaluate(self, extractor: nn.Module) -> list[Result]:
