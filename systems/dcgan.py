@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         dataset="mnist", image_size=64, latent_dim=100,
         generator_hidden_dim=64, discriminator_hidden_dim=64,  # 512, 256, 128, 64
         batch_size=64, num_training_steps=23_438,  # 25 epochs x 60,000 images / 64
-        sample_every=200,
+        sample_every=200, log_lines=True,
     ),
     # Generative models on MNIST and STL-10 (row 12), table 2: batch 128, z 100, Adam at 2e-4. It
     # leaves the number of epochs open.

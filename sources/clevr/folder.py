@@ -26,7 +26,7 @@ from sources.clevr.scenes import draw_scene
 from sources.clevr.shading import render
 from sources.iclevr import LABELS, MOST_OBJECTS, check_rows, examples, read_json
 
-RENDERER = 2  # raised when pictures of the same settings change
+RENDERER = 3  # raised when pictures of the same settings change
 CHUNK = 8  # scenes rendered at once
 CONDITION_SIZES = [1] * 6 + [2] * 12 + [3] * 14  # objects of the rows of the course's test.json
 

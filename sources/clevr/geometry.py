@@ -30,13 +30,14 @@ class Scenes(NamedTuple):
     centres: Tensor  # (N, 3, 3), of the objects
     widths: Tensor  # (N, 3), half of them
     angles: Tensor  # (N, 3), about the vertical axis, in radians
+    grain: Tensor  # (N,) int64, seeds of the pictures' noise
     labels: Tensor
 
     def first(self, n: int) -> "Scenes":
         """The same without any but the first n objects."""
         labels = self.labels.clone()
         labels[:, n:] = -1
-        return self._replace(labels=labels)
+        return self._replace(labels=labels, grain=self.grain + n)
 
     @property
     def shapes(self) -> Tensor:

@@ -42,7 +42,8 @@ def attempt(labels: Sequence[str], rng: np.random.Generator) -> Scenes:
         widths,
         rng.uniform(0, 2 * np.pi, (1, MOST_OBJECTS)),
     )
-    return Scenes(*(torch.from_numpy(value).float() for value in values), chosen)
+    grain = torch.from_numpy(rng.integers(2**62, size=1))
+    return Scenes(*(torch.from_numpy(value).float() for value in values), grain, chosen)
 
 
 def apart(scene: Scenes) -> bool:

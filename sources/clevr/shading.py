@@ -46,6 +46,7 @@ SAMPLES = 5  # points of a lamp that a ray looks at; the 4 rays of a pixel look 
 POWER = torch.tensor([[4.41, 4.08, 3.52], [1.16, 1.25, 1.55], [2.22, 2.19, 2.16]]).div(GROUND)
 AMBIENT = 0.137 / GROUND
 RADIUS = 0.4  # of the lamps
+GRAIN = 0.38  # sd in bytes, before rounding: fitted to the same pictures
 
 
 def render(scenes: Scenes, size: int = 64) -> Tensor:
@@ -55,7 +56,11 @@ def render(scenes: Scenes, size: int = 64) -> Tensor:
     surface = cast(scenes, rays)
     linear = albedo(scenes, surface) * illumination(scenes, surface, side)
     fine = to_srgb(linear).view(3, -1, side, side).transpose(0, 1)
-    return shrink(fine).mul_(255).round_().to(torch.uint8)
+    pictures = shrink(fine).mul_(255)
+    for picture, seed in zip(pictures, scenes.grain.tolist(), strict=True):
+        noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed))
+        picture.add_(noise, alpha=GRAIN)
+    return pictures.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def shrink(fine: Tensor) -> Tensor:
