@@ -89,7 +89,7 @@ def prepared(x: Tensor) -> Tensor:
 def load_lpips(device: torch.device | str) -> LPIPS:
     """The metric by AlexNet with its trained weights.
 
-    Fetches on first use (64 MB). UserError: the package is missing, or no weights are to be had.
+    Fetches on first use (64 MB). Raises UserError if the package or the weights can't be had.
     """
     network = untrained_lpips("alex")
     state = find_backbone("alex")
@@ -128,7 +128,7 @@ class VGGMaps(nn.Module):
 
 
 def load_vgg_maps(device: torch.device | str) -> VGGMaps:
-    """With the weights that classify ImageNet; UserError: none are to be had."""
+    """Load ImageNet's weights. Raises UserError if they can't be had."""
     with global_stream("vgg"):
         maps = VGGMaps()
     put_convolutions(maps, find_backbone("vgg")[: len(list(maps.parameters()))])

@@ -70,7 +70,7 @@ def train_command(args: argparse.Namespace, path: Path) -> int:
     settings |= {"torch": str(torch.__version__), "cpu_seconds": round(cpu)}
     evaluator.measured = calibrate(evaluator, held_out) | settings
     save_evaluator(evaluator, path)
-    print(in_words(evaluator.measured))
+    print(format_measured(evaluator.measured))
     print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB; training took {wall:.0f} s ({cpu:.0f} s CPU)"
     )
@@ -97,7 +97,7 @@ def score_command(args: argparse.Namespace, path: Path) -> int:
     data = read_pictures(args) if args.pictures else load(args.data_dir)[1]
     logits, y = predict(evaluator, data.images), data.labels
     evaluator.cpu()  # where the logits are
-    print(in_words(measure(logits, y)))
+    print(format_measured(measure(logits, y)))
     print("of these:", ", ".join(f"{k} {v:.2%}" for k, v in by_part(logits, y).items()))
     for missed, instead, count in worst(confusion(logits, y)):
         print(f"missed {missed}, found {instead} instead: {count:.1f}")
@@ -279,7 +279,7 @@ def measure(logits: Tensor, y: Tensor) -> dict[str, Any]:
     }
 
 
-def in_words(measured: dict[str, Any]) -> str:
+def format_measured(measured: dict[str, Any]) -> str:
     line = (
         f"pictures: {measured['accuracy']:.2%} of the labels among the top k of"
         f" {measured['n']:,}; all 24 answers right for {measured['all_right']:.2%};"

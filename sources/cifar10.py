@@ -33,7 +33,7 @@ ARCHIVE = archive.Published(
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     """images (N, 3, 32, 32) uint8, 50,000 / 10,000; labels (N,) 0 to 9 in the order of CLASSES.
 
-    Downloads 170 MB where the files aren't there. UserError: damaged, or not to be had.
+    Downloads 170 MB where the files aren't there. Raises UserError if they can't be had.
     """
     folder, names = spec.data_dir / FOLDER, FILES[split]
     ARCHIVE.bring(names, folder)

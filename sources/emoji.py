@@ -25,7 +25,7 @@ LARGEST = 1 << 20  # bytes of an emoji; the course's have about one thousand
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     """images (N, 3, S, S) uint8 over white, in the order of their code points; labels all 0.
 
-    Resized from the 72 or 32 pixels they have, whatever S. UserError: there is no such set.
+    Resized from the 72 or 32 pixels they have, whatever S. Raises UserError if there is none.
     """
     images = image_cache.read(decoded(spec, find(spec, split), split))
     return images, np.zeros(len(images), np.int64)

@@ -81,7 +81,7 @@ def class_folders(files: Files, names: list[str]) -> list[str]:
 
 
 def check_split(spec: DataSpec, split: str) -> None:
-    """NoTestSplit where the split is "test" and there is none; UserError: no images at all."""
+    """Raise NoTestSplit if "test" is asked for and not there, UserError if no images are."""
     names_of(opened(spec), spec, split)
 
 

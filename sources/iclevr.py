@@ -33,7 +33,7 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     """images (N, 3, S, S) uint8 and multi-hot labels (N, 24) int64, in the order of the .json.
 
     The whole picture is resized, also one of 4:3 as the course's, so that no object is cut off.
-    UserError: files missing or not as they should be; NoTestSplit: there is no val.json.
+    Raises UserError for missing or wrong files, NoTestSplit without a val.json.
     """
     files, rows = find(spec.data_dir), read_split(spec.data_dir, split)
     key = digest(files.fingerprint(), list(rows))
@@ -70,7 +70,7 @@ def load_conditions(data_dir: Path | str, name: str) -> Tensor:
 
 
 def multi_hot(rows: Iterable[Sequence[str]]) -> Tensor:
-    """Lists of labels -> (N, 24) int64 with a 1 for each. UserError: there is no such label."""
+    """Lists of labels -> (N, 24) int64 with a 1 for each. Raises UserError for unknown ones."""
     rows = list(rows)
     y = torch.zeros(len(rows), len(LABELS), dtype=torch.long)
     for row, labels in zip(y, rows, strict=True):
@@ -84,7 +84,7 @@ def multi_hot(rows: Iterable[Sequence[str]]) -> Tensor:
 def parse_prompt(text: str) -> Tensor:
     """ "red cube, blue sphere; gray cylinder" -> multi-hot (2, 24) int64: a row a prompt.
 
-    UserError: no such label (the nearest one is named), none or more than three, one given twice.
+    Raises UserError for an unknown label, naming the nearest, and for none, four or two alike.
     """
     prompts = text.split(";")
     if len(prompts) > 1 and not prompts[-1].strip():
@@ -164,7 +164,7 @@ def read_split(data_dir: Path, split: str) -> dict[str, list[str]]:
 
 
 def check_rows(path: Path, rows: dict[str, Any]) -> None:
-    """UserError: all that is amiss with the lists of labels, in one sentence."""
+    """Raise UserError with all that is wrong with the lists of labels, in one sentence."""
     wrong = {name: r for name, r in rows.items() if not isinstance(r, list) or not r}
     lists = {name: labels for name, labels in rows.items() if name not in wrong}
     unknown = sorted({str(label) for r in lists.values() for label in r if label not in LABELS})

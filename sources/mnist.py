@@ -90,7 +90,7 @@ PUBLISHED = {source.title: source for source in (MNIST, FASHION)}
 
 
 def load(source: Source, data_dir: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """images (N, 28, 28) uint8 and labels (N,) uint8. UserError: damaged and not to be had."""
+    """images (N, 28, 28) and labels (N,), uint8. Raises UserError if they can't be had whole."""
     images, labels = (read_idx(find(source, data_dir, file)) for file in FILES[split])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         found = f"images {images.shape}, labels {labels.shape}"

@@ -53,7 +53,7 @@ def parse_classes(text: str, names: list[str]) -> list[int]:
 
 
 def parse_pairs(text: str, names: list[str]) -> list[tuple[int, int]]:
-    """ "3,8; cat,dog" -> positions, a pair each. UserError: no such class, or not two."""
+    """ "3,8; cat,dog" -> positions, a pair each. Raises UserError for other names or counts."""
     pairs = []
     for part in filter(None, map(str.strip, text.split(";"))):
         found = parse_classes(part, names)

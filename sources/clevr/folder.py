@@ -145,7 +145,7 @@ def in_processes(jobs: list, workers: int) -> Iterator[int]:
 
 
 def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:
-    """Mark the folder as this command's. UserError: pictures there are of other settings.
+    """Mark the folder as this command's. Raises UserError if its pictures are of other settings.
 
     The file of labels may lie in it, with whatever .json files are beside it.
     """
@@ -158,8 +158,8 @@ def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:
         found = read_json(mark)
         if found != wanted:
             raise UserError(
-                f"{out} holds pictures of other settings ({in_words(found)}; wanted"
-                f" {in_words(wanted)}): give another --out, or remove the folder."
+                f"{out} holds pictures of other settings ({format_settings(found)}; wanted"
+                f" {format_settings(wanted)}): give another --out, or remove the folder."
             )
     elif foreign:
         raise UserError(f"{out} holds files that this command did not make: give another --out.")
@@ -167,7 +167,7 @@ def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:
     write_json(mark, wanted)
 
 
-def in_words(settings: Any) -> str:
+def format_settings(settings: Any) -> str:
     if not isinstance(settings, dict):
         return "none that can be read"
     return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -93,7 +93,7 @@ def save_evaluator(evaluator: Evaluator, path: Path) -> None:
 def load_evaluator(path: Path, device: torch.device | str = "cpu") -> Evaluator:
     """Ours or the course's, in eval mode, without gradient.
 
-    UserError: missing, torn, or of another network or list of labels.
+    Raises UserError if it is missing, torn, or of another network or list of labels.
     """
     saved = read(path)
     labels = saved.get("labels", list(LABELS))
