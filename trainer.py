@@ -96,7 +96,7 @@ class Trainer:
     def run_steps(self, batches: Batches, log: RunLog, score: Score | None) -> None:
         """Train step by step, and log and save what is due, until the last step or a signal."""
         config, last = self.config, self.config.num_training_steps
-        bar = guards.progress_bar(self.step, last)
+        bar = guards.Bar(initial=self.step, total=last, unit="step")
         with bar, guards.stop_signals(alone=self.ranks == 1) as received:
             while self.step < last:
                 if score and self.step and self.due(config.fid_every):

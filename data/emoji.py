@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.command import command, flag
 from lib.download import npm_pack
 from lib.errors import UserError
+from lib.guards import Bar
 from sources.archive import opened
 from sources.pictures import decode
 
@@ -98,7 +98,7 @@ def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
     """(name, 32x32 RGB image over white) of each of the style's pictures in the package."""
     folder = PurePosixPath("package") / style.folder
     with opened(package) as archive:
-        for member in tqdm(archive, desc=style.name, unit="file"):
+        for member in Bar(archive, desc=style.name, unit="file"):
             path = PurePosixPath(member.name)
             if member.isfile() and path.parent == folder and path.suffix == style.suffix:
                 data = archive.extractfile(member).read()

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lib.checkpoint import write_beside_and_rename
 from lib.distributed import gather, rank, share_size, total, world
 from lib.errors import UserError
+from lib.guards import Bar
 
 SYMMETRIC = 1e-6  # how far, of the largest entry: more than float32 sums leave
 LARGEST = 1e100  # of a moment: the products of a FID are finite then
@@ -152,7 +152,7 @@ class Moments:
 def extract(batches: Iterable[Tensor], extractor, n: int, label: str) -> Iterator[Tensor]:
     """Features (N, d) of the first n images, batch for batch, behind a bar of images a second."""
     seen = 0
-    with tqdm(total=n, desc=label, unit="img", disable=None) as bar:
+    with Bar(total=n, desc=label, unit="img") as bar:
         for images in batches:  # to their end, which all ranks then see alike
             images = images[: n - seen]
             if len(images):

@@ -18,10 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from lib.errors import UserError
-from lib.guards import folder_lock
+from lib.guards import Bar, folder_lock
 
 TIMEOUT = 15  # seconds to connect, and seconds without a byte before a connection counts as dead
 CLIENT_TIMEOUT = 1800  # seconds for a whole npm or pip download
@@ -128,7 +126,7 @@ def _download(url: str, part: Path) -> None:
         total = done + int(length) if length else None
         form = {"initial": done, "total": total, "desc": part.stem, "unit_divisor": 1024}
         file = open(part, "ab" if done else "wb")  # noqa: SIM115 (closed below)
-        with file, tqdm.wrapattr(file, "write", **form) as written:
+        with file, Bar.wrapattr(file, "write", **form) as written:
             shutil.copyfileobj(response, written, CHUNK)
     if total is not None and (size := part.stat().st_size) != total:
         raise ConnectionError(f"broke off after {size:,} of {total:,} bytes, run again to resume")

@@ -108,7 +108,7 @@ def stop_signals(*, alone: bool = True) -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_IGN if stopped_together else handler)
 
 
-def leave(number: int, step: int, bar: tqdm) -> NoReturn:
+def leave(number: int, step: int, bar: "Bar") -> NoReturn:
     """Exit with the status of the signal of this number, after saving this step."""
     bar.close()
     name = signal.Signals(number).name
@@ -116,7 +116,26 @@ def leave(number: int, step: int, bar: tqdm) -> NoReturn:
     sys.exit(128 + number)
 
 
-def progress_bar(done: int, total: int) -> Any:
-    """Steps a second and the time left; a line now and then where nobody watches."""
-    seconds = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm(initial=done, total=total, unit="step", mininterval=seconds, dynamic_ncols=True)
+class Lines:
+    """Turn what tqdm writes for a terminal into lines of a log."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            print(text.removeprefix(": "), file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class Bar(tqdm):
+    """A progress bar on a terminal. In a log, a line every LOG_SECONDS, and one at the end."""
+
+    LOG_SECONDS = 30.0
+    LINE = "{desc}: {n_fmt}/{total_fmt} {unit}{postfix}, {rate_fmt}, {remaining} left"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options = {"mininterval": 0.2, "dynamic_ncols": True} | options
+        if not sys.stderr.isatty():
+            seconds = {"mininterval": self.LOG_SECONDS, "delay": self.LOG_SECONDS}
+            options |= seconds | {"file": Lines(), "bar_format": self.LINE}
+        super().__init__(*args, **options)

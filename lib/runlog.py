@@ -7,17 +7,16 @@ no seam.
 
 import math
 import re
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from lib.config import Config, save_config
 from lib.events import EventFile, cut_events, has_event
+from lib.guards import Bar
 from lib.results import Result, append_result, keep_result, naming, tensorboard_point
 
 
@@ -166,4 +165,4 @@ def log_line(step: int, steps: int, epoch_steps: int, values: dict[str, float], 
 def write_line(*args) -> None:
     """Print log_line(*args), above the progress bar if somebody watches it."""
     line = log_line(*args)
-    tqdm.write(line) if sys.stderr.isatty() else print(line)
+    Bar.write(line)

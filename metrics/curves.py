@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from tqdm import tqdm
 
+from lib.guards import Bar
 from lib.runlog import RunLog
 from metrics import curve_rules as rules
 from metrics.curve_rules import FAKE, NASH, NO_VERDICT, REAL, Window, judge
@@ -142,6 +142,6 @@ def watch_curves(trainer: Trainer, *, window: int = WINDOW) -> Observer:
 
     def observe(log: RunLog, scalars: dict[str, float] | None) -> None:
         if scalars and (warning := watcher.note(trainer.step, scalars)):
-            tqdm.write(warning)
+            Bar.write(warning)
 
     return observe

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset import to_bytes
 from lib.command import FULL, flag
 from lib.errors import UserError
+from lib.guards import Bar
 from sources.image_files import FolderFiles, passed_over
 from sources.image_folder import EXTENSIONS
 from sources.pictures import reason
@@ -121,7 +121,7 @@ def make_each(
     with tempfile.TemporaryFile(dir=out):  # a folder that can't be written is known at once
         pass
     unreadable, unwritable = {}, {}
-    for name in tqdm(found.names, unit="picture", disable=None):
+    for name in Bar(found.names, unit="picture"):
         try:
             picture = read((found.root / name).read_bytes(), name)
         except Exception as problem:  # Pillow's decoders raise nearly anything

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -29,6 +28,7 @@ from dataset import Batches, ImageData, to_signed
 from lib.command import command, flag, pick_device
 from lib.config import Config
 from lib.errors import UserError
+from lib.guards import Bar
 from lib.seeding import generator
 from sources import NoTestSplit
 from sources.iclevr import load_conditions
@@ -171,7 +171,7 @@ def train(
     optimizer = AdamW(evaluator.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps, pct_start=0.2)
     evaluator.train()
-    for step in (bar := tqdm(range(steps), unit="step", mininterval=5)):
+    for step in (bar := Bar(range(steps), unit="step")):
         indices = batches.indices(step)
         x, y = to_signed(data.images[indices]), data.labels[indices].float()
         stream = generator("cpu", "augment", seed, step)

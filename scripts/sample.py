@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import to_bytes
 from lib.command import command, flag
 from lib.errors import UserError
+from lib.guards import Bar
 from lib.seeding import generator
 from scripts._embeddings.paths import class_index
 from scripts._pictures import DEVICE, save
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     made = (image for batch in inputs for image in to_bytes(draw(*batch)).cpu())
     shown = []
     out.mkdir(parents=True, exist_ok=True)
-    for name, image in zip(tqdm(names, unit="image", disable=None), made, strict=True):
+    for name, image in zip(Bar(names, unit="image"), made, strict=True):
         save(image, out / name)
         if args.grid and len(shown) < 64:
             shown.append(image)

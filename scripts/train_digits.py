@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,6 +25,7 @@ import dataset
 from dataset import Batches, ImageData
 from lib.command import command, flag
 from lib.errors import UserError
+from lib.guards import Bar
 from lib.seeding import generator, global_stream
 from metrics.collapse import SURE, nearest
 from metrics.digits import SIZE, WEIGHTS, DigitClassifier, load_digits, predict, save_digits
@@ -74,7 +74,7 @@ def train(data: ImageData, *, seed: int, epochs: int) -> DigitClassifier:
         classifier.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     schedule = OneCycleLR(sgd, max_lr=LEARNING_RATE, total_steps=steps, pct_start=0.25)
-    for step in tqdm(range(steps), unit="step", mininterval=5):
+    for step in Bar(range(steps), unit="step"):
         indices = batches.indices(step)
         images = jitter(data.images[indices], generator("cpu", "jitter", seed, step))
         loss = F.cross_entropy(classifier(images), data.labels[indices])

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lib.download import check_digest, fetch, first_that_answers
 from lib.errors import UserError
+from lib.guards import Bar
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None
     part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
     options = {"desc": target.name, "total": member.size}
     try:
-        with open(part, "wb") as file, tqdm.wrapattr(file, "write", **options) as written:
+        with open(part, "wb") as file, Bar.wrapattr(file, "write", **options) as written:
             shutil.copyfileobj(tar.extractfile(member), written)
         part.replace(target)
     finally:

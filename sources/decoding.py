@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lib.errors import UserError
+from lib.guards import Bar
 from sources import image_cache
 from sources.image_files import Files
 from sources.image_folder import EXTENSIONS, read_ahead
@@ -49,7 +49,7 @@ class Decoding:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Chunks (n, C, S, S) uint8 in the order of the names."""
-        with tqdm(total=len(self.names), desc=self.label, unit="image") as bar:
+        with Bar(total=len(self.names), desc=self.label, unit="image") as bar:
             for found in read_ahead(self.attempt, self.names, CHUNK):
                 kept = [result.pixels for name, result in found if self.note(name, result)]
                 bar.update(len(found))

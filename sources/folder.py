@@ -6,9 +6,9 @@ Decoded once, in threads, to squares of --image_size, and kept under <data_dir>/
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lib.errors import UserError
+from lib.guards import Bar
 from sources import DataSpec, NoTestSplit, image_cache
 from sources.decoding import Decoding
 from sources.image_files import Files, digest, open_files
@@ -135,7 +135,7 @@ GREY: dict[str, bool] = {}  # fingerprint -> no image of the set has a colour
 
 def all_grey(files: Files, names: list[str], size: int) -> bool:
     """Look at the images in threads, up to the first coloured one."""
-    bar = tqdm(total=len(names), desc="looking for colours", unit="image", delay=2, disable=None)
+    bar = Bar(total=len(names), desc="looking for colours", unit="image", delay=2)
     with bar:
         for found in read_ahead(lambda name: looks_grey(files, name, size), names, LOOK):
             if not all(found):

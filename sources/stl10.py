@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from lib.errors import UserError
+from lib.guards import Bar
 from sources import DataSpec, archive, image_cache
 from sources.image_files import digest
 from sources.pictures import resize
@@ -77,7 +77,7 @@ def resized(paths: list[Path], size: int, split: str) -> Iterator[np.ndarray]:
     """All images of the files, in chunks (n, 3, size, size)."""
     maps = (np.memmap(path, np.uint8, mode="r").reshape(-1, *SHAPE) for path in paths)
     files = [images.transpose(0, 1, 3, 2) for images in maps]  # a plane lies column by column
-    with tqdm(total=sum(map(len, files)), desc=f"STL-10 {split}, to {size}px", unit="image") as bar:
+    with Bar(total=sum(map(len, files)), desc=f"STL-10 {split}, to {size}px", unit="image") as bar:
         for images in files:
             for start in range(0, len(images), CHUNK):
                 chunk = torch.from_numpy(np.ascontiguousarray(images[start : start + CHUNK]))

@@ -1,6 +1,7 @@
 """Lines a step and grids apart from checkpoints, on the toy of two linear layers."""
 
 import re
+import sys
 
 import pytest
 from test_trainer import (
@@ -15,7 +16,7 @@ from test_trainer import (
     kill,
 )
 
-from lib import runlog
+from lib.guards import Bar
 from lib.runlog import GAN_VALUES, log_line
 
 VALUES = {
@@ -69,10 +70,20 @@ def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):
 
 def test_where_somebody_watches_the_bar_makes_room(toy, monkeypatch):
     written = []
-    monkeypatch.setattr(runlog.sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(runlog.tqdm, "write", written.append)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(Bar, "write", written.append)
     toy(log_lines=True, num_training_steps=2).train()
     assert [line[:10] for line in written] == ["[0/1][0/8]", "[0/1][1/8]"]
+
+
+def test_a_bar_in_a_log_is_lines(monkeypatch, capsys):
+    """With the rate and the time left, now and then; a short job prints none."""
+    list(Bar(range(3), desc="brief"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Bar, "LOG_SECONDS", 1e-9)
+    list(Bar(range(3), desc="made", unit="img"))
+    form = r"made: {}/3 img, +(\?|[\d.]+)img/s, (\?|\d\d:\d\d) left\n"
+    assert re.fullmatch("".join(map(form.format, (1, 2, 3, 3))), capsys.readouterr().err)
 
 
 # --sample_every

@@ -21,7 +21,7 @@ from inception.weights import WEIGHTS_DIGEST, digest, find_weights
 from lib import checkpoint
 from lib.config import Config, differences, load_saved
 from lib.errors import UserError
-from lib.guards import lock, progress_bar
+from lib.guards import Bar, lock
 from lib.results import Result, drawing_of, read_results
 
 MAIN = Path(__file__).resolve().parents[2] / "main.py"
@@ -93,7 +93,7 @@ def run_all(configs: list[Config], *, jobs: int = 1, threads: int | None = None)
     todo = [config for config in configs if config.run_name not in outcomes]
     done, steps = sum(map(step_reached, todo)), sum(c.num_training_steps for c in todo)
     if todo:
-        with stop_signals() as received, progress_bar(done, steps) as bar:
+        with stop_signals() as received, Bar(initial=done, total=steps, unit="step") as bar:
             for outcome in work_on(todo, jobs, threads, received):
                 outcomes |= {outcome.config.run_name: outcome} if outcome else {}
                 ended = len(outcomes) - len(configs) + len(todo)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from lib.errors import UserError
+from lib.guards import Bar
 from lib.seeding import key_seed
 from sources.clevr.geometry import join
 from sources.clevr.scenes import draw_scene
@@ -126,7 +126,7 @@ def render_missing(rows: Rows, settings: Settings, folder: Path, *, workers: int
     scenes = [scene for scene in scenes_of(rows) if not set(scene.pictures) <= there]
     jobs = [(scenes[i : i + CHUNK], settings, folder) for i in range(0, len(scenes), CHUNK)]
     missing = sum(len(scene.pictures) for scene in scenes)
-    with tqdm(total=len(rows), initial=len(rows) - missing, unit="image") as bar:
+    with Bar(total=len(rows), initial=len(rows) - missing, unit="image") as bar:
         for done in in_processes(jobs, workers):
             bar.update(done)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset import to_bytes, to_signed
 from lib.errors import UserError
+from lib.guards import Bar
 from lib.results import Result, mean_result
 from metrics.lpips import load_lpips
 from systems.srgan.resampling import UPSCALERS
@@ -84,7 +84,7 @@ def restoration_scores(trainer: "SRGAN") -> list[Result]:
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
     chosen = measures(trainer.device)
     values: dict[tuple[str, str], list[Tensor]] = {(m, u): [] for m in chosen for u in upscalers}
-    with tqdm(total=len(data), desc="scores of enlarged images", unit="img", disable=None) as bar:
+    with Bar(total=len(data), desc="scores of enlarged images", unit="img") as bar:
         for images in data.images.split(BATCH_SIZE):
             images = images.to(trainer.device)
             low = trainer.shrunk(to_signed(images))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lib.guards import Bar
 from systems.srgan.resampling import SCALE
 
 Enlarge = Callable[[Tensor], Tensor]
@@ -33,7 +33,7 @@ def upscale_in_tiles(
     window = blending_window(tile)
     places = [(i, j) for i in starts[0] for j in starts[1]]
     batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-    for some in tqdm(batches, desc=name, unit="batch", disable=None, leave=False):
+    for some in Bar(batches, desc=name, unit="batch", leave=False):
         tiles = torch.stack([padded[:, i : i + tile, j : j + tile] for i, j in some])
         for (i, j), made in zip(some, enlarge(tiles).cpu() * window, strict=True):
             whole[:, SCALE * i :, SCALE * j :][:, : SCALE * tile, : SCALE * tile] += made
