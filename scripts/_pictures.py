@@ -17,8 +17,8 @@ from dataset import to_bytes
 from lib.command import FULL, flag
 from lib.errors import UserError
 from lib.guards import Bar
-from sources.image_files import FolderFiles, passed_over
-from sources.image_folder import EXTENSIONS
+from sources.image_files import FolderFiles
+from sources.image_folder import EXTENSIONS, passed_over
 from sources.pictures import reason
 
 NAMED = 5  # files named in a message; the rest is counted
@@ -56,7 +56,7 @@ def find_pictures(source: str, out: Path) -> Pictures:
     else:
         root, names = matching(path)
         images = [n for n in names if Path(n).suffix.lower() in EXTENSIONS and (root / n).is_file()]
-        found = Pictures(root, images, passed_over(set(names) - set(images)))
+        found = Pictures(root, images, passed_over(set(names) - set(images), root))
     if not found.names:
         also = f" (passed over: {found.passed_over})" if found.passed_over else ""
         raise UserError(

@@ -7,13 +7,10 @@ Pictures may have any size.
 """
 
 import argparse
-import io
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,7 +19,7 @@ from dataset import to_signed
 from lib.command import command
 from scripts._pictures import FLAGS, find_pictures, make_each
 from scripts._saved_run import open_system
-from sources.pictures import is_transparent, to_rgb
+from sources.pictures import decode_whole
 from systems.srgan.resampling import SCALE
 from systems.srgan.tiles import Enlarge, upscale_in_tiles
 
@@ -54,10 +51,7 @@ def read_picture(data: bytes) -> tuple[Tensor, bool]:
 
     Turned upright, transparency on white, 16 bits brought to 8, as training images are.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        transparent = is_transparent(image)
-        image = to_rgb(ImageOps.exif_transpose(image))
-    pixels = np.asarray(image).transpose(2, 0, 1)
+    pixels, transparent, _ = decode_whole(data)
     grey = (pixels == pixels[:1]).all()
     return to_signed(torch.from_numpy((pixels[:1] if grey else pixels).copy())), transparent
 

@@ -107,5 +107,5 @@ class Decoding:
             line += f"; skipped {len(self.unreadable):,} unreadable: {', '.join(first)}{more}"
         if self.files.passed_over:
             kinds = ", ".join(sorted(EXTENSIONS))
-            line += f"; passed over {self.files.passed_over}, which are not among {kinds}"
+            line += f"; passed over {self.files.passed_over} (read are {kinds})"
         return line

@@ -7,18 +7,12 @@ import hashlib
 import os
 import re
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 
 from lib.errors import UserError
-from sources.image_folder import EXTENSIONS
+from sources.image_folder import is_image, passed_over
 
-# images too, which nothing here reads: films, vectors, what needs a plugin, rare names of JPEG
-PASSED_OVER = {
-    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl"),
-    *(".apng", ".dng", ".ico", ".psd", ".raw", ".svg", ".tga"),
-}
 LARGEST = 1 << 28  # bytes of one file in an archive; what claims more is a bomb, not an image
 
 
@@ -37,7 +31,7 @@ class FolderFiles:
                     self.stamps[name] = (status.st_size, status.st_mtime_ns)
                 else:
                     others.append(name)
-        self.passed_over = passed_over(others)
+        self.passed_over = passed_over(others, root)
         self.names = sorted(self.stamps)
 
     def read(self, name: str) -> bytes:
@@ -80,9 +74,11 @@ class ZipFiles:
             refuse_unsafe(path, entry)
         entries = [e for e in self.archive.infolist() if not e.is_dir()]
         windows = not any("/" in e.filename for e in entries)  # tools that write backslashes
-        named = {e.filename.replace("\\", "/") if windows else e.filename: e for e in entries}
-        self.entries = {name: entry for name, entry in named.items() if is_image(name)}
-        self.passed_over = passed_over(named.keys() - self.entries.keys())
+        names = [e.filename.replace("\\", "/") if windows else e.filename for e in entries]
+        self.entries = {n: e for n, e in zip(names, entries, strict=True) if is_image(n)}
+        again = sum(map(is_image, names)) - len(self.entries)
+        counts = (passed_over(names), f"{again:,} whose name comes again" * bool(again))
+        self.passed_over = ", ".join(filter(None, counts))
         self.names = sorted(self.entries)
 
     def read(self, name: str) -> bytes:
@@ -106,25 +102,6 @@ def open_files(path: Path, flag: str = "--folder") -> Files:
     if path.is_file():
         return ZipFiles(path)
     raise UserError(f"{flag} {path}: no folder and no zip archive is there.")
-
-
-def is_image(name: str, extensions: set[str] = EXTENSIONS) -> bool:
-    """By its extension; not what hides behind a dot, as macOS puts beside each file in a zip, nor
-    what lies in a folder that does.
-    """
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in extensions and not hidden
-
-
-def passed_over(names: Iterable[str]) -> str:
-    """ "12 .gif, 1 broken link": images of kinds that are not read and links to no file, or ""."""
-    kinds = Counter(
-        PurePosixPath(name).suffix.lower() if is_image(name, PASSED_OVER) else "broken link"
-        for name in sorted(names)
-        if is_image(name, PASSED_OVER | EXTENSIONS)
-    )
-    return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
 
 
 def refuse_unsafe(path: Path, entry: zipfile.ZipInfo) -> None:

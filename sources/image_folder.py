@@ -1,22 +1,26 @@
 """A folder of images as a stream of batches, decoded in threads ahead of whoever takes them."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from lib.errors import UserError
-from sources.pictures import decode
+from lib.results import warn_once
+from sources.pictures import decode, decode_whole, reason
 
 EXTENSIONS = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# images too, which nothing here reads: films, vectors, what needs a plugin, rare names of JPEG
+PASSED_OVER = {
+    *(".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl"),
+    *(".apng", ".dng", ".ico", ".psd", ".raw", ".svg", ".tga"),
+}
 INCEPTION_SIZE = 299
 LISTS_AHEAD = 2  # read before they are asked for: the bound on memory
 A, B = TypeVar("A"), TypeVar("B")
@@ -25,32 +29,66 @@ A, B = TypeVar("A"), TypeVar("B")
 def image_paths(folder: Path) -> list[Path]:
     """The images directly in folder, sorted by path. UserError if there are fewer than two.
 
-    The extensions are pytorch-fid's; unlike there, .JPG counts as .jpg on every system.
+    The extensions are pytorch-fid's; unlike there, .JPG counts as .jpg on every system. Other
+    images and broken links are counted on stderr.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
+    there = sorted(p for p in folder.iterdir() if not p.is_dir())
+    paths = [p for p in there if p.suffix.lower() in EXTENSIONS and p.is_file()]
+    others = passed_over({p.name for p in there} - {p.name for p in paths}, folder)
+    note = f"passed over {others}; " * bool(others) + f"read are {', '.join(sorted(EXTENSIONS))}"
     if len(paths) < 2:
         found = f"one image, {paths[0].name}," if paths else "no images"
-        kinds = ", ".join(sorted(EXTENSIONS))
         raise UserError(
             f"{folder} holds {found} and a covariance needs at least two: name a folder whose "
-            f"images ({kinds}) lie directly in it"
+            f"images lie directly in it ({note})"
         )
+    if others:
+        warn_once(f"{folder}: {note}")
     return paths
 
 
-def read_rgb(path: Path, side: int = 0) -> Tensor:
-    """One image, uint8 (3, H, W); grey, palette and alpha become RGB as Pillow has it.
+def is_image(name: str) -> bool:
+    """By its extension, and not hidden."""
+    return PurePosixPath(name).suffix.lower() in EXTENSIONS and not is_hidden(name)
 
-    side: its middle square at that size instead, as a dataset of it would be.
+
+def is_hidden(name: str) -> bool:
+    """Behind a dot, as macOS puts beside each file in a zip, or in a folder that is."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def passed_over(names: Iterable[str], root: Path | None = None) -> str:
+    """ "12 .gif, 1 broken link": images of kinds that are not read and links to nothing, or "".
+
+    root: the folder that the names are below; in an archive there are no links.
+    """
+    kinds: Counter[str] = Counter()
+    for name in sorted(name for name in names if not is_hidden(name)):
+        suffix = PurePosixPath(name).suffix.lower()
+        if root and not (root / name).exists():
+            kinds["broken link"] += 1
+        elif suffix in PASSED_OVER:
+            kinds[suffix] += 1
+    return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
+
+
+def read_rgb(path: Path, side: int = 0, odd: list[Path] | None = None) -> Tensor:
+    """One image, uint8 (3, H, W), read as a dataset's.
+
+    side: its middle square at that size. odd: gathers the images that pytorch-fid reads otherwise,
+    and they are read as it does.
     """
     try:
         if side:
             return torch.tensor(decode(path.read_bytes(), side, upscale=True).pixels)
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))  # (H, W, 3)
+        found = decode_whole(path.read_bytes(), as_stored=odd is not None)
     except Exception as problem:  # Pillow's decoders raise nearly anything on a broken file
-        raise UserError(f"{path} cannot be read as an image ({problem}): remove it") from problem
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        raise UserError(
+            f"{path} cannot be read as an image ({reason(problem)}): remove it"
+        ) from None
+    if odd is not None and (found.transparent or found.turned):
+        odd.append(path)
+    return torch.from_numpy(found.pixels)
 
 
 def stack(images: list[Tensor]) -> Tensor:
@@ -70,10 +108,17 @@ def image_batches(
 ) -> Iterator[Tensor]:
     """Batches of the images in the order of paths, as `stack` makes them; the last may be smaller.
 
-    side: of each the middle square at that size. UserError names a broken file.
+    side: of each the middle square at that size. UserError names a broken file. Alpha and EXIF's
+    turns are ignored, as pytorch-fid does, with a warning at the end.
     """
-    read = read_ahead(lambda path: read_rgb(path, side), paths, batch_size, max(1, threads))
+    odd: list[Path] = []
+    read = read_ahead(lambda path: read_rgb(path, side, odd), paths, batch_size, max(1, threads))
     yield from map(stack, read)
+    if odd:
+        warn_once(
+            f"{len(odd):,} of {len(paths):,} images, such as {min(odd)}, are transparent or turned"
+            " by EXIF: both are ignored here, as pytorch-fid does (docs/fid.md)."
+        )
 
 
 def read_ahead(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L"}  # of Pillow: no colour in them
@@ -25,6 +25,14 @@ def reason(problem: Exception) -> str:
     if isinstance(problem, UnidentifiedImageError):  # which names a buffer of ours
         return "no image that Pillow reads"
     return " ".join(str(problem).split())[:80] or type(problem).__name__
+
+
+class Whole(NamedTuple):
+    """pixels (3, H, W) uint8; if any of the file's is transparent; if its EXIF turns it."""
+
+    pixels: np.ndarray
+    transparent: bool
+    turned: bool
 
 
 class Picture(NamedTuple):
@@ -55,6 +63,18 @@ def decode(data: bytes, size: int, *, upscale: bool = False, whole: bool = False
     return Picture(pixels, width, height, bool((pixels == pixels[:1]).all()))
 
 
+def decode_whole(data: bytes, *, as_stored: bool = False) -> Whole:
+    """All of an image file at its own size, read as `decode` does.
+
+    as_stored: neither turned nor composited on white, as pytorch-fid has it.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+        made = to_rgb(image if as_stored else ImageOps.exif_transpose(image), opaque=as_stored)
+        return Whole(np.array(made).transpose(2, 0, 1), is_transparent(image), turned)
+
+
 def is_grey(data: bytes, size: int) -> bool:
     """True if an image file has no colour; decoded only if its header does not say."""
     with Image.open(io.BytesIO(data)) as image:
@@ -63,14 +83,15 @@ def is_grey(data: bytes, size: int) -> bool:
     return decode(data, size, upscale=True).grey
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow -> RGB of 8 bits in sRGB, transparency on white."""
+def to_rgb(image: Image.Image, *, opaque: bool = False) -> Image.Image:
+    """Any mode of Pillow -> RGB of 8 bits in sRGB, transparency on white or (opaque) ignored."""
     if image.mode == "F":
         raise ValueError("pixels are floats of no known range")
     image = to_srgb(to_8_bits(image))
     if has_alpha(image):
+        image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image if opaque else Image.alpha_composite(white, image)
     return image.convert("RGB")
 
 

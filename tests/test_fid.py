@@ -188,6 +188,17 @@ def test_command_prints_the_fid_of_two_folders(folders, capsys):
         assert printed(capsys, *flags, *folders) == approx(wanted, rel=1e-9)
 
 
+def test_a_set_is_its_own_16_bit_twin(tmp_path, capsys):
+    folder, twin = write_images(tmp_path / "a", 12), tmp_path / "twin"
+    twin.mkdir()
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            grey = np.asarray(image.convert("L"))
+        Image.fromarray(grey).save(path)
+        Image.fromarray(grey.astype(np.uint16) * 257).save(twin / f"{path.stem}.tif")
+    assert printed(capsys, folder, twin) == approx(0, abs=1e-6)
+
+
 def test_command_prints_the_kid_after_the_fid(folders, capsys):
     a, b = (PixelMean()(next(image_batches(image_paths(f), 99))) for f in folders)
     wanted, error = kid_with_error(a, b)

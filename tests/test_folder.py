@@ -74,12 +74,26 @@ def test_images_of_other_kinds_are_counted_aloud(photos, load, capsys, pack):
     for name in ("a.gif", "b.GIF", "c.heic", ".hidden.gif"):
         (photos / name).write_bytes(b"an image all the same")
     assert len(load(pack(photos))) == 6
-    assert "passed over 2 .gif, 1 .heic, which are not among .bmp, .jpeg" in capsys.readouterr().err
+    assert "passed over 2 .gif, 1 .heic (read are .bmp, .jpeg" in capsys.readouterr().err
     for file in photos.rglob("*.*"):
         if file.suffix.lower() in (".png", ".jpg"):
             file.unlink()
     with pytest.raises(UserError, match=r"no images \(and 2 .gif, 1 .heic, not read\).*\.bmp"):
         load(pack(photos))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_links_to_nothing_and_names_that_come_again_are_counted(photos, load, capsys, tmp_path):
+    with zipfile.ZipFile(zipped(photos, tmp_path / "photos.zip"), "a") as archive:
+        archive.write(photos / "1.png", "my photos/0.png")
+        archive.write(photos / "notes.txt", "my photos/notes.txt")
+    images = load(tmp_path / "photos.zip")
+    assert torch.equal(images[0], images[1])  # the last one counts, as zip programs have it
+    assert "passed over 1 whose name comes again (" in capsys.readouterr().err
+    for name in ("lost.png", "cats", ".#notes.txt"):
+        (photos / name).symlink_to("nowhere")
+    assert len(load(photos)) == 6
+    assert "passed over 2 broken link (" in capsys.readouterr().err
 
 
 def test_images_at_any_depth_in_the_order_of_their_names(photos, load, capsys):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_pictures import swapped_profile
 
 from lib.errors import UserError
 from sources import image_folder
-from sources.image_folder import image_batches, image_paths
+from sources.image_folder import image_batches, image_paths, read_rgb
 
 
 def write_images(folder, n, mode="RGB", suffix=".png"):
@@ -44,10 +45,64 @@ def test_images_of_several_sizes_meet_at_the_extractors_size(tmp_path):
     assert mixed[3].mean((1, 2)).tolist() == pytest.approx([1, 0, 0.2], abs=1e-6)
 
 
+def deep(pixels):
+    return Image.fromarray(pixels.astype(np.uint16) * 257)
+
+
+RED_BLUE = Image.fromarray(np.uint8([[[255, 0, 0], [0, 0, 255]]]))
+TURNED = Image.Exif()
+TURNED[0x0112] = 3  # upside down
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "options", "stored", "trained"),
+    [
+        ("a.png", deep(np.uint8([[7, 200]])), {}, [7, 200], None),
+        ("a.tif", deep(np.uint8([[7, 200]])), {}, [7, 200], None),
+        ("a.png", deep(np.uint8([[7, 200]])), {"transparency": 7 * 257}, [7, 200], [255, 200]),
+        ("a.png", Image.new("LA", (2, 1), (40, 0)), {}, [40, 40], [255, 255]),
+        ("a.png", Image.new("RGBA", (2, 1), (40, 40, 40, 255)), {}, [40, 40], None),
+        ("a.png", RED_BLUE.quantize(2), {"transparency": b"\0\0"}, [255, 0], [255, 255]),
+        ("a.png", RED_BLUE, {"exif": TURNED}, [255, 0], [0, 255]),
+        ("a.webp", RED_BLUE, {"exif": TURNED, "lossless": True}, [255, 0], [0, 255]),
+        ("a.png", RED_BLUE, {"icc_profile": swapped_profile()}, [0, 255], None),
+    ],
+)
+def test_one_reader_for_every_picture(name, image, options, stored, trained, tmp_path, capsys):
+    """As training reads them; in batches, for FID, alpha and EXIF's turns are as pytorch-fid's."""
+    for path in (tmp_path / name, tmp_path / f"b{name}"):
+        image.save(path, **options)
+    (images,) = image_batches(image_paths(tmp_path), 2)
+    assert images[0, 0, 0].tolist() == stored
+    warned = f"2 of 2 images, such as {tmp_path / name}, are transparent or turned"
+    assert (warned in capsys.readouterr().err) == (trained is not None)
+    assert read_rgb(path)[0, 0].tolist() == (trained or stored)
+
+
+def test_pixels_of_no_known_range_are_refused(tmp_path):
+    for path in (tmp_path / "a.tif", tmp_path / "b.tif"):
+        Image.new("F", (2, 2), 0.5).save(path)
+    with pytest.raises(UserError, match=r"a\.tif cannot be read.*floats of no known range"):
+        list(image_batches(image_paths(tmp_path), 2))
+
+
+def test_what_is_passed_over_is_counted(tmp_path, capsys):
+    (write_images(tmp_path, 2) / "a.GIF").write_bytes(b"GIF89a")
+    (tmp_path / "b.gif").write_bytes(b"GIF89a")
+    (tmp_path / "classes").symlink_to("nowhere")
+    (tmp_path / "deeper.png").mkdir()
+    assert len(image_paths(tmp_path)) == 2
+    said = "passed over 2 .gif, 1 broken link; read are .bmp"
+    assert f"warning: {tmp_path}: {said}" in capsys.readouterr().err
+    (tmp_path / "000.png").unlink()
+    with pytest.raises(UserError, match=f"holds one image, 001.png, .*{said}"):
+        image_paths(tmp_path)
+
+
 def test_only_three_batches_are_decoded_ahead(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        image_folder, "read_rgb", lambda p, side: read.append(p) or torch.zeros(3, 1, 1)
+        image_folder, "read_rgb", lambda p, *_: read.append(p) or torch.zeros(3, 1, 1)
     )
     stream = image_batches(image_paths(write_images(tmp_path, 40)), 2, threads=2)
     next(stream)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
-from test_pictures import encoded
+from test_pictures import encoded, swapped_profile
 
 from lib.errors import UserError
 from scripts import translate, upscale
@@ -205,19 +205,15 @@ def test_a_colour_profile_is_converted_to_srgb(tmp_path):
     """Display P3's green lies outside sRGB, and its (255, 0, 0) is no (255, 0, 0) here either."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    start = srgb.index(b"rXYZ")  # the tags' table: exchange where red and blue are found
-    blue = srgb.index(b"bXYZ")
-    swapped = bytearray(srgb)
-    swapped[start : start + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
     red = Image.new("RGB", (3, 3), (255, 0, 0))
 
     def seen(profile: bytes, image: Image.Image = red) -> list[int]:
         picture, _ = upscale.read_picture(encoded(image, icc_profile=profile))
         return (picture[:, 1, 1] * 127.5 + 127.5).round().int().tolist()
 
-    assert seen(bytes(swapped)) == [0, 0, 255]
-    assert seen(bytes(swapped), red.convert("P")) == [0, 0, 255]
-    assert seen(bytes(swapped), red.convert("RGBA")) == [0, 0, 255]
+    assert seen(swapped_profile()) == [0, 0, 255]
+    assert seen(swapped_profile(), red.convert("P")) == [0, 0, 255]
+    assert seen(swapped_profile(), red.convert("RGBA")) == [0, 0, 255]
     for unusable in (srgb, lab, b"no profile", srgb[:200]):
         assert seen(unusable) == [255, 0, 0]
 
