@@ -14,7 +14,7 @@ import torch
 from dataset import num_channels
 from GAN import get_discriminator, get_generator
 from lib import command, distributed
-from lib.command import be_deterministic, pick_device, plan, summary
+from lib.command import be_deterministic, no_checkpoint, pick_device, plan, summary
 from lib.config import Config
 from lib.flags import parse
 from lib.seeding import global_stream
@@ -95,7 +95,7 @@ def train_and_score(config: Config, device: torch.device) -> None:
     if config.do_train:
         trainer.train(scorer and scorer.during_training)
     elif not distributed.agree(trainer.resume):
-        print(f"no checkpoint in {trainer.checkpoint_dir}: scoring a fresh initialisation")
+        print(no_checkpoint(trainer))
     if not config.no_score:
         score(trainer, scorer)
     print(f"next: tensorboard --logdir {config.runs_dir}")

@@ -82,7 +82,7 @@ class Trainer:
             on_main_process(lambda: stack.enter_context(guards.run_lock(config.run_dir)))
             agree(self.resume)
             if self.step >= last:
-                on_main_process(lambda: cut_events(config.run_dir, self.step))  # mend damaged ones
+                on_main_process(self.tidy)
                 print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
                 return
             distributed.refuse_other_number(self.ranks)
@@ -93,10 +93,15 @@ class Trainer:
             stack.callback(log.close)
             self.run_steps(batches, log, score)
 
+    def tidy(self) -> None:
+        """Mend the event files, and delete the checkpoints that a kill left over."""
+        cut_events(self.config.run_dir, self.step)
+        checkpoint.prune(self.checkpoint_dir, self.step, keep=self.config.keep_checkpoints)
+
     def run_steps(self, batches: Batches, log: RunLog, score: Score | None) -> None:
         """Train step by step, and log and save what is due, until the last step or a signal."""
         config, last = self.config, self.config.num_training_steps
-        bar = guards.Bar(initial=self.step, total=last, unit="step")
+        bar = guards.Bar(initial=self.step, total=last, unit="step", delay=0)
         with bar, guards.stop_signals(alone=self.ranks == 1) as received:
             while self.step < last:
                 if score and self.step and self.due(config.fid_every):
@@ -146,6 +151,7 @@ class Trainer:
     def resume(self) -> bool:
         """Load the newest whole checkpoint; False if there is none, UserError if none fits."""
         folder, model = self.checkpoint_dir, self.config.model
+        guards.refuse_misplaced(self.config.run_dir)
         state = checkpoint.load_newest(folder, model=model, check=self.check_state)
         if state is not None:
             self.restore(state)

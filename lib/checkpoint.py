@@ -34,19 +34,25 @@ def save(folder: Path, state: dict[str, Any], *, keep: int) -> Path:
     serialized = io.BytesIO()
     torch.save({"format": FORMAT} | state, serialized)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # in the run's folder: a deleted one does not come back
         write_beside_and_rename(path, serialized.getbuffer())
     except OSError as error:
         raise UserError(
             f"the checkpoint {path} ({serialized.tell() / 1e6:.1f} MB) can't be written:"
-            f" {error.strerror}. Make room and run the same command again: it goes on from"
-            f" {(paths(folder) or ['the start'])[-1]}."
+            f" {error.strerror}. Make room, or mend that, and run the same command again: it goes"
+            f" on from {(paths(folder) or ['the start'])[-1]}."
         ) from None
     for later in [p for p in paths(folder) if int(p.stem) > state["step"]]:
         later.replace(later.with_suffix(".unusable"))  # torn or foreign: it was passed over
-    for old in paths(folder)[:-keep] if keep else []:
-        old.unlink()
+    prune(folder, state["step"], keep=keep)
     return path
+
+
+def prune(folder: Path, step: int, *, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints (0: none) of those up to this whole one."""
+    found = [path for path in paths(folder) if int(path.stem) <= step]
+    for old in found[:-keep] if keep else []:
+        old.unlink()
 
 
 def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
@@ -64,8 +70,16 @@ def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
 
 def paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, oldest step first."""
-    found = (p for p in folder.glob("*.pt") if re.fullmatch(r"\d{7,}", p.stem))
+    there = folder.iterdir() if folder.is_dir() else ()  # glob would hide one that can't be read
+    found = (p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name))
     return sorted(found, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
+
+
+def trained_runs(runs_dir: Path | str) -> list[Path]:
+    """The folders of runs that have a checkpoint, newest first."""
+    runs = [path.parent for path in Path(runs_dir).glob("*/config.json")]
+    newest = {run: found[-1] for run in runs if (found := paths(run / "checkpoints"))}
+    return sorted(newest, key=lambda run: newest[run].stat().st_mtime_ns, reverse=True)
 
 
 def load_newest(

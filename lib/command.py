@@ -13,14 +13,17 @@ import argparse
 import errno
 import functools
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TextIO
 
 import torch
 
-from lib.config import Config, describe
+from lib.checkpoint import trained_runs
+from lib.config import PLAIN, Config, describe
 from lib.errors import UserError, is_out_of_memory
 from lib.flags import Parser, print_error
 
@@ -29,6 +32,7 @@ FULL_DISK = (
     "has no room for what this run writes: make some and run the same command again; a training"
     " goes on from its last checkpoint. The system says:"
 )
+NAMED = 5  # runs in a message
 OUT_OF_MEMORY = (
     "the memory of this machine or its GPU is too small for these settings: lower --batch_size, the"
     " widths, or the number and size of the images. What was saved before is whole."
@@ -110,6 +114,8 @@ def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None
     """Print a missing optional package as one sentence, also while a script is imported."""
     if words := missing_package(error):
         print_error(UserError(words))
+    elif kind is KeyboardInterrupt:  # while a script is imported
+        print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -192,6 +198,22 @@ def summary(trainer: Any) -> str:
         f"  parameters  {', '.join(sizes)}\n"
         f"  running on  {trainer.device}, torch {torch.__version__}{processes}"
     )
+
+
+def no_checkpoint(trainer: Any) -> str:
+    """Say that untrained weights are scored, and how to score the runs that are there instead."""
+    config = trainer.config
+    said = f"no checkpoint in {trainer.checkpoint_dir}: scoring a fresh initialisation"
+    runs = [run.name for run in trained_runs(config.runs_dir) if PLAIN.fullmatch(run.name)]
+    usual = {f.name: f.default for f in fields(config)}
+    flags = [
+        f" --{name} {shlex.quote(value)}"
+        for name in ("runs_dir", "data_dir")
+        if (value := getattr(config, name)) != usual[name]
+    ]
+    lines = [f"  python main.py --run {name}{''.join(flags)}" for name in runs[:NAMED]]
+    more = [f"  and {len(runs) - NAMED} older ones"] if runs[NAMED:] else []
+    return "\n".join([said, *["to score a trained run, newest first:"] * bool(runs), *lines, *more])
 
 
 def plan(trainer: Any) -> str:

@@ -24,6 +24,7 @@ from lib.settings import (
 )
 
 C = TypeVar("C", bound="Config")
+PLAIN = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")  # a name that --run takes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,11 @@ class Config:
     no_cuda: bool = machine(False, "never use a CUDA device", level="main")
     deterministic: bool = machine(False, "bit-identical results on CUDA too, but slower")
 
+    @classmethod
+    def fitted(cls, preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """A preset's fields beside the flags that are given."""
+        return preset
+
     def __init_subclass__(cls) -> None:
         complete_defaults(cls)
 
@@ -113,7 +119,7 @@ class Config:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
         refuse_misplaced(self)
-        if self.run and not re.fullmatch(r"[\w.,=+-]*\w[\w.,=+-]*", self.run):
+        if self.run and not PLAIN.fullmatch(self.run):
             raise UserError(f"--run {self.run!r}: wanted a plain folder name, without slashes.")
         for name in ("data_dir", "runs_dir"):
             if not getattr(self, name):

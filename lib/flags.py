@@ -47,7 +47,7 @@ def parse(argv: list[str], systems: Mapping[str, Any], description: str) -> C:
     if name and name not in presets:
         known = ", ".join(presets) or "none"
         raise UserError(f"--preset {name}: this model's presets are: {known}.")
-    preset = presets.get(name, {})  # dissolved into fields
+    preset = config_class.fitted(presets.get(name, {}), given)  # dissolved into fields
     try:
         return merge(config_class, saved, {"model": model} | preset | given, path)
     except UserError as error:

@@ -49,6 +49,16 @@ def are_finite(values: list[Tensor]) -> Tensor:
     return torch.stack([value.isfinite().all().to(values[0].device) for value in values])
 
 
+def refuse_misplaced(run_dir: Path) -> None:
+    """Raises UserError if a name that a run writes to is taken by another kind of thing."""
+    for folder in (run_dir, run_dir / "checkpoints", run_dir / "samples"):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(f"{folder} is no folder: move it away, or give another --run.")
+    for file in (run_dir / "config.json", run_dir / "results.jsonl"):
+        if file.is_dir():
+            raise UserError(f"{file} is a folder: move it away, or give another --run.")
+
+
 def run_lock(run_dir: Path) -> AbstractContextManager:
     """Lock a run's folder; UserError if another command trains it: both would lose curves."""
     return folder_lock(
@@ -117,18 +127,24 @@ def leave(number: int, step: int, bar: "Bar") -> NoReturn:
 
 
 class Lines:
-    """Turn what tqdm writes for a terminal into lines of a log."""
+    """Turn what tqdm writes for a terminal into lines of a log, each said once."""
+
+    last = ""
 
     def write(self, text: str) -> None:
-        if text := text.strip():
-            print(text.removeprefix(": "), file=sys.stderr)
+        if (text := text.strip().removeprefix(": ")) not in ("", self.last):
+            print(text, file=sys.stderr)
+            self.last = text
 
     def flush(self) -> None:
         sys.stderr.flush()
 
 
 class Bar(tqdm):
-    """A progress bar on a terminal. In a log, a line every LOG_SECONDS, and one at the end."""
+    """A progress bar on a terminal. In a log, a line every LOG_SECONDS and one at the end.
+
+    What is over before the delay, LOG_SECONDS unless given, prints nothing there.
+    """
 
     LOG_SECONDS = 30.0
     LINE = "{desc}: {n_fmt}/{total_fmt} {unit}{postfix}, {rate_fmt}, {remaining} left"
@@ -136,6 +152,6 @@ class Bar(tqdm):
     def __init__(self, *args: Any, **options: Any) -> None:
         options = {"mininterval": 0.2, "dynamic_ncols": True} | options
         if not sys.stderr.isatty():
-            seconds = {"mininterval": self.LOG_SECONDS, "delay": self.LOG_SECONDS}
-            options |= seconds | {"file": Lines(), "bar_format": self.LINE}
+            options = {"delay": self.LOG_SECONDS} | options
+            options |= {"mininterval": self.LOG_SECONDS, "file": Lines(), "bar_format": self.LINE}
         super().__init__(*args, **options)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lib.config import Config
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -42,3 +44,8 @@ PROTOCOLS = {
         "train", 64, 64, "train", 64, "64 training images, to see the pipeline run: not a result"
     ),
 }
+
+
+def most_of(config: Config, usual: int) -> int:
+    """How many images a system's own scores may take: few for a smoke test."""
+    return PROTOCOLS["smoke"].n_fake if config.fid_protocol == "smoke" else usual

@@ -50,17 +50,13 @@ def open_system(model: str, args: argparse.Namespace, **changes: Any) -> Trainer
 
 def newest_run(model: str, runs_dir: str) -> Path:
     """The run whose checkpoint was written last. Raises UserError if the model has none."""
-    found = []
-    for path in Path(runs_dir).glob("*/config.json"):
-        checkpoints = checkpoint.paths(path.parent / "checkpoints")
-        if checkpoints and load_saved(path).get("model") == model:
-            found.append((checkpoints[-1].stat().st_mtime_ns, path.parent))
-    if not found:
-        raise UserError(
-            f"no run of --model {model} with a checkpoint is in {runs_dir}/: train one (python"
-            f" main.py --do_train --model {model}), or name one by --run runs/NAME."
-        )
-    return max(found)[1]
+    for run in checkpoint.trained_runs(runs_dir):
+        if load_saved(run / "config.json").get("model") == model:
+            return run
+    raise UserError(
+        f"no run of --model {model} with a checkpoint is in {runs_dir}/: train one (python"
+        f" main.py --do_train --model {model}), or name one by --run runs/NAME."
+    )
 
 
 def saved_settings(run_dir: Path) -> dict[str, Any]:

@@ -213,7 +213,10 @@ def examples(names: Sequence[str]) -> str:
 
 def wanted(data_dir: Path | str) -> str:
     root = Path(data_dir) / "iclevr"
-    return (
-        f"put the course's i-CLEVR there (train.json, test.json, images in {root / 'iclevr'}),"
-        f" or run `python data/iclevr.py render --out {root}`."
-    )
+    images, labels = root / "iclevr", root / "train.json"
+    said = f"put the course's i-CLEVR there (train.json, test.json, images in {images})"
+    foreign = images.is_dir() and any(images.iterdir()) and not (root / "render.json").is_file()
+    if foreign:  # which `render` would refuse
+        return f"{said}."
+    given = f" --labels {labels}" if labels.is_file() else ""
+    return f"{said}, or run `python data/iclevr.py render{given} --out {root}`."

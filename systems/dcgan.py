@@ -84,3 +84,13 @@ class DCGANConfig(ConvConfig, GANConfig, DataConfig):
     collapse_every: int = logging(
         0, "count the digits G makes every so many steps; 0: never", only_with={"dataset": "mnist"}
     )
+
+    @classmethod
+    def fitted(cls, preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Take BatchNorm out of a preset's D if a penalty is asked for."""
+        penalized = given.get("penalty", "none") != "none"
+        settled = "d_norm" in preset | given or given.get("arch", "cnn") != "cnn"
+        if not preset or not penalized or settled:
+            return preset
+        print(f"--penalty {given['penalty']}: so D is without BatchNorm (--d_norm none)")
+        return preset | {"d_norm": "none"}

@@ -178,12 +178,32 @@ def test_struck_and_run_again_it_ends_bit_identical(tiny, tmp_path, number, stat
 def test_a_run_that_was_only_scored_keeps_its_settings(tiny, tmp_path, pixel_means, capsys):
     mine = [*tiny, "--fid_protocol", "smoke", "--run", "mine"]
     assert main.main([*mine, "--generator_hidden_dim", "8"]) == 0
-    assert "no checkpoint in" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "no checkpoint in" in told
+    assert "to score a trained run" not in told
     again = ["--runs_dir", str(tmp_path / "runs"), "--run", "mine", "--dry_run"]
     assert main.main(again) == 0
     assert "generator_hidden_dim=8" in capsys.readouterr().out.split("running on")[-2]
     assert main.main([*again, "--generator_hidden_dim", "4"]) == 1
     assert "generator_hidden_dim is 8 there, 4 here" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint_the_trained_runs_are_named_newest_first(
+    tiny, data_dir, tmp_path, pixel_means, capsys
+):
+    for name, time in (("a", 1), ("b", 3), ("c", 2)):
+        assert main.main([*tiny, "--do_train", "--no_score", "--run", name, "--ema", "0.5"]) == 0
+        (newest := tmp_path / "runs" / name / "checkpoints" / "0000006.pt").touch()
+        os.utime(newest, (time, time))
+    (tmp_path / "runs" / "d").mkdir()
+    capsys.readouterr()
+    assert main.main([*tiny, "--fid_protocol", "smoke"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    at = told.index("to score a trained run, newest first:")
+    commands = [shlex.split(line) for line in told[at + 1 : at + 4]]
+    assert [argv[3] for argv in commands] == ["b", "c", "a"]
+    assert main.main([*commands[0][2:], "--fid_protocol", "smoke"]) == 0
+    assert "at step 6" in capsys.readouterr().out
 
 
 def test_a_training_that_cannot_go_on_is_one_sentence(tiny, tmp_path, capsys):

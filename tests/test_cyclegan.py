@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from torch import nn
 from GAN import count_parameters
 from lib.errors import UserError
 from metrics import lpips as perceptual
+from metrics.protocols import PROTOCOLS
 from systems.cyclegan import scores
 from systems.cyclegan.domains import (
     UnpairedBatches,
@@ -359,6 +362,19 @@ def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, mon
     for kind, way in pairs:
         same = values[f"{kind}_{way}_untranslated"]
         assert values[f"{kind}_{way}"] == pytest.approx(same, abs=1e-6)
+
+
+def test_a_smoke_test_is_of_few_images_and_leaves_the_full_scores_alone(
+    build, pixel_means, monkeypatch
+):
+    monkeypatch.setattr(scores, "load_lpips", lambda device: Distance())
+    full = build(fid_protocol="all").evaluate(pixel_means)
+    monkeypatch.setitem(PROTOCOLS, "smoke", replace(PROTOCOLS["smoke"], n_fake=3))
+    smoke = build(fid_protocol="smoke").evaluate(pixel_means)
+    assert [r["metric"] for r in smoke] == [r["metric"] for r in full]
+    counts = [max(map(int, re.findall(r"\d+", r["about"]))) for r in smoke]
+    assert max(counts) == counts[0] == 3
+    assert build(fid_protocol="all").evaluate(pixel_means) == full
 
 
 def test_lpips_that_is_not_to_be_had_leaves_the_other_scores(

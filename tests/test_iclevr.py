@@ -1,6 +1,7 @@
 """i-CLEVR: the course's folder, the sets to generate from, prompts."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_another_list_of_labels_and_no_files_are_refused(course):
         load(course)
     with pytest.raises(UserError, match=r"nowhere.iclevr is not there: .* render"):
         load(course / "nowhere")
+
+
+def test_labels_without_images_get_the_command_that_renders_them(course):
+    folder = course / "iclevr"
+    for image in (folder / "iclevr").iterdir():
+        image.unlink()
+    advice = f"render --labels {folder / 'train.json'} --out {folder}`"
+    with pytest.raises(UserError, match=re.escape(advice)):
+        load(course)
+    (folder / "iclevr" / "a_0.png").write_bytes(b"the course's own: render would refuse")
+    with pytest.raises(UserError, match=r"images in .*iclevr\)\.$"):
+        load(course)
 
 
 def test_conditions(course):

@@ -7,9 +7,10 @@ from torch import nn
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.flags import parse
-from main import SYSTEMS, build_dcgan
+from main import SYSTEMS, build, build_dcgan
 from systems.dcgan import PRESETS, DCGANConfig
 from trainer import GANTrainer
+from training.modes import mixes_samples
 
 # layers of G, then of D: channels in and out, kernel, stride, padding
 GROW, SHRINK = (4, 2, 1), (4, 2, 1)
@@ -90,6 +91,17 @@ def test_the_best_preset_is_the_homeworks_widest_setting_within_its_steps():
     assert config.decay_to == config.num_training_steps == 5000
     assert count_parameters(best.G) == 2_243_000
     assert count_parameters(best.D) == 1_609_200 - 1200 + 701  # biases instead of BatchNorm
+
+
+def test_a_preset_with_a_penalty_takes_a_discriminator_without_batchnorm(capsys):
+    config = parse(["--preset", "emoji", "--penalty", "zero"], SYSTEMS, "")
+    assert (config.penalty, config.d_norm, config.loss) == ("zero", "none", "lsgan")
+    assert "--penalty zero: so D is without BatchNorm" in capsys.readouterr().out
+    assert not mixes_samples(build(config, CPU).D)
+    for flags in (["--d_norm", "layer"], ["--arch", "mlp"], ["--penalty", "none"]):
+        config = parse(["--preset", "mnist64", "--penalty", "zero", *flags], SYSTEMS, "")
+        assert config.d_norm == ("layer" if "layer" in flags else "batch")
+        assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import re
+import shutil
 import signal
 import warnings
 from collections import Counter
@@ -185,6 +186,7 @@ def test_nan_stops_the_run_naming_tag_and_step_and_saves_nothing(toy):
 def test_nothing_left_to_train_changes_nothing(toy, capsys):
     toy().train()
     before = {p: p.read_bytes() for p in toy().config.run_dir.rglob("*") if p.is_file()}
+    (toy().checkpoint_dir / "0000004.pt").write_bytes(b"a kill came before its turn to go")
     toy().train()
     assert "nothing to train" in capsys.readouterr().out
     assert before == {p: p.read_bytes() for p in toy().config.run_dir.rglob("*") if p.is_file()}
@@ -329,6 +331,7 @@ def test_a_torn_newest_checkpoint_never_costs_the_one_just_written(toy):
 def test_the_ten_millionth_step_is_newer_than_the_one_before(toy):
     trainer = toy()
     state = {"model": trainer.config.model, "config": {}, "networks": {}, "optimizers": {}}
+    trainer.config.run_dir.mkdir()
     for step in (9_999_998, 9_999_999, 10_000_000):
         checkpoint.save(trainer.checkpoint_dir, state | {"step": step}, keep=2)
     assert [int(p.stem) for p in checkpoint.paths(trainer.checkpoint_dir)] == [9_999_999, 10**7]
@@ -392,6 +395,27 @@ def test_a_full_disk_costs_no_checkpoint(toy, monkeypatch):
     with pytest.raises(UserError, match=r"0000016\.pt.*No space left.*0000008\.pt"):
         trainer.train()
     assert [p.name for p in trainer.checkpoint_dir.iterdir()] == ["0000008.pt"]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "samples", "results.jsonl", ""])
+def test_a_name_that_is_taken_is_told_before_the_first_step(toy, name):
+    trainer = toy()
+    path = trainer.config.run_dir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir() if name == "results.jsonl" else path.symlink_to("nowhere")
+    die_at(trainer, 0, kill)
+    with pytest.raises((UserError, FileExistsError)) as stop:
+        trainer.train()
+    assert str(path) in str(stop.value)
+
+
+@pytest.mark.parametrize("settings", [{}, {"sample_every": 100}])
+def test_a_run_deleted_while_it_trains_does_not_come_back(toy, settings):
+    trainer = toy(**settings)
+    die_at(trainer, 12, lambda: shutil.rmtree(trainer.config.run_dir))
+    with pytest.raises((UserError, OSError), match=str(trainer.config.run_dir)):
+        trainer.train()
+    assert not trainer.config.run_dir.exists()
 
 
 def test_the_step_is_the_two_part_algorithm(toy):

@@ -16,6 +16,7 @@ import dataset
 from dataset import Batch, Batches, ImageData
 from lib.errors import UserError
 from lib.seeding import key_seed, stream
+from metrics.protocols import most_of
 from sources import DataSpec
 from sources import emoji as emoji_data
 from sources import folder as folder_data
@@ -133,6 +134,7 @@ def counterparts(trainer: "CycleGAN", direction: str) -> Counterparts:
         pictures[split] = trainer.load_domain(target, split).images
     names = emoji_data.code_points(domain_spec(trainer.config, source), "test")
     found = [(i, *places[name]) for i, name in enumerate(names) if name in places]
+    found = found[: most_of(trainer.config, len(found))]
     images = trainer.load_domain(source, "test").images
     return Counterparts(
         images[[i for i, _, _ in found]],

@@ -25,6 +25,7 @@ from metrics.features import (
     kept_path,
 )
 from metrics.lpips import load_lpips
+from metrics.protocols import most_of
 from systems.cyclegan.config import DIRECTIONS
 from systems.cyclegan.domains import DOMAINS, counterparts, domain_spec
 from trainer import AT_ONCE
@@ -63,7 +64,7 @@ def domain_scores(trainer: "CycleGAN", extractor: nn.Module) -> list[Result]:
 def chosen_images(trainer: "CycleGAN", domain: str) -> tuple[Tensor, Tensor]:
     """The domain's training images, and the positions of those that are compared."""
     images = trainer.load_domain(domain, "train").images
-    return images, order(len(images), 0, 0)[:MOST]
+    return images, order(len(images), 0, 0)[: most_of(trainer.config, MOST)]
 
 
 def real_features(trainer: "CycleGAN", domain: str, extractor: nn.Module) -> Tensor:
@@ -71,7 +72,8 @@ def real_features(trainer: "CycleGAN", domain: str, extractor: nn.Module) -> Ten
     images, chosen = chosen_images(trainer, domain)
     config, spec = trainer.config, domain_spec(trainer.config, domain)
     data = f"{config.dataset}-{dataset.DATASETS[config.dataset]().identity(spec)}"
-    size = f"{config.image_size}px{trainer.channels}"
+    few = f"-{len(chosen)}" * (config.fid_protocol == "smoke")
+    size = f"{config.image_size}px{trainer.channels}{few}"
     label = f"real images of {domain}"
     return kept_features(
         kept_path(spec.data_dir, data, size, extractor),
@@ -85,7 +87,7 @@ def reconstruction_scores(trainer: "CycleGAN") -> list[Result]:
     for (there, (source, target)), back in zip(DIRECTIONS.items(), ("b2a", "a2b"), strict=True):
         data, split = trainer.held_out(source)
         errors = []
-        for images in data.images[:MOST].split(BATCH_SIZE):
+        for images in data.images[: most_of(trainer.config, MOST)].split(BATCH_SIZE):
             x = to_signed(images).to(trainer.device)
             again = trainer.translated(trainer.translated(x, there), back)
             errors.append((x - again).abs().flatten(1).mean(1).cpu())

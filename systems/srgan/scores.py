@@ -17,6 +17,7 @@ from lib.errors import UserError
 from lib.guards import Bar
 from lib.results import Result, mean_result
 from metrics.lpips import load_lpips
+from metrics.protocols import most_of
 from systems.srgan.resampling import UPSCALERS
 
 if TYPE_CHECKING:
@@ -79,13 +80,14 @@ def measures(device: torch.device) -> dict[str, Measure]:
 def restoration_scores(trainer: "SRGAN") -> list[Result]:
     """Apply each measure to G and to what learns nothing, on the same small images."""
     data, split = trainer.held_out()
+    n = most_of(trainer.config, len(data))
     G = trainer.sampled_generator()
     upscalers = {"": lambda low: trainer.sample(low, G=G)}
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
     chosen = measures(trainer.device)
     values: dict[tuple[str, str], list[Tensor]] = {(m, u): [] for m in chosen for u in upscalers}
-    with Bar(total=len(data), desc="scores of enlarged images", unit="img") as bar:
-        for images in data.images.split(BATCH_SIZE):
+    with Bar(total=n, desc="scores of enlarged images", unit="img") as bar:
+        for images in data.images[:n].split(BATCH_SIZE):
             images = images.to(trainer.device)
             low = trainer.shrunk(to_signed(images))
             for mark, upscale in upscalers.items():
