@@ -17,6 +17,7 @@ from lib import command, distributed
 from lib.command import be_deterministic, no_checkpoint, pick_device, plan, summary
 from lib.config import Config
 from lib.flags import parse
+from lib.guards import Pace, use_threads
 from lib.seeding import global_stream
 from metrics.curves import watch_curves
 from metrics.score import Scorer, refuse_early, score
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str]) -> None:
     config = parse(argv, SYSTEMS, __doc__.split("\n\n")[0])
     device = distributed.own_device(pick_device(config))
+    use_threads(config.threads)
     if config.deterministic:
         be_deterministic()
     with distributed.session(device):
@@ -91,8 +93,9 @@ def train_and_score(config: Config, device: torch.device) -> None:
     if config.dry_run:
         print(plan(trainer))
         return
-    scorer = Scorer(trainer) if config.fid_every and config.do_train else None
+    scorer = None if config.no_score else Scorer(trainer)
     if config.do_train:
+        trainer.observers.append(Pace(trainer, scorer and scorer.seconds))
         trainer.train(scorer and scorer.during_training)
     elif not distributed.agree(trainer.resume):
         print(no_checkpoint(trainer))

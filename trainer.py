@@ -63,6 +63,7 @@ class Trainer:
         self.step = 0  # steps done
         self.step_images = config.batch_size  # taken from the dataset at each step
         self.ranks = distributed.world()  # processes that share each batch
+        self.threads = 0  # of the CPU that trained the checkpoint
         self.trained_on = ""  # the fingerprint of the data that the weights have seen
         self.averages: dict[str, Average] = {}  # --ema, by the name of the averaged network
         self.autocast = autocast(config, device)  # the context of a step's forward passes
@@ -85,6 +86,7 @@ class Trainer:
                 on_main_process(self.tidy)
                 print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
                 return
+            guards.use_threads(config.threads, self.threads)
             distributed.refuse_other_number(self.ranks)
             distributed.prepare(self.networks, self.optimizers, self.step, config.sync_bn)
             batches = main_process_first(self.batches)
@@ -144,6 +146,7 @@ class Trainer:
         """Write a checkpoint, behind the curves that it continues."""
         log.flush()
         facts = {"step": self.step, "ranks": self.ranks, "data": self.trained_on}
+        facts["threads"] = torch.get_num_threads()
         state = checkpoint.pack(self.config, self.networks, self.optimizers, facts)
         keep = self.config.keep_checkpoints
         on_main_process(lambda: checkpoint.save(self.checkpoint_dir, state, keep=keep))
@@ -166,6 +169,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.step, self.ranks, self.trained_on = state["step"], state["ranks"], state["data"]
+        self.threads = state["threads"]
 
     def batches(self) -> Batches:
         """batches(step) -> Batch of the training split."""
@@ -190,6 +194,9 @@ class Trainer:
     def sampling_mode(self) -> dict[str, Any]:
         """Say how `sample` runs the model: part of every result."""
         return {"ema": bool(self.averages), "batchnorm": "running statistics"}
+
+    def fetch(self) -> None:
+        """Fetch what `evaluate` needs and say what can't be had: before a training."""
 
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the system's own scores beside FID. extractor: Inception-v3."""

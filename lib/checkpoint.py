@@ -22,7 +22,7 @@ from lib.errors import UserError, is_out_of_memory
 
 FORMAT = 1
 ENTRIES = {"format": 1, "model": "", "config": {}, "step": 0, "networks": {}, "optimizers": {}}
-LATER = {"ranks": 1, "data": ""}  # what older checkpoints lack
+LATER = {"ranks": 1, "data": "", "threads": 0}  # what older checkpoints lack
 
 
 def save(folder: Path, state: dict[str, Any], *, keep: int) -> Path:

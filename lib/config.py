@@ -104,6 +104,9 @@ class Config:
         level="basic",
         choices=("auto", "cpu", "cuda", "mps"),
     )
+    threads: int = machine(
+        0, "CPU threads; 0: as many as the run began with, or PyTorch's choice", at_most=1024
+    )
     no_cuda: bool = machine(False, "never use a CUDA device", level="main")
     deterministic: bool = machine(False, "bit-identical results on CUDA too, but slower")
 

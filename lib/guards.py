@@ -2,10 +2,14 @@
 
 import math
 import os
+import shlex
 import signal
+import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, NoReturn
@@ -57,6 +61,15 @@ def refuse_misplaced(run_dir: Path) -> None:
     for file in (run_dir / "config.json", run_dir / "results.jsonl"):
         if file.is_dir():
             raise UserError(f"{file} is a folder: move it away, or give another --run.")
+
+
+def use_threads(asked: int, kept: int = 0) -> None:
+    """Compute with --threads, else OMP_NUM_THREADS, else as many as a run was trained with.
+
+    Another number rounds differently.
+    """
+    if asked or (kept and "OMP_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(asked or kept)
 
 
 def run_lock(run_dir: Path) -> AbstractContextManager:
@@ -124,6 +137,60 @@ def leave(number: int, step: int, bar: "Bar") -> NoReturn:
     name = signal.Signals(number).name
     print(f"{name}: saved step {step}; the same command goes on from there")
     sys.exit(128 + number)
+
+
+class Pace:
+    """Observe a training: print how long it will take, and once a hint if one thread is faster.
+
+    Threads are measured at the start, and when a step takes twice its usual time.
+    """
+
+    STEPS = 20  # between two looks
+
+    def __init__(self, trainer: Any, score_seconds: Callable[[], float] | None) -> None:
+        self.trainer, self.score_seconds = trainer, score_seconds
+        self.ends: list[float] = []  # of the steps since the last look
+        self.usual = 0.0  # seconds of a step
+
+    def __call__(self, *_: object) -> None:
+        self.ends.append(time.perf_counter())
+        if len(self.ends) <= self.STEPS:
+            return
+        if not self.usual:
+            Bar.write(self.forecast((self.ends[-1] - self.ends[0]) / self.STEPS))
+        now = statistics.median(end - start for start, end in pairwise(self.ends))
+        self.ends.clear()
+        if now > 2 * self.usual:
+            self.usual = now
+            if hint := self.hint():
+                Bar.write(hint)
+                self.usual = math.inf
+
+    def forecast(self, seconds: float) -> str:
+        step, form = self.trainer.step, Bar.format_interval
+        left = self.trainer.config.num_training_steps - step
+        training = f"step {step}: the other {left:,} will take about {form(left * seconds)}"
+        score = self.score_seconds and f", a FID about {form(self.score_seconds())}"
+        return training + (score or "")
+
+    def hint(self) -> str:
+        """How to be faster if one thread is, else "". Grids of samples stand for the steps."""
+        threads = torch.get_num_threads()
+        if threads == 1 or self.trainer.device.type != "cpu":
+            return ""
+        seconds: dict[int, list[float]] = {1: [], threads: []}
+        for n in (1, threads) * 3:
+            torch.set_num_threads(n)
+            start = time.perf_counter()
+            self.trainer.sample_images()
+            seconds[n].append(time.perf_counter() - start)
+        one, many = map(statistics.median, seconds.values())
+        words = (
+            f"this machine is busy: one thread makes samples in {one:.2g} s, {threads} threads in"
+            f" {many:.2g} s. Stop this run (Ctrl-C saves) and go on faster by:"
+            f" python {shlex.join(sys.argv)} --threads 1"
+        )
+        return words * (one < many)
 
 
 class Lines:

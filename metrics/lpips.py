@@ -11,11 +11,12 @@ The same VGG16 gives the maps of a perceptual loss (Johnson et al. 2016): `load_
 import hashlib
 import io
 import pickle
+import sys
 import tarfile
 import tempfile
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +96,16 @@ def load_lpips(device: torch.device | str) -> LPIPS:
     state = find_backbone("alex")
     put_convolutions(network.net, state)
     return LPIPS(network, digest(state)).to(device)
+
+
+@cache
+def lpips_if_any(device: torch.device | str) -> LPIPS | None:
+    """`load_lpips`; without the package or the weights, say so and return None."""
+    try:
+        return load_lpips(device)
+    except UserError as error:
+        print(f"no LPIPS: {error}", file=sys.stderr)
+        return None
 
 
 def untrained_lpips(net: str) -> nn.Module:

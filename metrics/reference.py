@@ -8,6 +8,7 @@ are computed once and kept in <data_dir>/reference/.
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from operator import add
@@ -64,15 +65,38 @@ def file_name(trainer: Trainer, extractor: nn.Module) -> str:
     )
 
 
+def where(trainer: Trainer, extractor: nn.Module) -> tuple[Path, bool]:
+    """The path of the reference, shipped or in the cache; and if all processes find it there."""
+    name = file_name(trainer, extractor)
+    for folder in (SHIPPED, Path(trainer.config.data_dir) / "reference"):
+        if there := all(gather((folder / name).is_file())):
+            break
+    return folder / name, there
+
+
 def find_reference(trainer: Trainer, extractor: nn.Module) -> Reference:
     """Shipped, cached, or computed now from the dataset and then cached."""
-    name = file_name(trainer, extractor)
-    cache = Path(trainer.config.data_dir) / "reference"
-    for path in (SHIPPED / name, cache / name):
-        if all(gather(path.is_file())):
-            return agree(partial(load_reference, path))
+    path, there = where(trainer, extractor)
+    if there:
+        return agree(partial(load_reference, path))
     reference = compute_reference(trainer, extractor)
-    return main_process_first(lambda: cached(reference, cache / name))
+    return main_process_first(lambda: cached(reference, path))
+
+
+def fetch_images(trainer: Trainer, extractor: nn.Module) -> int:
+    """Fetch and count the images that a reference will be computed from: 0 if it is there."""
+    if where(trainer, extractor)[1]:
+        return 0
+
+    def size(split: str) -> int:
+        with suppress(NoTestSplit):
+            return len(trainer.load_data(split))
+        return 0
+
+    protocol = PROTOCOLS[trainer.config.fid_protocol]
+    splits = protocol.split, protocol.floor_split
+    n, others = (main_process_first(partial(size, split)) for split in splits)
+    return min(protocol.n_real or n, n) + min(protocol.n_floor or 0, others)
 
 
 def cached(reference: Reference, path: Path) -> Reference:

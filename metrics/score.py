@@ -7,9 +7,10 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -21,13 +22,13 @@ from inception import load_inception
 from inception.kid import BLOCKS, MOST, kid_with_error
 from inception.moments import FeatureRecorder, features_to_groups
 from lib.config import Config
-from lib.distributed import main_process_first, on_main_process, world
+from lib.distributed import main_process_first, on_main_process, share_size, world
 from lib.errors import UserError
 from lib.results import Result, format_drawing
 from lib.runlog import RunLog, record
 from metrics.features import made_by
 from metrics.protocols import PROTOCOLS
-from metrics.reference import find_reference
+from metrics.reference import Reference, fetch_images, find_reference
 from trainer import Trainer
 
 
@@ -126,17 +127,41 @@ def until(stopping: Callable[[], bool], batches: Iterable[Tensor]) -> Iterator[T
 
 
 class Scorer:
-    """The scores of a trainer's images, as often as one likes; network and moments load once."""
+    """The scores of a trainer's images, as often as one likes; network and moments load once.
+
+    Made before a training, it fetches what the scores need; raises UserError if it can't.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         config = trainer.config
         self.trainer = trainer
         self.protocol = PROTOCOLS[config.fid_protocol]
         weights = config.inception_weights or None
-        self.extractor = main_process_first(
-            lambda: load_inception(trainer.device, config.fid_precision, weights)
-        )
-        self.reference = find_reference(trainer, self.extractor)
+        try:
+            self.extractor = main_process_first(
+                lambda: load_inception(trainer.device, config.fid_precision, weights)
+            )
+            self.to_come = fetch_images(trainer, self.extractor)
+        except UserError as error:
+            other = " Or give --no_score: it trains, and fetches nothing for a score."
+            raise UserError(f"{error}{other * config.do_train}") from None
+        trainer.fetch()
+        if config.fid_every:  # now, not amid the steps
+            self.reference = find_reference(trainer, self.extractor)
+
+    @cached_property
+    def reference(self) -> Reference:
+        return find_reference(self.trainer, self.extractor)
+
+    @torch.no_grad()
+    def seconds(self) -> float:
+        """Estimate how long `measure` will take at first, from the time of eight images."""
+        n = self.protocol.n_fake or self.to_come or self.reference.moments.n
+        images = torch.zeros(8, 1, 32, 32, dtype=torch.uint8, device=self.trainer.device)
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            self.extractor(images).sum().item()
+        return (time.perf_counter() - start) / 8 * share_size(n + self.to_come)
 
     def measure(self, stopping: Callable[[], bool] = lambda: False) -> list[Result]:
         """FID of generated images against the protocol's reference, with error and floor.

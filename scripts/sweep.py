@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
     configs = plan_runs(base, grid, parse_seeds(args.seeds))
     refuse_past(configs)
     device = pick_device(base)
-    threads = max(1, torch.get_num_threads() // args.jobs) if device.type == "cpu" else None
+    own_share = base.threads or max(1, torch.get_num_threads() // args.jobs)
+    threads = own_share if device.type == "cpu" else None
     share = f", {threads} thread{'s' * (threads > 1)} each" if threads else ""
     print(f"{plan(configs)}\non {device}, {args.jobs} at a time{share}", flush=True)
     if args.dry_run:

@@ -118,6 +118,14 @@ def build(tiny_config):
     return make
 
 
+@pytest.fixture
+def threads(monkeypatch):
+    """Set the number of threads, without OMP_NUM_THREADS; one thread again afterwards."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
 class PixelMeans(nn.Module):
     """Stands in for Inception: 16 means over quarters of rows and columns, in [0, 1]."""
 

@@ -20,6 +20,7 @@ from test_trainer import assert_same, curves
 import main
 from inception.network import trained_shapes
 from lib import checkpoint
+from sources import mnist
 
 ROOT = Path(__file__).parent.parent
 OFFLINE = {  # nothing answers: proxies that refuse, clients without an index
@@ -229,9 +230,31 @@ def test_no_network_and_no_weights(tiny, tmp_path):
     for name in names:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    error = one_sentence(python(copy / "main.py", *tiny, "--fid_protocol", "smoke"))
+    argv = [copy / "main.py", *tiny, "--fid_protocol", "smoke", "--do_train"]
+    assert python(*argv, "--dry_run").stderr == ""  # nothing is asked for
+    error = one_sentence(python(*argv))
     assert "Inception weights" in error
-    assert "pt_inception-2015-12-05-6726825d.pth" in error
+    assert "pt_inception-2015-12-05-6726825d.pth" in error  # the file to put there
+    assert "--no_score" in error
+    assert not (tmp_path / "runs").exists()  # no step is taken
+    assert python(*argv, "--no_score").returncode == 0
+
+
+def test_images_of_the_score_that_cannot_be_fetched_are_missed_before_the_first_step(
+    tiny, data_dir, tmp_path, monkeypatch, pixel_means, capsys
+):
+    shutil.copytree(data_dir / "FashionMNIST", tmp_path / "data" / "FashionMNIST")
+    for path in (tmp_path / "data").rglob("t10k-*"):
+        path.unlink()
+    monkeypatch.setattr(mnist, "remote", lambda *_: {"a mirror": mnist.refuse})
+    argv = [*tiny, *flags(data_dir=tmp_path / "data", fid_protocol="10k"), "--do_train"]
+    assert main.main(argv) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: found no whole t10k-images")
+    assert f"put the published files into {tmp_path / 'data'}" in error
+    assert "--no_score" in error
+    assert not (tmp_path / "runs").exists()
+    assert main.main([*argv, "--no_score"]) == 0
 
 
 def test_a_truncated_weight_file(tiny, random_weights, tmp_path, capsys):

@@ -18,6 +18,7 @@ from GAN import count_parameters
 from lib.errors import UserError
 from metrics import lpips as perceptual
 from metrics.protocols import PROTOCOLS
+from metrics.score import Scorer
 from systems.cyclegan import scores
 from systems.cyclegan.domains import (
     UnpairedBatches,
@@ -343,7 +344,7 @@ class Distance(nn.Module):
 
 
 def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, monkeypatch):
-    monkeypatch.setattr(scores, "load_lpips", lambda device: Distance())
+    monkeypatch.setattr(scores, "lpips_if_any", lambda device: Distance())
     trainer, pairs = build(), [(k, w) for k in KINDS for w in ("a2b", "b2a")]
     results = {r["metric"]: r for r in trainer.evaluate(pixel_means)}
     values = {name: r["value"] for name, r in results.items()}
@@ -367,7 +368,7 @@ def test_every_score_stands_beside_that_of_doing_nothing(build, pixel_means, mon
 def test_a_smoke_test_is_of_few_images_and_leaves_the_full_scores_alone(
     build, pixel_means, monkeypatch
 ):
-    monkeypatch.setattr(scores, "load_lpips", lambda device: Distance())
+    monkeypatch.setattr(scores, "lpips_if_any", lambda device: Distance())
     full = build(fid_protocol="all").evaluate(pixel_means)
     monkeypatch.setitem(PROTOCOLS, "smoke", replace(PROTOCOLS["smoke"], n_fake=3))
     smoke = build(fid_protocol="smoke").evaluate(pixel_means)
@@ -377,17 +378,22 @@ def test_a_smoke_test_is_of_few_images_and_leaves_the_full_scores_alone(
     assert build(fid_protocol="all").evaluate(pixel_means) == full
 
 
-def test_lpips_that_is_not_to_be_had_leaves_the_other_scores(
+def test_lpips_that_is_not_to_be_had_is_said_at_once_and_leaves_the_other_scores(
     build, pixel_means, monkeypatch, capsys
 ):
     def missing(device):
         raise UserError("LPIPS needs the package lpips")
 
-    monkeypatch.setattr(scores, "load_lpips", missing)
-    metrics = {r["metric"] for r in build().evaluate(pixel_means)}
+    monkeypatch.setattr(perceptual, "load_lpips", missing)
+    perceptual.lpips_if_any.cache_clear()
+    trainer = build(fid_protocol="smoke")
+    Scorer(trainer)  # as main.py makes it before the first step
     assert "no LPIPS: LPIPS needs the package lpips" in capsys.readouterr().err
+    metrics = {r["metric"] for r in trainer.evaluate(pixel_means)}
+    assert "no LPIPS" not in capsys.readouterr().err
     assert "paired_l1_a2b" in metrics
     assert not any("lpips" in metric for metric in metrics)
+    perceptual.lpips_if_any.cache_clear()
 
 
 def test_samples_are_triples_and_translations_for_the_fid_come_round(build):

@@ -2,8 +2,10 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 from test_trainer import (
     EventFileLoader,
     Killed,
@@ -16,7 +18,8 @@ from test_trainer import (
     kill,
 )
 
-from lib.guards import Bar
+from lib import guards
+from lib.guards import Bar, Pace
 from lib.runlog import GAN_VALUES, log_line
 
 VALUES = {
@@ -84,6 +87,75 @@ def test_a_bar_in_a_log_is_lines(monkeypatch, capsys):
     list(Bar(range(3), desc="made", unit="img"))
     form = r"made: {}/3 img, +(\?|[\d.]+)img/s, (\?|\d\d:\d\d) left\n"
     assert re.fullmatch("".join(map(form.format, (1, 2, 3, 3))), capsys.readouterr().err)
+
+
+# How long it will take, and the hint of a busy machine
+
+
+@pytest.fixture
+def run(monkeypatch, threads):
+    """A stand-in for a trainer on two threads: run.steps(pace, n, seconds) by its own clock."""
+    run = SimpleNamespace(step=0, now=0.0, grids={}, said=[], device=torch.device("cpu"))
+    run.config = SimpleNamespace(num_training_steps=1021)
+    run.spend = lambda seconds: setattr(run, "now", run.now + seconds)
+    run.sample_images = lambda: run.spend(run.grids[torch.get_num_threads()])
+
+    def steps(pace: Pace, n: int, seconds: float) -> None:
+        for _ in range(n):
+            run.step += 1
+            run.spend(seconds)
+            pace()
+
+    run.steps = steps
+    monkeypatch.setattr(guards.time, "perf_counter", lambda: run.now)
+    monkeypatch.setattr(Bar, "write", run.said.append)
+    monkeypatch.setattr(sys, "argv", ["main.py", "--do_train", "--run", "a b"])
+    threads(2)
+    return run
+
+
+def test_a_run_says_after_twenty_steps_how_long_it_will_take(run, threads):
+    threads(1)  # then grids are never made
+    pace = Pace(run, lambda: 42.4)
+    run.spend(100)  # before the first step ends
+    run.steps(pace, 20, 0.5)
+    assert run.said == []
+    run.steps(pace, 60, 0.5)
+    assert run.said == ["step 21: the other 1,000 will take about 08:20, a FID about 00:42"]
+    run.steps(pace, 60, 5.0)
+    assert len(run.said) == 1
+    assert Pace(run, None).forecast(10.0) == "step 140: the other 881 will take about 2:26:50"
+
+
+@pytest.mark.parametrize("busy_at_first", [True, False])
+def test_one_sentence_if_one_thread_has_become_faster(run, busy_at_first):
+    pace, busy, quiet = Pace(run, None), {1: 0.25, 2: 1.5}, {1: 0.25, 2: 0.2}
+    run.grids = busy if busy_at_first else quiet
+    run.steps(pace, 63, 0.5)
+    assert len(run.said) == 1 + busy_at_first
+    run.grids = busy
+    run.steps(pace, 1, 60.0)  # a save among the steps
+    run.steps(pace, 41, 0.9)
+    assert len(run.said) == 1 + busy_at_first  # not twice as slow
+    run.steps(pace, 63, 1.1)
+    run.steps(pace, 63, 5.0)
+    (hint,) = run.said[1:]
+    assert "one thread makes samples in 0.25 s, 2 threads in 1.5 s" in hint
+    assert hint.endswith("go on faster by: python main.py --do_train --run 'a b' --threads 1")
+    assert torch.get_num_threads() == 2
+
+
+def test_the_measurement_leaves_the_training_as_it_is(toy, threads, monkeypatch):
+    threads(2)
+    monkeypatch.setattr(Pace, "STEPS", 3)
+    plain, watched = toy("plain"), toy("watched")
+    watched.observers.append(pace := Pace(watched, None))
+    plain.train()
+    watched.train()
+    assert pace.usual > 0
+    assert_same(final_state(plain)["networks"], final_state(watched)["networks"])
+    assert_same(final_state(plain)["optimizers"], final_state(watched)["optimizers"])
+    assert torch.get_num_threads() == 2
 
 
 # --sample_every

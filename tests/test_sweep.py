@@ -179,8 +179,11 @@ def test_the_plan_tells_what_is_there(base, argv, tmp_path, capsys):
         (run.run_dir / "checkpoints").mkdir(parents=True)
         (run.run_dir / "checkpoints" / f"{step:07d}.pt").touch()
     before = sorted(tmp_path.rglob("*"))
-    assert sweep.main([*argv, "--seeds", "1,2,3,4", "--dry_run"]) == 0
-    states = {row.split()[0]: row for row in capsys.readouterr().out.splitlines() if "-s" in row}
+    threads = ["--jobs", "2", "--threads", "3"]
+    assert sweep.main([*argv, "--seeds", "1,2,3,4", "--dry_run", *threads]) == 0
+    printed = capsys.readouterr().out
+    assert "on cpu, 2 at a time, 3 threads each" in printed
+    states = {row.split()[0]: row for row in printed.splitlines() if "-s" in row}
     assert "finished, FID 61.23" in states[finished.run_name]
     assert "resumes at step 4" in states[halfway.run_name]
     assert "trained, to be scored" in states[trained.run_name]

@@ -157,6 +157,22 @@ def test_the_step_count_may_grow_and_the_result_is_that_of_one_run(toy):
     assert_alike(whole, grown)
 
 
+def test_a_run_keeps_its_number_of_threads_unless_another_is_asked_for(toy, threads, monkeypatch):
+    threads(3)
+    toy(num_training_steps=11).train()
+    threads(1)
+    toy().train()
+    assert torch.get_num_threads() == final_state(toy())["threads"] == 3
+    guards.use_threads(2)  # as main.py does for --threads 2
+    toy(threads=2, num_training_steps=24).train()
+    assert torch.get_num_threads() == final_state(toy())["threads"] == 2
+    assert ToyConfig(threads=2).run_name == ToyConfig().run_name
+    threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    toy(num_training_steps=25).train()
+    assert torch.get_num_threads() == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_its_status(toy, number):
     trainer, whole, resumed = toy(), toy("whole"), toy()

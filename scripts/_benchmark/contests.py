@@ -1,9 +1,7 @@
 """The contests of scripts/benchmark.py: who meets whom on which work. docs/benchmark.md."""
 
 import argparse
-import dataclasses
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +10,6 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import scipy.linalg
@@ -23,7 +20,6 @@ from torch import Tensor
 from fid import frechet_distance
 from inception import load_inception
 from inception.weights import RELEASE, find_weights
-from lib.config import Config, differences
 from lib.errors import UserError
 from lib.flags import parse
 from main import SYSTEMS
@@ -34,6 +30,7 @@ from trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+IMAGES = 20
 TRAININGS = {  # flags of main.py
     "train": "",
     "train-100": "--latent_dim 100 --generator_hidden_dim 100 --discriminator_hidden_dim 100",
@@ -42,22 +39,17 @@ TRAININGS = {  # flags of main.py
 
 
 def training(args: argparse.Namespace, folder: Path, name: str, flags: str) -> Contest:
-    """A training step: ours, once for every --ours, against the plain loop."""
-    device = torch.device(args.device)
-    trainer = build(args, flags)
-    steps = args.steps or pace(steps_of(trainer), device)
-    flops = steps * timing.count_flops(partial(next, steps_of(trainer)))
-
-    def rival(name: str, loop: Iterator[None], precision: str = "fp32") -> Rival:
-        return Rival(name, partial(repeat, partial(next, loop), steps), steps, flops, precision)
-
-    contest = Contest(name, "step", [])
-    for extra in args.ours or ["", *["--precision bf16"] * args.bf16]:
-        ours = build(args, f"{flags} {extra}")
-        refuse_other_work(ours.config, trainer.config, extra)
-        own = rival(f"ours {extra}".strip(), steps_of(ours), ours.config.precision)
-        contest.rivals.append(own)
-    contest.rivals.append(rival("plain loop", plain.dcgan(trainer.config, device)))
+    """A training step of ours against the plain loop's."""
+    device, trainer = torch.device(args.device), build(args, flags)
+    loops = {"ours": steps_of(trainer), "plain loop": plain.dcgan(trainer.config, device)}
+    if args.bf16:
+        loops["ours, bf16"] = steps_of(build(args, f"{flags} --precision bf16"))
+    steps = pace(loops["ours"], device)
+    flops = steps * timing.count_flops(partial(next, loops["ours"]))
+    contest = Contest(name, [])
+    for rival, loop in loops.items():
+        work = partial(repeat, partial(next, loop), steps)
+        contest.rivals.append(Rival(rival, work, steps, flops, precision_of(rival)))
     return contest
 
 
@@ -66,19 +58,6 @@ def build(args: argparse.Namespace, flags: str) -> Trainer:
     argv = ["--data_dir", args.data_dir, "--device", args.device, *shlex.split(flags)]
     config = parse(argv, SYSTEMS, "")
     return build_trainer(config, torch.device(config.device))
-
-
-SAME_WORK = ("precision", "compile", "log_lines", "seed", "ema")  # an average is work on top
-
-
-def refuse_other_work(config: Config, plain: Config, extra: str) -> None:
-    """UserError if --ours asks for another game than the plain loop plays."""
-    same = {name: getattr(plain, name) for name in SAME_WORK if hasattr(plain, name)}
-    if changed := differences(dataclasses.replace(config, **same), dataclasses.asdict(plain)):
-        raise UserError(
-            f'--ours "{extra}" changes the work, by {"; ".join(changed)}: wanted flags that leave'
-            " it the same, as --precision bf16 or --compile."
-        )
 
 
 def steps_of(trainer: Trainer) -> Iterator[None]:
@@ -93,20 +72,20 @@ def steps_of(trainer: Trainer) -> Iterator[None]:
 
 
 def pace(steps: Iterator[None], device: torch.device) -> int:
-    """How many steps take about a second, from three."""
-    return max(1, round(3 / timing.seconds_of(partial(repeat, partial(next, steps), 3), device)))
+    """How many steps take about half a second, from three."""
+    return max(1, round(1.5 / timing.seconds_of(partial(repeat, partial(next, steps), 3), device)))
 
 
 def busy(args: argparse.Namespace, folder: Path, flags: str = "") -> Contest:
     """Training steps by two threads against one: alone, beside one busy process, beside two."""
     steps = steps_of(build(args, f"{flags} --device cpu"))
-    items = args.steps or pace(steps, CPU)
+    items = pace(steps, CPU)
 
     def work(threads: int) -> None:
         torch.set_num_threads(threads)
         repeat(partial(next, steps), items)
 
-    contest = Contest("busy", "step", [])
+    contest = Contest("busy", [])
     for others, beside in enumerate(("alone", "beside one busy process", "beside two")):
         one, two = f"1 thread, {beside}", f"2 threads, {beside}"
         around = partial(busy_processes, others)
@@ -119,55 +98,48 @@ def busy(args: argparse.Namespace, folder: Path, flags: str = "") -> Contest:
 @contextmanager
 def busy_processes(n: int) -> Iterator[None]:
     """Inside, n other processes compute without end."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    argv = [sys.executable, "-ISc", "print(flush=True)\nwhile True: pass"]
+    others = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(n)]
     try:
+        for other in others:
+            other.stdout.readline()  # it has started
         yield
     finally:
         for other in others:
             other.kill()
-            other.wait()
+            other.communicate()
 
 
 def inception(args: argparse.Namespace, folder: Path) -> Contest:
-    """Features of --images grey images of 32x32, against pytorch-fid's network."""
-    device, contest = torch.device(args.device), Contest("inception", "image", [])
+    """Features of IMAGES grey images of 32x32, against pytorch-fid's network."""
+    device, contest = torch.device(args.device), Contest("inception", [])
     weights = write_weights(folder, args.inception_weights)
-    images = torch.randint(0, 256, (args.images, 1, 32, 32), dtype=torch.uint8, device=device)
+    images = torch.randint(0, 256, (IMAGES, 1, 32, 32), dtype=torch.uint8, device=device)
     networks = {"ours": load_inception(device, "fp32", weights)}
     if args.bf16:
         networks["ours, bf16"] = load_inception(device, "bf16", weights)
-    if installed("pytorch-fid", contest):
+    if peer_is_there(contest):
         networks["pytorch-fid"] = pytorch_fid(weights, device)
     for name, network in networks.items():
-        work = partial(features, network, images)
-        flops, precision = len(images) * inception_flops(), precision_of(name)
-        contest.rivals.append(Rival(name, work, len(images), flops, precision))
-        gap = (features(network, images[:2]) - features(networks["ours"], images[:2])).abs().max()
-        contest.values[f"largest difference of a feature, {name}"] = float(gap)
+        work, flops = torch.no_grad()(partial(network, images)), IMAGES * inception_flops()
+        contest.rivals.append(Rival(name, work, IMAGES, flops, precision_of(name)))
     return contest
-
-
-@torch.no_grad()
-def features(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return torch.cat([network(batch) for batch in images.split(50)])
 
 
 def pytorch_fid(weights: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Grey bytes (N, 1, H, W) -> features (N, 2048), by its network with the same weights."""
     from pytorch_fid import inception
 
-    state = torch.load(weights, weights_only=True)
-    with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
-        network = inception.InceptionV3([3]).eval().to(device)
+    torch.hub.set_dir(weights.parents[1])
+    network = inception.InceptionV3([3]).eval().to(device)
     return lambda images: network((images.float() / 255).expand(-1, 3, -1, -1))[0].flatten(1)
 
 
-def installed(peer: str, contest: Contest) -> bool:
-    """True if the peer's package is; else the contest says so."""
-    if find_spec(peer.replace("-", "_")):
-        return True
-    contest.left_out[peer] = "not installed: pip install -r requirements-bench.txt"
-    return False
+def peer_is_there(contest: Contest) -> bool:
+    """True if pytorch-fid is installed; else the contest says so."""
+    if not find_spec("pytorch_fid"):
+        contest.left_out = "pytorch-fid, not installed: pip install -r requirements-bench.txt"
+    return not contest.left_out
 
 
 def precision_of(name: str) -> str:
@@ -184,7 +156,7 @@ def write_weights(folder: Path, source: Path | None) -> Path:
 
 
 def frechet(args: argparse.Namespace, folder: Path) -> Contest:
-    """Full-rank covariances of --dims features, float64, on the CPU; the values are printed."""
+    """Full-rank covariances of --dims features, float64, on the CPU."""
     d, stream, moments = args.dims, torch.Generator().manual_seed(0), []
     for _ in "12":
         scale = 0.1 + 0.9 * torch.rand(d, generator=stream, dtype=torch.float64)
@@ -195,21 +167,12 @@ def frechet(args: argparse.Namespace, folder: Path) -> Contest:
         root = scipy.linalg.sqrtm((cov1 @ cov2).numpy()).real
         return (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root.trace()
 
-    contest = Contest("frechet", "distance", [], warm_up=False)
     formulas = {"ours": frechet_distance, "scipy.linalg.sqrtm": by_sqrtm}
-    if installed("torchmetrics", contest):
-        from torchmetrics.image.fid import _compute_fid
-
-        formulas["torchmetrics"] = _compute_fid  # by the eigenvalues of C1 C2
-
-    def work(name: str) -> None:
-        contest.values[f"distance, {name}"] = float(formulas[name](*moments))
-
     # Cholesky's factor F n^3 / 3, F^T C F n^3, its reduction to tridiagonal form 4 n^3 / 3: Golub &
     # Van Loan 2013, sec. 4.2.5 and 8.3.1; LAPACK Working Note 41, of dpotrf, dsygst, dsytrd
     flops = 8 * d**3 / 3
-    contest.rivals = [Rival(name, partial(work, name), 1, flops, "fp64") for name in formulas]
-    return contest
+    rivals = [Rival(k, partial(f, *moments), 1, flops, "fp64") for k, f in formulas.items()]
+    return Contest("frechet", rivals, warm_up=False)
 
 
 TOOLS = {  # python ...; the weights reach pytorch-fid by TORCH_HOME
@@ -224,36 +187,33 @@ def command(args: argparse.Namespace, folder: Path) -> Contest:
     weights = write_weights(folder, args.inception_weights)
     half = args.files // 2
     sets = [str(make_images(folder / name, half, seed=s)) for s, name in enumerate("AB")]
-    contest = Contest("fid", "run", [], warm_up=False)
+    contest = Contest("fid", [], warm_up=False)
     for name, tool in TOOLS.items():
-        if "bf16" in name and not args.bf16:
-            continue
-        if name == "pytorch-fid" and not installed(name, contest):
+        if not (args.bf16 if "bf16" in name else name == "ours" or peer_is_there(contest)):
             continue
         argv = [sys.executable, *shlex.split(tool.format(weights=weights)), *sets]
-        work = partial(note_fid, contest.values, name, [*argv, "--device", args.device], folder)
+        work = partial(run, [*argv, "--device", args.device], folder)
         flops = 2 * half * inception_flops()
         contest.rivals.append(Rival(name, work, 1, flops, precision_of(name)))
     return contest
 
 
-def note_fid(values: dict[str, float], name: str, command: list[str], folder: Path) -> None:
-    """Keeps the FID that it prints as "FID:  1.23"; UserError with its last words if it fails."""
+def run(command: list[str], folder: Path) -> None:
+    """Run it to its end; UserError with its last words if it fails."""
     env = os.environ | {"TORCH_HOME": str(folder)}
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(f"{' '.join(command)} failed with status {done.returncode}: {last}")
-    values[f"FID, {name}"] = float(re.findall(r"FID:\s+(\S+)", done.stdout)[-1])
 
 
 def make_images(folder: Path, n: int, *, seed: int = 0) -> Path:
-    """n PNGs of noise, of a brightness and a contrast that are the seed's."""
+    """n PNGs of noise, as bright as the seed has it."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    low, high = sorted(rng.integers(0, 256, 2))
+    brightest = rng.integers(100, 256)
     for i in range(n):
-        pixels = rng.integers(low, high + 1, (32, 32), dtype=np.uint8)
+        pixels = rng.integers(0, brightest, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:05d}.png")
     return folder
 

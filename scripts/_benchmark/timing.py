@@ -1,4 +1,4 @@
-"""Rivals timed in turn (A B A B ...): medians, ratios in a round, shares of the peak; tables.
+"""Rivals timed in turn (A B A B ...): medians, ratios in a round, shares of the peak; a table.
 
 Machines drift and others use them, so rivals are compared within a round, between timings that lie
 side by side. Quote the median over rounds; the minimum and maximum say how far to trust it.
@@ -10,32 +10,27 @@ multiply-add. Elementwise work is not counted, so shares err low; a peer's extra
 import os
 import platform
 import re
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import partial
 from operator import truediv
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from inception.network import InceptionV3
 from metrics.score import device_name, git_commit
-from scripts._sweep.table import padded
 
+CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 PEAK = "matrix product, "
+MOST_ROUNDS = 50
 PEAK_SIZES = {"cpu": 2048, "cuda": 8192}  # of a product large enough to be at its best
-
-Spread = dict[str, float]  # median, min, max
-Row = dict[str, Any]
+HEAD = ["work", "who", "rounds", "ms", "GFLOP/s", "of the peak", "ours against it"]
 
 
 @dataclass(frozen=True)
@@ -55,22 +50,25 @@ class Contest:
     """Rivals on the same work."""
 
     name: str
-    unit: str
     rivals: list[Rival]
-    left_out: dict[str, str] = field(default_factory=dict)  # peer -> why
-    values: dict[str, float] = field(default_factory=dict)  # results of the work
+    left_out: str = ""  # the peer, and why
     pairs: list[tuple[str, str]] = field(default_factory=list)  # (ours, peer); all by default
     warm_up: bool = True
 
 
 def interleave(
-    contest: Contest, rounds: int, finish: Callable[[], object] = lambda: None
+    contest: Contest, rounds: int, budget: float = 0.0, device: torch.device = CPU
 ) -> dict[str, list[float]]:
-    """Seconds of each rival in each round. finish waits for the device, before and after."""
+    """Seconds of each rival in each round: so many rounds, and more within the budget's seconds."""
+    finish = torch.cuda.synchronize if device.type == "cuda" else bool
     seconds: dict[str, list[float]] = {rival.name: [] for rival in contest.rivals}
     for rival in contest.rivals if contest.warm_up else []:
         rival.work()
-    for _ in range(rounds):
+    began = time.perf_counter()
+    for done in range(MOST_ROUNDS):
+        spent = time.perf_counter() - began
+        if done >= rounds and spent * (done + 1) > budget * done:  # another would not fit
+            break
         for rival in contest.rivals:
             with rival.around():
                 finish()
@@ -81,87 +79,45 @@ def interleave(
     return seconds
 
 
-def spread(values: Iterable[float]) -> Spread:
-    values = list(values)
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def report(contest: Contest, seconds: dict[str, list[float]]) -> Row:
-    """All that is known of a contest, as its JSON has it.
-
-    A row a rival: timings, seconds an item, operations a second, the share round by round.
-    """
-    rates = {rival.name: [rival.flops / s for s in seconds[rival.name]] for rival in contest.rivals}
-    rows = []
+def lines(contest: Contest, seconds: dict[str, list[float]]) -> list[list[str]]:
+    """A line a rival, as HEAD has it; ratios and shares are of one round each, item for item."""
+    own = {r.name: [s / (r.items or 1) for s in seconds[r.name]] for r in contest.rivals}
+    rates = {r.name: [r.flops / s for s in seconds[r.name]] for r in contest.rivals}
+    ours = [name for name in own if name.startswith("ours")]
+    peers = [rival.name for rival in contest.rivals if rival.items and rival.name not in ours]
+    pairs = contest.pairs or [(a, b) for a in ours for b in peers]
+    found = []
     for rival in contest.rivals:
-        row: Row = {"name": rival.name, "items": rival.items, "timings": seconds[rival.name]}
-        if rival.items:
-            row["seconds_an_item"] = spread(s / rival.items for s in seconds[rival.name])
-            row["flops_an_item"] = rival.flops / rival.items
-        if rival.flops:
-            row["flops_a_second"] = spread(rates[rival.name])
-        if rival.precision:
-            row["limit"] = PEAK + rival.precision
-            row["share_of_limit"] = spread(map(truediv, rates[rival.name], rates[row["limit"]]))
-        rows.append(row)
-    about = {"what": contest.name, "unit": contest.unit, "rows": rows}
-    about["ratios"] = ratios(contest, seconds)
-    return about | {"values": contest.values, "left_out": contest.left_out}
+        name, peak = rival.name, rates.get(PEAK + rival.precision, [])
+        ratios = {a: map(truediv, own[name], own[a]) for a, b in pairs if b == name}
+        found.append(
+            [
+                *(contest.name, name, str(len(own[name]))),
+                spread(own[name], "{:.2f}", 1e3) if rival.items else "",
+                spread(rates[name], "{:.1f}", 1e-9) if rival.flops else "",
+                spread(map(truediv, rates[name], peak), "{:.0%}") if rival.precision else "",
+                "; ".join(f"{a} {spread(ratio, '{:.2f}x')}" for a, ratio in ratios.items()),
+            ]
+        )
+    return found
 
 
-def ratios(contest: Contest, seconds: dict[str, list[float]]) -> list[Row]:
-    """How many times as fast ours is as the peer, item for item, from each round's own pair."""
-    each = {r.name: [s / r.items for s in seconds[r.name]] for r in contest.rivals if r.items}
-    ours = [name for name in each if name.startswith("ours")]
-    pairs = contest.pairs or [(a, b) for a in ours for b in each if b not in ours]
-    return [{"ours": a, "peer": b} | spread(map(truediv, each[b], each[a])) for a, b in pairs]
+def spread(values: Iterable[float], form: str, scale: float = 1.0) -> str:
+    """The median (the minimum to the maximum)."""
+    values = list(values)
+    numbers = statistics.median(values), min(values), max(values)
+    return "{} ({} to {})".format(*(form.format(scale * number) for number in numbers))
 
 
-def table(reports: list[Row]) -> str:
-    """GitHub Markdown, padded to be read in a terminal too: a line a rival, then the rest."""
-    lines, rest = [["work", "who", "ms", "GFLOP/s", "of the peak", "ours against it"]], []
-    for report in reports:
-        for row in report["rows"]:
-            ms = shown(row.get("seconds_an_item"), "{:.2f}", 1e3)
-            rate = shown(row.get("flops_a_second"), "{:.1f}", 1e-9)
-            share = shown(row.get("share_of_limit"), "{:.0%}")
-            pairs = [pair for pair in report["ratios"] if pair["peer"] == row["name"]]
-            against = "; ".join(f"{pair['ours']} {shown(pair, '{:.2f}x')}" for pair in pairs)
-            lines.append([report["what"], row["name"], ms, rate, share, against])
-        rest += [f"{name}: {value:.6g}" for name, value in report["values"].items()]
-        rest += [f"left out: {peer}: {why}" for peer, why in report["left_out"].items()]
-    return "\n".join([padded(lines), "", *rest])
-
-
-def shown(values: Spread | None, form: str, scale: float = 1.0) -> str:
-    """The median (the minimum to the maximum); "" for None."""
-    if values is None:
-        return ""
-    median, low, high = (form.format(scale * values[key]) for key in ("median", "min", "max"))
-    return f"{median} ({low} to {high})"
-
-
-def provenance(device: torch.device) -> Row:
-    """The command, the machine and the code; load: runnable processes a core before the start."""
-    threads = os.environ.get("OMP_NUM_THREADS")
-    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
-    return {
-        "command": f"{prefix}python scripts/benchmark.py {shlex.join(sys.argv[1:])}".rstrip(),
-        "device": device_name(device),
-        "cpu": cpu_model(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None,
-        "torch": torch.__version__,
-        "git_commit": git_commit(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def cpu_model() -> str:
-    """The system's name for it, with the widest vector unit that PyTorch uses."""
+def provenance(device: torch.device) -> str:
+    """The machine, how busy it is before the start, and the code."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
-    return f"{[*names, platform.machine()][0]}, {torch.backends.cpu.get_cpu_capability()}"
+    return (
+        f"{device_name(device)}; {os.cpu_count()} of {[*names, platform.machine()][0]}{load};"
+        f" torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}; {git_commit()}"
+    )
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -196,10 +152,4 @@ def repeat(work: Callable[[], object], times: int) -> None:
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """The time of the second of two calls."""
-    contest = Contest("", "", [Rival("work", work)])
-    return interleave(contest, 1, finisher(device))["work"][0]
-
-
-def finisher(device: torch.device) -> Callable[[], object]:
-    """finish() returns when the device has done all work given to it; the CPU always has."""
-    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    return interleave(Contest("", [Rival("", work)]), 1, 0, device)[""][0]

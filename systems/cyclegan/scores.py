@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import dataset
 from dataset import order, to_bytes, to_signed
 from inception.kid import MOST
-from lib.errors import UserError
 from lib.results import Result, mean_result
 from metrics.features import (
     BATCH_SIZE,
@@ -24,7 +23,7 @@ from metrics.features import (
     kept_features,
     kept_path,
 )
-from metrics.lpips import load_lpips
+from metrics.lpips import lpips_if_any
 from metrics.protocols import most_of
 from systems.cyclegan.config import DIRECTIONS
 from systems.cyclegan.domains import DOMAINS, counterparts, domain_spec
@@ -106,11 +105,9 @@ def paired_scores(trainer: "CycleGAN") -> list[Result]:
     """
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": mean_l1}
     notes: dict[str, Result] = {"l1": {}}
-    try:
-        measures["lpips"] = load_lpips(trainer.device)
-        notes["lpips"] = {"backbone": "alex", "weights_sha256": measures["lpips"].digest}
-    except UserError as error:
-        print(f"no LPIPS: {error}", file=sys.stderr)
+    if lpips := lpips_if_any(trainer.device):
+        measures["lpips"] = lpips
+        notes["lpips"] = {"backbone": "alex", "weights_sha256": lpips.digest}
     results = []
     for direction, (source, target) in DIRECTIONS.items():
         pairs = counterparts(trainer, direction)

@@ -12,6 +12,7 @@ from dataset import ImageData, load_spec, order, to_signed
 from lib.results import Result
 from lib.runlog import make_grid
 from lib.seeding import key_seed
+from metrics.lpips import lpips_if_any
 from sources import NoTestSplit
 from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
 from systems.cyclegan.domains import DOMAINS, UnpairedBatches, domain_spec, num_channels
@@ -216,6 +217,10 @@ class CycleGAN(Trainer):
     def sampling_mode(self) -> dict[str, Any]:
         norm = "running statistics" if self.config.norm == "batch" else "none"
         return {"ema": False, "batchnorm": norm, "direction": self.config.direction}
+
+    def fetch(self) -> None:
+        if self.config.dataset == "emoji":
+            self.main_first(lambda: lpips_if_any(self.device))
 
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Score both directions beside the untranslated source. docs/cyclegan.md."""

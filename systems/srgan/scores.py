@@ -4,7 +4,6 @@ All are computed on bytes, as an image would be saved; images are uint8 (N, C, H
 MSE and PSNR are of RGB (or grey) values in [0, 1], no border is cut off. docs/srgan.md.
 """
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataset import to_bytes, to_signed
-from lib.errors import UserError
 from lib.guards import Bar
 from lib.results import Result, mean_result
-from metrics.lpips import load_lpips
+from metrics.lpips import lpips_if_any
 from metrics.protocols import most_of
 from systems.srgan.resampling import UPSCALERS
 
@@ -66,16 +64,6 @@ def windowed(x: Tensor) -> Tensor:
     return F.conv2d(rows, weights.view(1, 1, 1, 11)).view(n, channels, height - 10, width - 10)
 
 
-def measures(device: torch.device) -> dict[str, Measure]:
-    """The measures by their tags; LPIPS is left out, with the reason, if it is missing."""
-    found: dict[str, Measure] = {"mse": mse, "psnr": psnr, "ssim": ssim}
-    try:
-        found["lpips"] = load_lpips(device)
-    except UserError as error:
-        print(f"no LPIPS: {error}", file=sys.stderr)
-    return found
-
-
 @torch.no_grad()
 def restoration_scores(trainer: "SRGAN") -> list[Result]:
     """Apply each measure to G and to what learns nothing, on the same small images."""
@@ -84,7 +72,9 @@ def restoration_scores(trainer: "SRGAN") -> list[Result]:
     G = trainer.sampled_generator()
     upscalers = {"": lambda low: trainer.sample(low, G=G)}
     upscalers |= {f"_{name}": upscale for name, upscale in UPSCALERS.items()}
-    chosen = measures(trainer.device)
+    chosen: dict[str, Measure] = {"mse": mse, "psnr": psnr, "ssim": ssim}
+    if lpips := lpips_if_any(trainer.device):
+        chosen["lpips"] = lpips
     values: dict[tuple[str, str], list[Tensor]] = {(m, u): [] for m in chosen for u in upscalers}
     with Bar(total=n, desc="scores of enlarged images", unit="img") as bar:
         for images in data.images[:n].split(BATCH_SIZE):

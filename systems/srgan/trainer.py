@@ -16,7 +16,7 @@ from GAN import add_spectral_norm
 from lib.results import Result
 from lib.runlog import make_grid
 from lib.seeding import key_seed
-from metrics.lpips import load_vgg_maps
+from metrics.lpips import load_vgg_maps, lpips_if_any
 from sources import NoTestSplit
 from systems.srgan.config import SRGANConfig
 from systems.srgan.flips import in_random_positions
@@ -170,6 +170,9 @@ class SRGAN(GANTrainer):
             tag: make_grid(some.flatten(0, 1), columns=3)
             for tag, some in (("samples", rows), ("fixed_input", rows[:1]))
         }
+
+    def fetch(self) -> None:
+        self.main_first(lambda: lpips_if_any(self.device))
 
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute MSE, PSNR, SSIM, LPIPS over all test images, beside what learns nothing."""
