@@ -133,8 +133,7 @@ def tensorboard_point(result: Result) -> tuple[str, float]:
     words = (result.get("protocol", usual), result.get("precision", "fp32"), drawing_of(result))
     marks = [word for word in words if word not in (usual, "fp32", "")]
     value = torch.tensor(result["value"], dtype=torch.float32).item()
-    tag = "_".join([result["metric"], *marks])  # with the bytes of a class's folder, maybe
-    return tag.encode(errors="backslashreplace").decode(), value
+    return "_".join([result["metric"], *marks]), value
 
 
 def drawing_of(settings: dict[str, Any]) -> str:

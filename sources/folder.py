@@ -46,8 +46,12 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def class_names(spec: DataSpec) -> tuple[str, ...]:
-    """The folders of the training images, sorted, if each lies in one and there are two or more."""
-    return classes_of(opened(spec), spec)
+    """The folders of the training images, sorted, if each lies in one and there are two or more.
+
+    Bytes that are no text are escaped: the names go into tables, figures and TensorBoard.
+    """
+    names = classes_of(opened(spec), spec)
+    return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
 
 def classes_of(files: Files, spec: DataSpec) -> tuple[str, ...]:

@@ -96,6 +96,14 @@ def test_links_to_nothing_and_names_that_come_again_are_counted(photos, load, ca
     assert "passed over 2 broken link (" in capsys.readouterr().err
 
 
+def test_a_class_whose_name_is_no_text_is_called_by_its_escaped_bytes(tmp_path, load_data):
+    for i, name in enumerate((b"caf\xe9", b"tea")):
+        save(tmp_path / "d" / os.fsdecode(name) / "0.png", seed=i)
+    assert load_data(tmp_path / "d").labels.tolist() == [0, 1]
+    spec = DataSpec(tmp_path / "data", 16, folder=str(tmp_path / "d"))
+    assert folder_data.class_names(spec) == ("caf\\udce9", "tea")
+
+
 def test_images_at_any_depth_in_the_order_of_their_names(photos, load, capsys):
     images = load(photos)
     assert images.shape == (6, 3, 16, 16)
