@@ -18,6 +18,15 @@ from lib.checkpoint import write_beside_and_rename
 from lib.errors import UserError
 from lib.results import naming
 
+# of the Custom Scalars tab: title -> the tags that share a chart
+CHARTS = {
+    title: ["Multiline", [tags]]
+    for title, tags in {
+        "losses": ".*loss",
+        "D's outputs": r"^D.*\(",
+        "scores": "^(fid|kid)",
+    }.items()
+}
 FLUSH_SECONDS = 10.0  # how old an event gets before a TensorBoard that looks on can see it
 FRAME = 16  # bytes of a record that are not the event
 LENGTH = re.compile(rb"(?=(?!\0{8})....\0{4})", re.DOTALL)  # may begin a record below 4 GB
@@ -63,8 +72,15 @@ class EventFile:
     def text(self, tag: str, words: str, step: int) -> None:
         from torch.utils.tensorboard.summary import text
 
-        printable = words.encode(errors="backslashreplace").decode()
-        self.write(step, summary=text(tag, printable))
+        self.write(step, summary=text(tag, printable(words)))
+
+    def hparams(self, values: dict[str, Any]) -> None:
+        """Settings for the HPARAMS tab, which shows the newest of each scalar beside them."""
+        from torch.utils.tensorboard.summary import custom_scalars, hparams
+
+        kept = {n: v if type(v) in (int, float) else printable(str(v)) for n, v in values.items()}
+        for summary in (hparams(kept, {})[1], custom_scalars({"curves": CHARTS})):
+            self.write(summary=summary)
 
     def flush(self) -> None:
         with naming(self.path):
@@ -74,6 +90,11 @@ class EventFile:
     def close(self) -> None:
         with naming(self.path):
             self.file.close()
+
+
+def printable(words: str) -> str:
+    """Escape the bytes of a file's name that are no text, which a protobuf refuses."""
+    return words.encode(errors="backslashreplace").decode()
 
 
 class Record(NamedTuple):

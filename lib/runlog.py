@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lib.config import Config, save_config
+from lib.config import Config, defining, save_config
 from lib.events import EventFile, cut_events, has_event
 from lib.guards import Bar
 from lib.results import Result, append_result, keep_result, naming, tensorboard_point
@@ -79,6 +79,7 @@ def open_log(config: Config, step: int) -> RunLog:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, config.run_dir / "config.json")
     log = RunLog(config.run_dir, step)
+    log.events.hparams(hparams_of(config))  # in every event file: an old run gets them too
     if step == 0:
         log.settings(asdict(config))
     return log
@@ -100,8 +101,13 @@ def record(config: Config, results: list[Result]) -> None:
     finally:
         if new := new_points(run_dir, results):
             with closing(EventFile(run_dir)) as events:
+                events.hparams(hparams_of(config))
                 for tag, value, step in new:
                     events.scalar(tag, value, step)
+
+
+def hparams_of(config: Config) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in defining(config)}
 
 
 def make_grid(images: Tensor, *, columns: int) -> Tensor:
