@@ -9,6 +9,7 @@ i = -E .. -1 and K + 1 .. K + E. Writes grids and the change a step into RUN/int
 
 import argparse
 import json
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from inception import load_inception
 from lib.command import command, flag
 from lib.errors import UserError, need
 from lib.seeding import generator
+from metrics.digits import load_digits, predict
 from scripts._figures import new_figure, write_figure
 from scripts._saved_run import open_run
 from trainer import Trainer
@@ -101,6 +103,25 @@ def feature_change(x: Tensor, extractor: Any) -> Tensor:
     return features.float().unflatten(0, x.shape[:2]).diff(dim=1).norm(dim=2)
 
 
+def digits_along(x: Tensor, change: Tensor) -> dict[str, Any]:
+    """Read the digits in frames (pairs, images, 1, S, S); change (pairs, images - 1) of pixels.
+
+    turn_to_other: the mean change of steps between two digits over that of the others, if both.
+    """
+    classifier = load_digits()
+    found = predict(classifier, to_bytes(x.flatten(0, 1)))
+    labels = found.labels.unflatten(0, x.shape[:2])
+    off = found.off_digits(classifier.measured).unflatten(0, x.shape[:2]).double()
+    turns = labels.diff(dim=1) != 0
+    ratio = float(change[turns].mean() / change[~turns].mean())
+    return {
+        "labels": labels.tolist(),
+        "turn_to_other": ratio if math.isfinite(ratio) else None,
+        "off_ends": float(off[:, [0, -1]].mean()),
+        "off_between": float(off[:, 1:-1].mean()) if x.shape[1] > 2 else 0.0,
+    }
+
+
 def grid_figure(x: Tensor, ts: list[float], title: str) -> Any:
     """Rows are pairs, columns are t; what lies beyond the two ends has an orange frame."""
     rows, columns = x.shape[:2]
@@ -157,13 +178,16 @@ def examine(
     out.mkdir(parents=True, exist_ok=True)
     images, extrapolate = drawn["images"], drawn["extrapolate"]
     ts, changes = positions(images, extrapolate), {}
-    result = drawn | {"t": ts, "step": trainer.step, "files": [], "change": {}}
+    result = drawn | {"t": ts, "step": trainer.step, "files": [], "change": {}, "digits": {}}
     inside = slice(extrapolate, extrapolate + images - 1)  # the steps between the two ends
     for path in paths:
         x = interpolate(trainer, path, **drawn)
         changes[path] = {"pixel": pixel_change(x)}
         if extractor is not None:
             changes[path]["feature"] = feature_change(x, extractor)
+        if trainer.config.dataset == "mnist":
+            ends = slice(extrapolate, extrapolate + images)
+            result["digits"][path] = digits_along(x[:, ends], changes[path]["pixel"][:, inside])
         title = f"{path} interpolation, t from z1 (0) to z2 (1)"
         result["files"].append(write_figure(grid_figure(x, ts, title), out / f"{path}.png"))
         result["change"][path] = {k: statistics(v[:, inside]) for k, v in changes[path].items()}

@@ -1,23 +1,27 @@
 """The report: what it concludes from made results, foreign files, and its page in a browser."""
 
 import errno
+import io
 import json
 import re
 import shutil
 import subprocess
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, PixelMeans
+from PIL import Image
 
 from lib.results import append_result
 from main import build_dcgan
 from scripts import doctor, report
-from scripts._report.blocks import Heading, Items, Picture, Pictures, Table, Text, to_html
+from scripts._report import answers, page
+from scripts._report.blocks import Fold, Heading, Items, Picture, Pictures, Table, Text, to_html
 from scripts._report.blocks import to_markdown as markdown
-from scripts._report.groups import effects, group_runs, label, seed_spread, varying
-from scripts._report.plots import curve, file_name
+from scripts._report.groups import effects, group_runs, label, name_runs, seed_spread, varying
+from scripts._report.plots import curve, enlarged, file_name
 from scripts._report.runs import read_run, score_runs
 from scripts._report.scores import effects_of, fid, other_scores
 from systems.dcgan import DCGANConfig
@@ -79,8 +83,14 @@ def test_seeds_are_grouped_and_settings_are_told_apart(trained):
     assert [g.fids for g in groups] == [[50.0, 54.0], [30.0]]
     assert groups[0].mean == 52.0
     assert seed_spread(groups) == (pytest.approx(8**0.5), 1, 1)
-    assert [label(g, varying(groups)) for g in groups] == ["latent_dim 5", "latent_dim 7"]
-    assert label(groups[0], varying(groups[:1])) == "latent_dim 5, hidden_dim 4"
+    assert [label(g, varying(groups)) for g in groups] == ["latent 5", "latent 7"]
+    assert label(groups[0], varying(groups[:1])) == "latent 5, width 4"
+    name_runs(groups)
+    assert [r.short for g in groups for r in g.runs] == [
+        "latent 5, seed 42",
+        "latent 5, seed 43",
+        "latent 7",
+    ]
 
 
 def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(trained):
@@ -92,8 +102,10 @@ def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(traine
         ("latent_dim", 5, 7, -20.0),
         ("hidden_dim", 4, 6, -12.0),
     ]
+    said = words(effects_of(group_runs(read(*folders))))
+    assert "hidden_dim lowers the FID by 12.0 on average over 1 comparison. 1 of 1 differ" in said
     assert found[1].standard_error == pytest.approx(8**0.5 * (1 / 2 + 1) ** 0.5)
-    assert found[1].others == "latent_dim 5"
+    assert found[1].others == "latent 5"
 
 
 def test_seeds_that_agree_are_a_spread_of_0_and_not_an_unknown_one(trained):
@@ -118,6 +130,8 @@ def test_if_none_of_the_homeworks_settings_varies_the_effects_are_of_those_that_
     blocks = effects_of(group_runs(read(*folders)))
     assert blocks[0].text == "What latent_dim and hidden_dim do"
     assert [row[0] for row in tables(blocks)[0]] == ["latent_dim"]
+    assert "7 to 13 (Pope et al. 2021" in words(blocks)  # a reason, and no other setting's
+    assert "BigGAN" not in words(blocks)
 
 
 SMOKE = result(9.0, protocol="smoke")
@@ -161,13 +175,13 @@ def test_a_table_of_fids_and_one_of_the_scores_beside_them(trained):
     blocks = fid_of(*folders[:3])
     assert tables(blocks) == [
         [
-            ["latent_dim 7", "1", "30.0", "one seed", "30.0 ± 0.5 (42)"],
-            ["latent_dim 5", "2", "52.0", "2.8", "50.0 ± 0.5 (42), 54.0 ± 0.5 (43)"],
+            ["latent 7", "1", "30.0", "one seed", "30.0 ± 0.5 (42)"],
+            ["latent 5", "2", "52.0", "2.8", "50.0 ± 0.5 (42), 54.0 ± 0.5 (43)"],
         ]
     ]
     assert "Protocol homework, fp32: 3,000 real images of the train split" in words(blocks)
     blocks = other_scores(group_runs(read(*folders)))
-    assert blocks[1].head == ["score", "latent_dim 5", "latent_dim 7"]
+    assert blocks[1].head == ["score", "latent 5", "latent 7"]
     assert tables(blocks) == [
         [
             ["kid", "0.0323 (sd 0.0031, 2 seeds)", "0.02 ± 0.002"],
@@ -184,6 +198,15 @@ def test_a_table_of_fids_and_one_of_the_scores_beside_them(trained):
 def test_pictures_say_what_they_show_and_their_names_are_safe_short_and_their_own():
     assert "steps 10 to 20" in curve("run", "D(G(z1))", [(10, 0.5), (20, 0.1)]).alt
     assert curve("run", "$x_{$", [(1, float("nan")), (2, float("inf"))]).png  # no mathematics
+    for top in (1.0, 15.0, 1234.5):  # nothing is cut off: no ink at the edges
+        png = curve("run", "generator_loss", [(i, top * (i == 20)) for i in range(32)]).png
+        ink = np.array(Image.open(io.BytesIO(png)).convert("RGBA"))[..., 3]
+        edges = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
+        assert not edges.any()
+    grid = Image.fromarray(np.arange(90, dtype=np.uint8).reshape(9, 10))
+    large = np.array(Image.open(io.BytesIO(enlarged(grid))))
+    assert large.shape == (9 * 52, 520)
+    assert (large == np.array(grid).repeat(52, 0).repeat(52, 1)).all()
     names = [file_name("a", tag) for tag in ("x y", "x?y", "../x", "<b>", "x" * 300, "x" * 301)]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[\w.=+-]{1,210}", name) for name in names)
@@ -193,11 +216,12 @@ def test_no_text_becomes_markup_in_either_form():
     evil = "<img src=x onerror=alert(1)>|*a*"
     picture = Picture("a.png", evil, b"")
     blocks = [Heading(evil, "id"), Heading(evil), Text(evil), Items([evil])]
-    blocks += [Table([evil], [[evil]])]
+    blocks += [Table([evil], [[evil]]), Fold("folded", [Text(evil)])]
     blocks += [Pictures([picture], (evil,)), Pictures([picture], (evil,), aside=True)]
     page, text = to_html(evil, blocks), markdown(evil, blocks)
     assert "<img src=x" not in page
-    assert page.count("&lt;img src=x") == 13
+    assert page.count("&lt;img src=x") == 14
+    text = re.sub("</?(details|summary)>", "", text)
     assert not re.search(r"(?<!\\)[<|*]", text.replace("| ", "").replace(" |", ""))
 
 
@@ -251,7 +275,9 @@ def test_the_page_opens_in_a_browser_without_errors(made, width, tmp_path):
     out, _ = made
     probe = """<script>addEventListener("load", () => document.title = [document.images.length,
         [...document.images].filter(i => !i.naturalWidth).length,
-        document.documentElement.scrollWidth - innerWidth])</script></body>"""
+        document.documentElement.scrollWidth - innerWidth, Math.max(0,
+        ...[...document.querySelectorAll(".wide")].map(t => t.scrollWidth - t.clientWidth))
+        ])</script></body>"""
     page = tmp_path / "probe.html"
     page.write_text((out / "report.html").read_text().replace("</body>", probe))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
@@ -259,11 +285,54 @@ def test_the_page_opens_in_a_browser_without_errors(made, width, tmp_path):
     argv = [BROWSER, *flags, "--dump-dom", page.as_uri()]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert ":CONSOLE" not in done.stderr
-    found = re.search(r"<title>(\d+),(\d+),(-?\d+)<", done.stdout)
-    images, broken, overflow = map(int, found.groups())
+    found = re.search(r"<title>(\d+),(\d+),(-?\d+),(\d+)<", done.stdout)
+    images, broken, overflow, table_overflow = map(int, found.groups())
     assert images > 12
     assert broken == 0
     assert overflow <= 0
+    assert table_overflow == 0 or width < 1200  # tables fit without scrolling sideways
+
+
+# Prose
+
+
+def test_the_settings_alike_fold_away_the_defaults_apart(trained):
+    runs = read(trained(50.0), trained(40.0, latent_dim=7))
+    name_runs(group_runs(runs))
+    _, table, folded = page.settings(runs)
+    assert set(table.head[1:6]) == {"latent", "G width", "D width", "batch", "steps"}
+    assert [[row[0], row[-1]] for row in table.rows] == [
+        [f"latent {n}", f"dcgan-fashion-32px-z{n}-g4-d4-b4-s42"] for n in (5, 7)
+    ]
+    chosen, usual = (text.text for text in folded.texts)
+    assert chosen == "Chosen: dataset fashion."
+    assert "learning_rate 0.0002, beta1 0.5" in usual
+
+
+def test_the_interpolation_is_described_by_its_figures():
+    ts = [-0.5, 0.0, 0.5, 1.0, 1.5]
+    digits = {"labels": [[3, 8, 8], [7, 7, 7]], "turn_to_other": 1.3}
+    digits |= {"off_ends": 0.25, "off_between": 0.5}
+    said = " ".join(answers.digits_along("linear", digits, ts))
+    assert "row by row (in brackets t of a change): 3 → 8 (0.25); 7." in said
+    assert "1.3 times as far as one in which it stays: one digit morphs into the other" in said
+    assert "50% of the frames between the ends look like no digit, and 25% of the ends" in said
+    assert "is worse than the ends. At its middle the linear path's z are short" in said
+    assert "short" not in " ".join(answers.digits_along("spherical", digits, ts))
+    found = {"change": {"linear": {"pixel": {"largest_to_mean": 2.4}}}, "digits": {"x": digits}}
+    assert "The path has jumps" in answers.smoothness("linear", found["change"]["linear"])
+    said = answers.conclusion(found, SimpleNamespace(fid=result(50.0)))
+    assert "here are some" in said
+    assert "the FID is 50.0" in said
+
+
+def test_grain_is_the_power_of_fine_detail():
+    pixels = torch.arange(16)
+    fine = (255 * (pixels % 2)).to(torch.uint8).expand(3, 1, 16, 16)
+    coarse = (127 + 100 * torch.cos(pixels * torch.pi / 4)).to(torch.uint8).expand(3, 1, 16, 16)
+    assert answers.grain(fine) == pytest.approx(1)
+    assert answers.grain(coarse) < 1e-3
+    assert answers.grain(fine.transpose(2, 3)) == pytest.approx(1)
 
 
 # The command
@@ -345,10 +414,10 @@ def test_what_lies_beside_the_runs_is_no_problem_but_an_empty_folder_is(
     assert len(errors) == 1
     assert "an empty folder" in errors[0]
     text = (runs / "report" / "report.md").read_text()
-    names = re.findall(r"^### (\S+)$", text, re.MULTILINE)
-    assert len(set(names)) == 2  # one run each, though both folders have one name
+    names = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert len(set(names)) == 2 + 2  # of curves and samples, and of verdicts: one folder name
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
-    assert len(set(pictures)) == len(pictures)
+    assert len(set(pictures)) == len(pictures) - 1  # the best run's samples head the page too
 
 
 def test_a_full_disk_leaves_the_report_before(trained, without_extras, monkeypatch, capsys):

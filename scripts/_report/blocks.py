@@ -49,7 +49,12 @@ class Pictures(NamedTuple):
     aside: bool = False  # Markdown only links to them
 
 
-Block = Heading | Text | Items | Table | Pictures
+class Fold(NamedTuple):
+    title: str
+    texts: list[Text]  # shown by a click
+
+
+Block = Heading | Text | Items | Table | Pictures | Fold
 
 
 def to_html(title: str, blocks: list[Block]) -> str:
@@ -77,6 +82,9 @@ def block_to_html(block: Block) -> str:
             pairs = zip_longest(pictures, captions, fillvalue="")
             figures = "\n".join(figure(picture, caption, style) for picture, caption in pairs)
             return f'<div class="{style}">\n{figures}\n</div>'
+        case Fold(title, texts):
+            folded = "\n".join([tag("summary", title), *map(block_to_html, texts)])
+            return f"<details>\n{folded}\n</details>"
 
 
 def tag(name: str, text: str, style: str = "") -> str:
@@ -124,6 +132,9 @@ def block_to_markdown(block: Block) -> str:
                 return ", ".join(f"[{literal(c)}]({p.name})" for p, c in pairs)
             shown = [f"![{literal(p.alt)}]({p.name})\n\n{literal(c)}".strip() for p, c in pairs]
             return ("\n\n" if captions else "\n").join(shown)
+        case Fold(title, texts):
+            folded = [tag("summary", title), *map(block_to_markdown, texts)]
+            return "\n\n".join(["<details>", *folded, "</details>"])
 
 
 def literal(text: str) -> str:

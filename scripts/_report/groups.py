@@ -9,6 +9,8 @@ from typing import Any
 from scripts._report.runs import Run
 
 HIDDEN = ("generator_hidden_dim", "discriminator_hidden_dim")
+SHORT = {"latent_dim": "latent", "hidden_dim": "width", "batch_size": "batch"}
+SHORT |= {"generator_hidden_dim": "G width", "discriminator_hidden_dim": "D width"}
 
 
 @dataclass
@@ -57,10 +59,26 @@ def differing(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def label(group: Group, names: list[str]) -> str:
-    """latent_dim 100, hidden_dim 16: what tells this group from others; alone, the homework's."""
+    """latent 100, width 16: what tells this group from others; alone, the homework's settings."""
     names = names or [name for name in ("latent_dim", *HIDDEN) if name in group.settings]
-    settings = with_hidden_dim({name: group.settings.get(name) for name in names})
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    return in_short(with_hidden_dim({name: group.settings.get(name) for name in names}))
+
+
+def in_short(settings: dict[str, Any]) -> str:
+    parts = {name: f"{SHORT.get(name, name)} {value}" for name, value in settings.items()}
+    if "arch" in parts:
+        parts["arch"] = str(settings["arch"]).upper()  # CNN, MLP
+    return ", ".join(parts.values())
+
+
+def name_runs(groups: list[Group]) -> None:
+    """Give each run a short name: its group's label; of several, the seed or else the folder."""
+    for group in groups:
+        seeds = [run.config.seed for run in group.runs]
+        for run, seed in zip(group.runs, seeds, strict=True):
+            own = f"seed {seed}" if seeds.count(seed) == 1 else run.name
+            parts = [label(group, varying(groups)), own * (len(seeds) > 1)]
+            run.short = ", ".join(filter(None, parts)) or run.name
 
 
 def with_hidden_dim(settings: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +121,7 @@ def effects(groups: list[Group], factors: tuple[str, ...]) -> list[Effect]:
         for same in alike.values():
             same.sort(key=lambda entry: sort_key(entry[0]))
             for (before, rest, first), (after, _, second) in pairwise(same):
-                others = ", ".join(f"{name} {rest[name]}" for name in names if name in rest)
+                others = in_short({name: rest[name] for name in names if name in rest})
                 counted = math.sqrt(sum(1 / len(g.fids) for g in (first, second)))
                 error = spread and spread[0] * counted
                 means = first.mean, second.mean

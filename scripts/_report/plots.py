@@ -27,7 +27,7 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 
 def curve(
-    run_name: str, tag: str, points: list[tuple[int, float]], *, loss: str = "bce"
+    run_name: str, tag: str, points: list[tuple[int, float]], *, loss: str = "bce", of: str = ""
 ) -> Picture:
     """Plot the finite values, their moving average, the equilibrium's (of losses: bce alone)."""
     steps, values = np.array(points, dtype=float).T
@@ -35,15 +35,15 @@ def curve(
     mean = smooth(values)
 
     def draw(axis: Any) -> None:
-        axis.plot(steps, values, color=BLUE, alpha=0.4, linewidth=0.7)
-        axis.plot(steps, mean, color=BLUE, linewidth=1.6)
+        axis.plot(steps, values, color=BLUE, alpha=0.4, linewidth=0.7, clip_on=False)
+        axis.plot(steps, mean, color=BLUE, linewidth=1.6, clip_on=False)
         if tag in NASH and (loss == "bce" or tag.startswith("D(")):
             axis.axhline(NASH[tag], color="tab:orange", linestyle="--", linewidth=1)
         if len(values) and values.min() >= 0:
             axis.set_ylim(0, 1 if tag.startswith("D(") and values.max() <= 1 else None)
         axis.set(title=plain(tag), xlabel="step")
 
-    alt = f"{tag} of {run_name} over steps {points[0][0]} to {points[-1][0]}"
+    alt = f"{tag} of {of or run_name} over steps {points[0][0]} to {points[-1][0]}"
     if len(values):
         alt += f": smoothed, from {mean[0]:.2f} to {mean[-1]:.2f}, between {mean.min():.2f}"
         alt += f" and {mean.max():.2f}"
@@ -96,6 +96,14 @@ def render(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=110, transparent=True)
     return small(Image.open(png).quantize(32))
+
+
+def enlarged(image: Image.Image, least: int = 512) -> bytes:
+    """The picture with whole pixels repeated, so that its width is `least` or more."""
+    times = -(-least // image.width)
+    return small(
+        image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
+    )
 
 
 def small(image: Image.Image) -> bytes:

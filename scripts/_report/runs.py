@@ -27,6 +27,7 @@ class Run:
     samples: list[tuple[int, Path]]  # (step, PNG), oldest first
     problems: list[str]  # a sentence on each part of it that is passed over
     fid: Result | None = None  # the newest by the report's protocol
+    short: str = ""  # "latent 100, width 16": what tells it from the others
 
     @property
     def others(self) -> dict[str, Result]:

@@ -19,8 +19,8 @@ def fid(groups: list[Group]) -> list[Block]:
     """FIDs by settings, the lowest mean first, with their plot."""
     scored = sorted((g for g in groups if g.fids), key=lambda g: g.mean)
     names, heading = varying(scored), Heading("FID", "fid")
-    without = [run.name for group in groups for run in group.runs if not run.fid]
-    lack = f"Not scored at their last step by this protocol: {', '.join(without)}." * bool(without)
+    without = [run.short for group in groups for run in group.runs if not run.fid]
+    lack = f"Not scored at their last step by this protocol: {'; '.join(without)}." * bool(without)
     if not scored:
         return [heading, Text(lack, note=True)]
     rows = []
@@ -109,7 +109,26 @@ def effects_of(groups: list[Group]) -> list[Block]:
         changes.setdefault(in_words(e), []).append(e)
     table = Table(["changed", "from → to", "at", "FID", "difference"], rows, (0, 1, 2), bold=4)
     sentences = [mean_effect(change, same) for change, same in changes.items()]
-    return [Heading(does, "effects"), table, *map(Text, [*sentences, on_the_spread(groups)])]
+    sentences += [
+        on_the_spread(groups),
+        *(KNOWN[f] for f in KNOWN if f in {e.factor for e in found}),
+    ]
+    return [Heading(does, "effects"), table, *map(Text, sentences)]
+
+
+KNOWN = {  # reasons from the literature, to set beside what was seen
+    "latent_dim": (
+        "A known reason for what latent_dim does: G's images have at most as many degrees of"
+        " freedom as z (Arjovsky & Bottou 2017, arXiv:1701.04862, lemma 1). Those of MNIST are"
+        " estimated at 7 to 13 (Pope et al. 2021, arXiv:2104.08894, table 1), so 16 can be enough,"
+        " and more need not help."
+    ),
+    "hidden_dim": (
+        "A known reason for what hidden_dim does: it is the number of channels, which is capacity"
+        " for more shapes and finer strokes. In BigGAN 50 % more channels in both networks raised"
+        " the Inception score by 21 % (Brock et al. 2019, arXiv:1809.11096, sec. 3.1)."
+    ),
+}
 
 
 def in_words(e: Effect) -> str:
@@ -125,7 +144,11 @@ def mean_effect(change: str, same: list[Effect]) -> str:
         return f"{change} leaves the FID as it is {over}."
     mixed = ", but not in all of them" * (len({e.difference < 0 for e in same}) > 1)
     way = "lowers" if mean < 0 else "raises"
-    return f"{change} {way} the FID by {abs(mean):.1f} {over}{mixed}."
+    said = f"{change} {way} the FID by {abs(mean):.1f} {over}{mixed}."
+    if any(e.standard_error is None for e in same):
+        return said
+    sure = sum(abs(e.difference) > 2 * e.standard_error for e in same)
+    return f"{said} {sure} of {len(same)} differ by more than twice the standard error."
 
 
 def on_the_spread(groups: list[Group]) -> str:
