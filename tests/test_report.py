@@ -310,20 +310,20 @@ def test_the_settings_alike_fold_away_the_defaults_apart(trained):
 
 
 def test_the_interpolation_is_described_by_its_figures():
-    ts = [-0.5, 0.0, 0.5, 1.0, 1.5]
     digits = {"labels": [[3, 8, 8], [7, 7, 7]], "turn_to_other": 1.3}
     digits |= {"off_ends": 0.25, "off_between": 0.5}
-    said = " ".join(answers.digits_along("linear", digits, ts))
+    found = {"t": [-0.5, 0.0, 0.5, 1.0, 1.5], "digits": {"linear": digits, "spherical": digits}}
+    found["change"] = {path: {"pixel": {"largest_to_mean": 2.4}} for path in found["digits"]}
+    said = " ".join(answers.along("linear", found))
+    assert "Linear. The path has jumps: the largest step of a pair is on average 2.4 times" in said
     assert "row by row (in brackets t of a change): 3 → 8 (0.25); 7." in said
     assert "1.3 times as far as one in which it stays: one digit morphs into the other" in said
     assert "50% of the frames between the ends look like no digit, and 25% of the ends" in said
-    assert "is worse than the ends. At its middle the linear path's z are short" in said
-    assert "short" not in " ".join(answers.digits_along("spherical", digits, ts))
-    found = {"change": {"linear": {"pixel": {"largest_to_mean": 2.4}}}, "digits": {"x": digits}}
-    assert "The path has jumps" in answers.smoothness("linear", found["change"]["linear"])
-    said = answers.conclusion(found, SimpleNamespace(fid=result(50.0)))
-    assert "here are some" in said
-    assert "the FID is 50.0" in said
+    assert "what lies between is worse than the ends. At its middle the linear path's z" in said
+    assert "short" not in " ".join(answers.along("spherical", found))
+    found |= {"files": [], "images": 3, "pairs": 2, "seed": 0}
+    said = words(answers.interpolation(found, "The run", SimpleNamespace(fid=result(50.0))))
+    assert "here are some. Smooth is not yet good: the FID is 50.0" in said
 
 
 def test_grain_is_the_power_of_fine_detail():

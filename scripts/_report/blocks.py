@@ -9,9 +9,16 @@ import re
 from itertools import zip_longest
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PAGE = Path(__file__).parent / "page.html"
+NOTES = (Path(__file__).parent / "notes.md").read_text(encoding="utf-8").split("\n## ")
+SENTENCES = {name: " ".join(words.split()) for name, _, words in (n.partition("\n") for n in NOTES)}
+
+
+def say(name: str, **values: Any) -> str:
+    """Return a sentence of notes.md with its braces filled."""
+    return SENTENCES[name].format(**values)
 
 
 class Picture(NamedTuple):

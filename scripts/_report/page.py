@@ -11,7 +11,7 @@ from metrics.curve_rules import EQUILIBRIUM, NASH
 from metrics.curves import Diagnosis, diagnose
 from metrics.score import git_commit
 from scripts._report.answers import fixed, interpolation, mlp_beside_cnn, pictures, sample
-from scripts._report.blocks import Block, Fold, Heading, Items, Pictures, Table, Text
+from scripts._report.blocks import Block, Fold, Heading, Items, Pictures, Table, Text, say
 from scripts._report.groups import HIDDEN, SHORT, defining, differing, group_runs, name_runs
 from scripts._report.plots import curve
 from scripts._report.runs import Run, best_run
@@ -20,22 +20,6 @@ from scripts.evolution import evenly
 
 MOST_OTHERS = 4  # curves of a system's own
 MOST_GRIDS = 6  # of a run's samples over time
-
-CURVES_NOTE = (
-    "Thin: a point every logging step, the value of that step alone. Thick: moving average over 5 %"
-    " of the curve. Dashed: the value at the equilibrium D(x) = D(G(z)) = 0.5."
-)
-EQUILIBRIUM_NOTE = (
-    "At the equilibrium G makes the data's distribution and D can only guess: D(x) = D(G(z)) = 0.5,"
-    " discriminator_loss = 2 log 2 = 1.386, generator_loss = log 2 = 0.693 (Goodfellow et al. 2014,"
-    " theorem 1). The verdicts are those of doctor.py, from the curves alone."
-)
-FID_NOTES = (
-    "FID: Inception-v3 of 2015, pool3 features (2048), images as bytes resized bilinearly to 299."
-    " Inception was trained on photographs: these values compare with other FIDs on the same data"
-    " and protocol, with nothing else.",
-    "Few images bias FID upward, most for good generators.",
-)
 
 
 def content(
@@ -60,12 +44,12 @@ def content(
         *other_scores(groups),
         *effects_of(groups),
         Heading("Curves", "curves"),
-        Text(CURVES_NOTE, note=True),
+        Text(say("curves"), note=True),
         *(block for run in runs for block in (Heading(run.short), curves(run))),
         Heading("Samples", "samples"),
         *(block for run in runs for block in samples(run)),
         Heading("Did the game reach the Nash equilibrium?", "equilibrium"),
-        Text(EQUILIBRIUM_NOTE, note=True),
+        Text(say("equilibrium"), note=True),
         *(block for run, found in zip(runs, diagnoses, strict=True) for block in game(run, found)),
         Heading("Interpolation", "interpolation"),
         *(left_out(paths) or interpolation(paths, which, shown)),
@@ -178,6 +162,6 @@ def collapse(found: dict[str, Any], which: str) -> list[Block]:
 def protocol_notes(runs: list[Run]) -> list[Block]:
     devices = sorted({run.fid.get("device", "an unknown device") for run in runs if run.fid})
     seeds = ", ".join(map(str, sorted({run.config.seed for run in runs})))
-    notes = [*FID_NOTES, f"Seeds: {seeds}; all that could be read are in this report."]
+    notes = [say("fid"), say("bias"), f"Seeds: {seeds}; all that could be read are in this report."]
     notes += [f"Scored on: {'; '.join(devices)}."] if devices else []
     return [Heading("How it was measured", "protocol"), Items(notes)]

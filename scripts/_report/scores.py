@@ -3,7 +3,7 @@
 import statistics
 
 from lib.results import Result, format_drawing
-from scripts._report.blocks import Block, Heading, Pictures, Table, Text
+from scripts._report.blocks import Block, Heading, Pictures, Table, Text, say
 from scripts._report.groups import HIDDEN, Effect, Group, effects, label, seed_spread, varying
 from scripts._report.plots import fid_plot
 
@@ -34,16 +34,10 @@ def fid(groups: list[Group]) -> list[Block]:
     floor, protocol = newest.get("floor"), newest["protocol"]
     marks = {"floor": floor} if floor else {}
     marks |= {"pass mark": PASS_MARK} if protocol == "homework" else {}
-    note = f"{compared(newest)} {ERROR_NOTE} {floor_note(newest) if floor else ''} {lack}"
+    note = f"{compared(newest)} {say('error')} {floor_note(newest) if floor else ''} {lack}"
     note += " This protocol tries the pipeline: its values are no results." * (protocol == "smoke")
     plot = Pictures([fid_plot(scored, names, marks)])
     return [heading, Table(head, rows, words=(0, 4), bold=2), plot, Text(note, note=True)]
-
-
-ERROR_NOTE = (
-    "± is the standard error from the draw of the generated images, not the luck of the training"
-    " seed, which sd shows."
-)
 
 
 def compared(result: Result) -> str:
@@ -109,26 +103,9 @@ def effects_of(groups: list[Group]) -> list[Block]:
         changes.setdefault(in_words(e), []).append(e)
     table = Table(["changed", "from → to", "at", "FID", "difference"], rows, (0, 1, 2), bold=4)
     sentences = [mean_effect(change, same) for change, same in changes.items()]
-    sentences += [
-        on_the_spread(groups),
-        *(KNOWN[f] for f in KNOWN if f in {e.factor for e in found}),
-    ]
+    reasons = [say(f) for f in HOMEWORK[:2] if f in {e.factor for e in found}]
+    sentences += [on_the_spread(groups), *reasons]
     return [Heading(does, "effects"), table, *map(Text, sentences)]
-
-
-KNOWN = {  # reasons from the literature, to set beside what was seen
-    "latent_dim": (
-        "A known reason for what latent_dim does: G's images have at most as many degrees of"
-        " freedom as z (Arjovsky & Bottou 2017, arXiv:1701.04862, lemma 1). Those of MNIST are"
-        " estimated at 7 to 13 (Pope et al. 2021, arXiv:2104.08894, table 1), so 16 can be enough,"
-        " and more need not help."
-    ),
-    "hidden_dim": (
-        "A known reason for what hidden_dim does: it is the number of channels, which is capacity"
-        " for more shapes and finer strokes. In BigGAN 50 % more channels in both networks raised"
-        " the Inception score by 21 % (Brock et al. 2019, arXiv:1809.11096, sec. 3.1)."
-    ),
-}
 
 
 def in_words(e: Effect) -> str:
@@ -153,13 +130,7 @@ def mean_effect(change: str, same: list[Effect]) -> str:
 
 def on_the_spread(groups: list[Group]) -> str:
     if not (spread := seed_spread(groups)):
-        return (
-            "Every setting was run with one seed, so that the spread over seeds is not known: small"
-            " differences may be luck. Several seeds tell: scripts/sweep.py --seeds 3."
-        )
+        return say("one seed")
     sd, several, degrees = spread
-    return (
-        f"The FID's spread over seeds is {sd:.1f} (from {counted(several, 'setting')} with several"
-        f" seeds, {counted(degrees, 'degree')} of freedom; taken to be the same at the"
-        " others); ± above is the standard error of the difference that follows from it."
-    )
+    settings, degrees = counted(several, "setting"), counted(degrees, "degree")
+    return say("spread", sd=sd, settings=settings, degrees=degrees)
