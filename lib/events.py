@@ -18,15 +18,6 @@ from lib.checkpoint import write_beside_and_rename
 from lib.errors import UserError
 from lib.results import naming
 
-# of the Custom Scalars tab: title -> the tags that share a chart
-CHARTS = {
-    title: ["Multiline", [tags]]
-    for title, tags in {
-        "losses": ".*loss",
-        "D's outputs": r"^D.*\(",
-        "scores": "^(fid|kid)",
-    }.items()
-}
 FLUSH_SECONDS = 10.0  # how old an event gets before a TensorBoard that looks on can see it
 FRAME = 16  # bytes of a record that are not the event
 LENGTH = re.compile(rb"(?=(?!\0{8})....\0{4})", re.DOTALL)  # may begin a record below 4 GB
@@ -76,11 +67,10 @@ class EventFile:
 
     def hparams(self, values: dict[str, Any]) -> None:
         """Settings for the HPARAMS tab, which shows the newest of each scalar beside them."""
-        from torch.utils.tensorboard.summary import custom_scalars, hparams
+        from torch.utils.tensorboard.summary import hparams
 
         kept = {n: v if type(v) in (int, float) else printable(str(v)) for n, v in values.items()}
-        for summary in (hparams(kept, {})[1], custom_scalars({"curves": CHARTS})):
-            self.write(summary=summary)
+        self.write(summary=hparams(kept, {})[1])
 
     def flush(self) -> None:
         with naming(self.path):

@@ -93,6 +93,19 @@ def test_what_is_measured_is_written_beside_the_pictures(trainer, pixel_means, t
     assert all(Path(name).read_bytes().startswith(b"\x89PNG") for name in result["files"])
 
 
+def test_where_the_digit_changes_and_how_many_frames_are_none(monkeypatch):
+    labels = torch.tensor([3, 3, 8, 7, 7, 7])
+    off = SimpleNamespace(labels=labels, off_digits=lambda _: labels == 3)
+    monkeypatch.setattr(interpolate, "predict", lambda *_: off)
+    change = torch.tensor([[1.0, 6.0], [2.0, 3.0]])
+    assert interpolate.digits_along(torch.zeros(2, 3, 1, 32, 32), change) == {
+        "labels": [[3, 3, 8], [7, 7, 7]],
+        "turn_to_other": 3.0,
+        "off_ends": 0.25,
+        "off_between": 0.5,
+    }
+
+
 def test_the_command_on_a_trained_run_and_on_none(trainer, capsys, data_dir, monkeypatch):
     trainer.train()
     monkeypatch.chdir(trainer.config.run_dir)  # the folder one stands in is a run too

@@ -2,7 +2,6 @@
 
 import errno
 import math
-import re
 import struct
 import threading
 import warnings
@@ -19,7 +18,7 @@ from test_trainer import toy  # noqa: F401 (a fixture)
 
 from lib import events, results
 from lib.errors import UserError
-from lib.events import CHARTS, cut_events, event_files, read_scalars, whole_records
+from lib.events import cut_events, event_files, read_scalars, whole_records
 from lib.results import append_result, mean_result, plain, read_results, tensorboard_point
 from lib.runlog import RunLog, open_log, record
 from metrics.score import format_result
@@ -69,7 +68,7 @@ def test_tensorboard_reads_the_events(run):
     assert "settings/text_summary" in reader.Tags()["tensors"]
 
 
-def test_tensorboard_compares_the_runs_settings_and_charts_what_belongs_together(tmp_path):
+def test_tensorboard_compares_the_settings_of_runs(tmp_path):
     config = DCGANConfig(runs_dir=str(tmp_path), latent_dim=7, dataset="folder", folder="caf\udce9")
     open_log(config, 0).close()
     record(config, [fid(50.0)])  # a file of its own; an old run that is scored gets them so
@@ -80,9 +79,6 @@ def test_tensorboard_compares_the_runs_settings_and_charts_what_belongs_together
         assert settings["folder"].string_value == "caf\\udce9"
         assert "saving_steps" not in settings  # it defines no run
     assert read_scalars(config.run_dir) == {"fid": [(2, 50.0)]}
-    tags = ["discriminator_loss", "cycle_loss/a", "D(G(z1))", "D_a(fake2)", "fid_10k", "samples"]
-    charts = [[tag for tag in tags if re.match(chart[1][0], tag)] for chart in CHARTS.values()]
-    assert charts == [tags[:2], tags[2:4], tags[4:5]]
 
 
 def test_what_is_past_the_step_is_cut_and_forgotten_by_tensorboard(run, capsys):

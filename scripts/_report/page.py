@@ -108,7 +108,8 @@ def settings(runs: list[Run]) -> list[Block]:
         rows.append(defining(run) | {"seed": run.config.seed} | sizes | {"full name": run.name})
     defaults = {f.name: f.default for f in fields(runs[0].config)}
     asked = ("latent_dim", *HIDDEN, "batch_size", "steps")  # by the homework, to be stated
-    known = sorted(dict.fromkeys(n for row in rows for n in row), key=lambda n: n not in asked)
+    known = dict.fromkeys(n for row in rows for n in row)
+    known = [n for n in asked if n in known] + [n for n in known if n not in asked]
     same = [n for n in known if n in defaults and n not in {*asked, *differing(rows)}]
     columns = [n for n in known if n not in same]
     cells = [
