@@ -30,9 +30,9 @@ from scripts._saved_run import named_runs
 
 TITLE = "GAN experiments"
 
-# flags of the sweep: the four runs of the homework, and the MLP at their smallest
+# flags of the sweep: the four runs of the homework, and an MLP of the widths that people use
 GRID = ["--grid", "latent_dim=16,100", "hidden_dim=16,100"]
-MLP = ["--grid", "arch=mlp"]
+MLP = ["--grid", "arch=mlp", "latent_dim=100", "hidden_dim=256"]
 QUICK = ["--num_training_steps", "32", "--saving_steps", "16", "--logging_steps", "1"]
 QUICK += ["--fid_protocol", "smoke"]
 

@@ -72,25 +72,37 @@ def along(path: str, found: dict[str, Any]) -> list[str]:
 
 
 def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
-    """CNN and MLP runs that are otherwise alike: figures, samples, and why they differ."""
+    """Each MLP beside the CNN nearest in size that is otherwise alike: figures, samples, why."""
     blocks: list[Block] = [Heading("MLP beside CNN", "mlp")]
-    mlps = [(g, g.settings | {"arch": "cnn"}) for g in groups if g.settings.get("arch") == "mlp"]
-    pairs = [(cnn, mlp) for cnn in groups for mlp, alike in mlps if cnn.settings == alike]
+    cnns, mlps = ([g for g in groups if g.settings.get("arch") == arch] for arch in ("cnn", "mlp"))
+    pairs = [(nearest, mlp) for mlp in mlps if (nearest := nearest_in_size(mlp, cnns))]
     if not pairs:
-        return [*blocks, Text("No MLP run beside an equal CNN run: --arch mlp makes one.")]
+        return [*blocks, Text("No MLP run beside a CNN run: --arch mlp makes one.")]
     for pair in pairs:
-        at = label(pair[0], [n for n in ("latent_dim", *HIDDEN) if n in pair[0].settings])
         said, shown = [], {}
         for kind, group in zip(("CNN", "MLP"), pair, strict=True):
-            run = group.runs[0]
+            run, at = group.runs[0], f"{kind}, {label(group, [])}"
             size = " and ".join(f"{n:,}" for n in run.parameters.values())
             score = f"{group.mean:.1f}" if group.fids else "not scored"
-            said.append(f"{kind} ({size} parameters) FID {score}")
+            said.append(f"{at} ({size} parameters): FID {score}")
             if run.samples:
-                shown[f"{kind}, {at}"] = sample(run, *run.samples[-1])
-        blocks.append(Text(f"At {at}: {'; '.join(said)}.{fine_detail(*(g.runs[0] for g in pair))}"))
+                shown[at] = sample(run, *run.samples[-1])
+        blocks.append(Text(f"{'; '.join(said)}.{fine_detail(*(g.runs[0] for g in pair))}"))
         blocks.append(Pictures(list(shown.values()), tuple(shown), "pair"))
     return [*blocks, Text(say("linear layers"))]
+
+
+def nearest_in_size(mlp: Group, cnns: list[Group]) -> Group | None:
+    """The CNN of the same settings but for the widths whose number of parameters is nearest."""
+
+    def rest(group: Group) -> dict[str, Any]:
+        return {k: v for k, v in group.settings.items() if k not in ("arch", *HIDDEN)}
+
+    def size(group: Group) -> int:
+        return sum(group.runs[0].parameters.values())
+
+    alike = [cnn for cnn in cnns if rest(cnn) == rest(mlp)]
+    return min(alike, key=lambda cnn: abs(size(cnn) - size(mlp)), default=None)
 
 
 def fine_detail(cnn: Run, mlp: Run) -> str:
