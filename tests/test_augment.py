@@ -23,7 +23,7 @@ def images(n=5, channels=3, size=8):
 
 
 def drawn(n, size, index=0):
-    return draw(n, size, generator("cpu", index))
+    return draw(n, size, generator("cpu", index), "cpu")
 
 
 def same(a, b, atol=1e-6):

@@ -1,12 +1,18 @@
 """What every system owes the trainer: run over SYSTEMS, so a new one is tested by being listed."""
 
 import math
+import sys
 from functools import partial
 
 import pytest
 import torch
 from test_trainer import assert_same
+from torch.optim import Adam
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
+import lib.seeding
+import training.config
 from lib import distributed
 from lib.errors import UserError
 from lib.guards import are_finite
@@ -79,6 +85,7 @@ VARIANTS = {
     ],
 }
 
+aten = torch.ops.aten
 each_system = pytest.mark.parametrize("name", SYSTEMS)
 each_variant = pytest.mark.parametrize(
     ("name", "variant"),
@@ -87,13 +94,44 @@ each_variant = pytest.mark.parametrize(
 )
 
 
+class Looks(TorchDispatchMode):
+    """Note each value of a tensor that Python asks for: a GPU is waited for then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (aten._local_scalar_dense, aten.nonzero, aten.equal):
+            self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
 @each_variant
-def test_the_look_at_the_weights_does_not_need_them_on_one_device(name, variant, tiny_config):
-    """An average's counter stays on the CPU, also of a GPU's run; meta stands for the GPU."""
-    config = tiny_config(name, **variant | {"precision": "fp32"})  # meta has no autocast
-    trainer = build_trainer(config, torch.device("meta"))
+def test_a_step_asks_for_no_value(name, variant, build):
+    trainer = build(name, **variant)
+    batch = trainer.batches()(0)
+    with Looks() as looks:
+        trainer.train_step(batch)
+        assert looks.seen == []
+        float(torch.ones(1))
+    assert len(looks.seen) == 1  # so it would have been noticed
+
+
+@each_variant
+def test_a_step_keeps_to_one_device(name, variant, build, monkeypatch):
+    """Meta stands for a GPU: it refuses other devices, and has no autocast, streams, fused Adam."""
+    on_cpu = build(name, **variant | {"precision": "fp32"})
+    batch = tree_map(lambda t: t.to("meta"), on_cpu.batches()(0))
+    monkeypatch.setattr(training.config, "Adam", lambda *args, fused, **kw: Adam(*args, **kw))
+    for module in list(sys.modules.values()):
+        for draws in ("stream", "generator"):
+            if getattr(module, draws, None) is getattr(lib.seeding, draws):
+                monkeypatch.setattr(module, draws, lambda *_: None)
+    trainer = build_trainer(on_cpu.config, torch.device("meta"))
+    assert all(value.is_meta for value in trainer.train_step(batch).values())
     values = [v for net in trainer.networks.values() for v in net.state_dict().values()]
-    assert are_finite(values).shape == (len(values),)
+    assert are_finite(values).shape == (len(values),)  # an average's counter stays on the CPU
 
 
 @each_system

@@ -44,17 +44,17 @@ class Augment:
         if self.name == "none":
             return images
         draws = stream(images.device, "augment", purpose, self.seed, index)
-        return diffaug(images, draw(len(images), images.shape[-1], draws))
+        return diffaug(images, draw(len(images), images.shape[-1], draws, images.device))
 
 
-def draw(n: int, size: int, stream: torch.Generator) -> Draws:
+def draw(n: int, size: int, stream: torch.Generator, device: torch.device | str) -> Draws:
     """For n images of size x size, uniformly."""
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=stream, device=stream.device)
+        return torch.rand(*shape, generator=stream, device=device)
 
     def whole(low: int, high: int) -> Tensor:
-        return torch.randint(low, high + 1, (n, 2), generator=stream, device=stream.device)
+        return torch.randint(low, high + 1, (n, 2), generator=stream, device=device)
 
     most = round(SHIFT * size)
     return Draws(
