@@ -87,9 +87,12 @@ def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
     runs, unread = read_runs(folders, args.data_dir)
     if not runs:
         raise UserError(
-            f"no run to report on in {' '.join(map(str, folders)) or args.runs_dir}: train one"
-            " first, by python main.py --do_train, or python scripts/report.py --all does it all."
+            " ".join(unread)
+            or f"no run to report on in {args.runs_dir}: train one first, by python main.py"
+            " --do_train, or python scripts/report.py --all does it all."
         )
+    for sentence in unread:
+        print_error(UserError(sentence))
     score_runs(runs)
     best = best_run(runs) or runs[0]
     blocks = content(runs, unread, *examine(best, out, args))
@@ -113,7 +116,6 @@ def read_runs(folders: list[Path], data_dir: str) -> tuple[list[Run], list[str]]
         except (UserError, OSError) as error:
             where = f"{folder} can't be read: " * isinstance(error, OSError)
             unread.append(f"{where}{error}")
-            print_error(UserError(unread[-1]))
             continue
         while run.name in {other.name for other in runs}:  # of another --runs_dir
             run.name = f"{folder.resolve().parent.name}-{run.name}"

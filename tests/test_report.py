@@ -293,6 +293,11 @@ def test_the_page_opens_in_a_browser_without_errors(made, width, tmp_path):
     assert table_overflow == 0 or width < 1200  # tables fit without scrolling sideways
 
 
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, capsys):
+    assert report.main([str(tmp_path / "none")] * 2) != 0
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 # Prose
 
 
