@@ -166,8 +166,9 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        for name, optimizer in self.optimizers.items():  # its settings are the configuration's
+            saved = {"state": state["optimizers"][name]["state"]}
+            optimizer.load_state_dict(optimizer.state_dict() | saved)
         self.step, self.ranks, self.trained_on = state["step"], state["ranks"], state["data"]
         self.threads = state["threads"]
 

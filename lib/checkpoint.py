@@ -22,6 +22,7 @@ from lib.errors import UserError, is_out_of_memory
 
 FORMAT = 1
 ENTRIES = {"format": 1, "model": "", "config": {}, "step": 0, "networks": {}, "optimizers": {}}
+MOST_THREADS = 1024
 LATER = {"ranks": 1, "data": "", "threads": 0}  # what older checkpoints lack
 
 
@@ -71,7 +72,7 @@ def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
 def paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, oldest step first."""
     there = folder.iterdir() if folder.is_dir() else ()  # glob would hide one that can't be read
-    found = (p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name))
+    found = (p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name) and not p.is_fifo())
     return sorted(found, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
 
 
@@ -139,6 +140,8 @@ def read(path: Path, *, model: str) -> dict[str, Any]:
             f"{path} is a checkpoint of {state['model']}, format {state['format']}:"
             f" wanted {model}, format {FORMAT}."
         )
+    if not 0 <= state["threads"] <= MOST_THREADS:
+        raise UserError(f"{path} is foreign: it was trained with {state['threads']} threads.")
     if path.stem.isdigit() and state["step"] != int(path.stem):
         raise UserError(f"{path} is foreign: it holds step {state['step']}.")
     return state
@@ -176,16 +179,16 @@ def check_state(
         for name, network in networks.items():
             compare(state["networks"][name], network.state_dict(), name)
         for name, optimizer in optimizers.items():
-            saved, groups = state["optimizers"][name], optimizer.state_dict()["param_groups"]
+            saved = state["optimizers"][name]["state"]
             params = enumerate(p for group in optimizer.param_groups for p in group["params"])
             moments = {
                 k: {"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p}
                 for k, p in params
-                if k in saved["state"]
+                if k in saved
             }
-            compare(saved["state"], moments, f"{name}'s Adam")
-            for theirs, ours in zip(saved["param_groups"], groups, strict=True):
-                compare({key: theirs.get(key, ours[key]) for key in ours}, ours, f"{name}'s Adam")
+            compare(saved, moments, f"{name}'s Adam")
+            if state["step"] and not (saved and all(s["step"] > 0 for s in saved.values())):
+                raise ValueError(f"{name}'s Adam has made no step")
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{about} holds other values than this model's ({' '.join(str(error).split())[:200]})."
@@ -218,11 +221,12 @@ def built(value: Any, name: str) -> Iterator[tuple[str, str]]:
     """Each place of a nested value and what is there: ("G['linear.weight']", "float32 (3, 4)")."""
     if isinstance(value, Tensor):
         kind = "meta" if value.is_meta else f"{value.layout} {value.dtype}"
-        yield name, f"{kind} {tuple(value.shape)}".replace("torch.", "")
+        is_finite = value.is_meta or bool(value.isfinite().all())
+        odd = " with NaN or infinity" * (not is_finite)
+        yield name, f"{kind} {tuple(value.shape)}{odd}".replace("torch.", "")
     elif isinstance(value, dict | list | tuple):
         yield name, "a dict" if isinstance(value, dict) else "a list"
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from built(item, f"{name}[{key!r}]")
-    else:  # numbers, flags and None stand for each other among Adam's settings
-        number = isinstance(value, int | float | None)
-        yield name, "a number" if number else type(value).__name__
+    else:
+        yield name, type(value).__name__

@@ -24,7 +24,7 @@ from lib.settings import (
 )
 
 C = TypeVar("C", bound="Config")
-PLAIN = re.compile(r"[\w.,=+-]*\w[\w.,=+-]*")  # a name that --run takes
+PLAIN = re.compile(r"(?!-)[\w.,=+-]*\w[\w.,=+-]*")  # a name that --run takes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class Config:
             check(field, getattr(self, field.name))
         refuse_misplaced(self)
         if self.run and not PLAIN.fullmatch(self.run):
-            raise UserError(f"--run {self.run!r}: wanted a plain folder name, without slashes.")
+            raise UserError(f"--run {self.run!r}: wanted a plain folder name without slashes.")
         for name in ("data_dir", "runs_dir"):
             if not getattr(self, name):
                 raise UserError(f"--{name} is empty: wanted a folder; for this one give a dot.")
@@ -248,7 +248,9 @@ def load_saved(path: Path) -> dict[str, Any]:
     try:
         saved = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} can't be read as settings ({error}); delete or mend it.") from None
+        raise UserError(
+            f"{path} can't be read as settings ({error}): mend it, or move the run's folder away."
+        ) from None
     if not isinstance(saved, dict):
         raise UserError(
             f"{path} holds no settings: found {type(saved).__name__}, wanted an object."
@@ -263,7 +265,10 @@ def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], p
     if unknown:
         raise UserError(f"{path} has unknown settings: {', '.join(unknown)}.")
     kept = {name: value for name, value in saved.items() if fields.get(name, "once") != "once"}
-    config = config_class(**(kept | given))
+    try:
+        config = config_class(**(kept | given))
+    except UserError as error:
+        raise UserError(f"{path} with the flags given: {error}") from None
     differing = differences(config, saved)
     if differing:
         raise UserError(

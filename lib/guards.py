@@ -59,8 +59,8 @@ def refuse_misplaced(run_dir: Path) -> None:
         if os.path.lexists(folder) and not folder.is_dir():
             raise UserError(f"{folder} is no folder: move it away, or give another --run.")
     for file in (run_dir / "config.json", run_dir / "results.jsonl"):
-        if file.is_dir():
-            raise UserError(f"{file} is a folder: move it away, or give another --run.")
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file} is no file: move it away, or give another --run.")
 
 
 def use_threads(asked: int, kept: int = 0) -> None:

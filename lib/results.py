@@ -66,6 +66,7 @@ def checked(result: Any) -> Result:
         raise ValueError(f"it has no {' and no '.join(missing)}")
     for keys, is_right, wanted in (
         (NUMBERS, is_number_or_null, "a finite number or null"),
+        (("error",), lambda error: error is None or error >= 0, "0 or more"),
         (COUNTS, lambda n: type(n) is int and 0 <= n < 2**63, "a whole number from 0 up"),
         (WORDS, lambda value: isinstance(value, str), "text"),
     ):
@@ -77,7 +78,7 @@ def checked(result: Any) -> Result:
 
 def is_number_or_null(value: Any) -> bool:
     try:
-        return value is None or (type(value) in (int, float) and math.isfinite(value))
+        return value is None or (type(value) in (int, float) and abs(float(value)) < 1e100)
     except OverflowError:  # an int too large for a float
         return False
 
