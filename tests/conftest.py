@@ -1,7 +1,9 @@
 """What several test files share: a tiny dataset, tiny settings, a stand-in for Inception."""
 
 import dataclasses
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import main
 from lib.config import Config
-from main import SYSTEMS
-from main import build as build_trainer
 from metrics import score
 from sources.iclevr import LABELS
 from trainer import Trainer
@@ -89,12 +90,31 @@ def make_iclevr(folder: Path, n: int = 28) -> None:
         (folder / f"{name}.json").write_text(json.dumps(value))
 
 
+def paint(folder: Path, n: int, *, mode: str = "RGB", size: tuple[int, int] = (40, 34)) -> Path:
+    """Make the folder with n images of a colour each, 00.png and so on."""
+    folder.mkdir(parents=True)
+    for i in range(n):
+        colour = (3 * i, 200, 90) if mode == "RGB" else 3 * i
+        Image.new(mode, size, colour).save(folder / f"{i:02}.png")
+    return folder
+
+
+def pack(path: Path, files: dict[str, bytes]) -> Path:
+    """Make a .tar.gz of these files."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
 @pytest.fixture
 def tiny_config(data_dir, tmp_path):
     """tiny_config(model="dcgan", seed=1, ...) -> a config that trains in moments."""
 
     def make(model: str = "dcgan", **changes) -> Config:
-        config_class = SYSTEMS[model].config_class
+        config_class = main.SYSTEMS[model].config_class
         choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(config_class)}
         tiny = {
             name: value  # a system of other datasets keeps its own default
@@ -109,11 +129,30 @@ def tiny_config(data_dir, tmp_path):
 
 
 @pytest.fixture
-def build(tiny_config):
-    """build(model="dcgan", seed=1, ...) -> a fresh trainer on the CPU, as main.py builds it."""
+def build(tiny_config, request):
+    """build(model, seed=1, ...) -> a fresh trainer on the CPU, as main.py builds it.
 
-    def make(model: str = "dcgan", **changes) -> Trainer:
-        return build_trainer(tiny_config(model, **changes), CPU)
+    Without a model it is the MODEL of the test's file, if there is one, and else dcgan.
+    """
+    own = getattr(request.module, "MODEL", "dcgan")
+
+    def make(model: str = own, **changes) -> Trainer:
+        return main.build(tiny_config(model, **changes), CPU)
+
+    return make
+
+
+@pytest.fixture
+def refusal(capsys):
+    """refusal(main, word, ...) -> the one sentence with which the command ends in status 1."""
+
+    def make(main, *argv) -> str:
+        capsys.readouterr()
+        assert main([*map(str, argv)]) == 1, argv
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error
 
     return make
 
@@ -147,7 +186,6 @@ def pixel_means(monkeypatch) -> PixelMeans:
 @pytest.fixture
 def train(tiny_config):
     """train(model, steps=1, **settings) -> the folder of a run that main.py has trained."""
-    import main  # here: it imports every system
 
     def make(model: str = "dcgan", steps: int = 1, **settings) -> Path:
         config = tiny_config(model, run=model, num_training_steps=steps, **settings)

@@ -5,17 +5,7 @@ import torch
 
 from lib.seeding import generator
 from training import augment
-from training.augment import (
-    Augment,
-    Draws,
-    brighten,
-    cut_out,
-    diffaug,
-    draw,
-    saturate,
-    stretch,
-    translate,
-)
+from training.augment import Augment, Draws, diffaug
 
 
 def images(n=5, channels=3, size=8):
@@ -23,7 +13,7 @@ def images(n=5, channels=3, size=8):
 
 
 def drawn(n, size, index=0):
-    return draw(n, size, generator("cpu", index), "cpu")
+    return augment.draw(n, size, generator("cpu", index), "cpu")
 
 
 def same(a, b, atol=1e-6):
@@ -32,14 +22,14 @@ def same(a, b, atol=1e-6):
 
 def test_brightness_shifts_each_images_mean_by_its_draw():
     x, amount = images(), torch.tensor([-0.5, -0.1, 0.0, 0.2, 0.5])
-    y = brighten(x, amount)
+    y = augment.brighten(x, amount)
     same(y.mean((1, 2, 3)) - x.mean((1, 2, 3)), amount)
     same(y - y.mean((1, 2, 3), keepdim=True), x - x.mean((1, 2, 3), keepdim=True))
 
 
 def test_saturation_scales_the_distance_from_grey():
     x, factor = images(), torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])
-    y = saturate(x, factor)
+    y = augment.saturate(x, factor)
     same(y.mean(1), x.mean(1))
     same(y.std(1), factor.view(-1, 1, 1) * x.std(1))
     same(y[0], x[0].mean(0, keepdim=True).expand(3, -1, -1))
@@ -47,14 +37,14 @@ def test_saturation_scales_the_distance_from_grey():
 
 def test_contrast_scales_the_spread_around_the_mean():
     x, factor = images(), torch.tensor([0.5, 0.8, 1.0, 1.2, 1.5])
-    y = stretch(x, factor)
+    y = augment.stretch(x, factor)
     same(y.mean((1, 2, 3)), x.mean((1, 2, 3)))
     same(y.std((1, 2, 3)), factor * x.std((1, 2, 3)))
 
 
 def test_translation_moves_by_whole_pixels_and_fills_with_zeros():
     x, shift = images(), torch.tensor([[1, 0], [0, -2], [-1, 1], [0, 0], [2, 2]])
-    y = translate(x, shift)
+    y = augment.translate(x, shift)
     assert torch.equal(y[0, :, 1:], x[0, :, :-1])
     assert torch.equal(y[1, :, :, :-2], x[1, :, :, 2:])
     assert torch.equal(y[2, :, :-1, 1:], x[2, :, 1:, :-1])
@@ -66,7 +56,7 @@ def test_translation_moves_by_whole_pixels_and_fills_with_zeros():
 
 def test_cutout_makes_its_square_zero_and_nothing_else():
     x, centre = images(3), torch.tensor([[4, 3], [0, 8], [8, 6]])
-    y = cut_out(x, centre, side=4)
+    y = augment.cut_out(x, centre, side=4)
     square = torch.zeros(3, 8, 8, dtype=torch.bool)
     square[0, 2:6, 1:5] = True
     square[1, 0:2, 6:8] = True
@@ -93,10 +83,9 @@ def test_draws_fill_their_ranges_evenly():
 
 def test_the_parts_come_in_turn_and_grey_images_have_no_saturation(monkeypatch):
     x, draws = images(size=16), drawn(5, 16)
-    colours = stretch(saturate(brighten(x, draws.brightness), draws.saturation), draws.contrast)
-    assert torch.equal(
-        diffaug(x, draws), cut_out(translate(colours, draws.shift), draws.centre, side=8)
-    )
+    colours = augment.saturate(augment.brighten(x, draws.brightness), draws.saturation)
+    moved = augment.translate(augment.stretch(colours, draws.contrast), draws.shift)
+    assert torch.equal(diffaug(x, draws), augment.cut_out(moved, draws.centre, side=8))
     monkeypatch.setattr(augment, "saturate", lambda *_: pytest.fail("a grey image"))
     diffaug(images(channels=1, size=16), draws)
 

@@ -1,14 +1,13 @@
 """BigGAN: its networks' sizes, layers in closed form, accumulation, truncation, what is refused."""
 
 import math
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import paint
 from ranks import without_batchnorm
-from test_cyclegan import paint
 from torch import nn
 
 from GAN import count_parameters
@@ -21,22 +20,18 @@ from systems.biggan.blocks import (
     GeneratorBlock,
     SelfAttention,
 )
-from systems.biggan.config import BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
 from systems.biggan.scores import class_fids, inception_scores
 from systems.biggan.spectral import SpectralNetwork, init_orthogonal, orthogonal_penalty
 from systems.biggan.trainer import BigGAN, balanced, draw
 from training.modes import sampling
 
+MODEL = "biggan"
+
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def build(build):
-    return partial(build, "biggan")
 
 
 def pair(size: int, *, width: int, classes: int, channels: int, latent: int, **more):
@@ -395,16 +390,3 @@ def test_a_game_without_bounds_is_told_the_flags_that_there_are(build):
     assert not hasattr(trainer.config, "d_norm")
     assert "Trouser" in trainer.class_names  # of FashionMNIST
     assert len(trainer.class_names) == 10
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"latent_dim": 6}, "multiple of 4"),
-        ({"image_size": 64}, "--layout published"),
-        ({"attention": 32}, "maps of 8, 16 at 32 pixels"),
-    ],
-)
-def test_settings_that_do_not_fit_the_layout_are_refused(settings, words):
-    with pytest.raises(UserError, match=words):
-        BigGANConfig(model="biggan", **settings)

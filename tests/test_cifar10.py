@@ -2,12 +2,12 @@
 
 import hashlib
 import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import pack
 
 import dataset
 from lib.errors import UserError
@@ -61,15 +61,12 @@ def test_a_pickle_of_another_content_is_never_opened(data_dir, monkeypatch):
     assert opened.__self__ == []
 
 
-def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
-    data_dir, images, tmp_path, monkeypatch
-):
-    archive = tmp_path / "made.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for file in sorted((data_dir / "cifar-10-batches-py").iterdir()):
-            tar.add(file, f"cifar-10-batches-py/{file.name}")
-            file.unlink()
-        tar.add(__file__, "../../outside.py")
+def test_known_names_alone_are_unpacked_from_the_archive(data_dir, images, tmp_path, monkeypatch):
+    folder, files = data_dir / "cifar-10-batches-py", {"../../outside.py": b""}
+    for file in sorted(folder.iterdir()):
+        files[f"{folder.name}/{file.name}"] = file.read_bytes()
+        file.unlink()
+    archive = pack(tmp_path / "made.tar.gz", files)
     asked = []
 
     def fetch(url: str, path: Path, *, md5: str) -> Path:
@@ -81,7 +78,7 @@ def test_the_archive_is_fetched_checked_and_unpacked_by_known_names(
     assert len(load(data_dir)) == 15
     url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     assert asked == [(url, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")]
-    assert {p.name for p in (data_dir / "cifar-10-batches-py").iterdir()} == set(images)
+    assert {p.name for p in folder.iterdir()} == set(images)
 
 
 def test_without_a_network_or_a_whole_archive_one_sentence(tmp_path, monkeypatch):
@@ -95,7 +92,6 @@ def test_without_a_network_or_a_whole_archive_one_sentence(tmp_path, monkeypatch
     path.write_bytes(b"garbage")
     with pytest.raises(UserError, match="is damaged"):
         load(tmp_path)
-    with tarfile.open(path, "w:gz"):
-        pass
+    pack(path, {})
     with pytest.raises(UserError, match=r"lacks data_batch_1, .*: delete it and run again"):
         load(tmp_path)

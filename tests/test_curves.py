@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trainer import assert_same, final_state, toy  # noqa: F401 (toy is a fixture)
+from test_trainer import assert_same_end, toy  # noqa: F401 (toy is a fixture)
 
 from lib.runlog import RunLog
 from metrics.curve_rules import (
@@ -142,11 +142,8 @@ def test_a_penalty_that_blinds_d_is_told_from_one_that_holds_it():
 
 def test_the_windows_are_counted_from_the_end_and_hold_every_point():
     diagnosis = diagnose(real_run("default"), window=1600)
-    assert [(w.first, w.last) for w in diagnosis.windows] == [
-        (20, 1800),
-        (1820, 3400),
-        (3420, 5000),
-    ]
+    windows = [(w.first, w.last) for w in diagnosis.windows]
+    assert windows == [(20, 1800), (1820, 3400), (3420, 5000)]
     assert sum(len(w.values["D(x)"]) for w in diagnosis.windows) == 250
     short = diagnose(flat(points=110))
     assert [(w.first, w.last) for w in short.windows] == [(10, 1100)]
@@ -248,9 +245,7 @@ def test_training_prints_the_line_and_the_weights_do_not_depend_on_it(toy, capsy
     assert capsys.readouterr().out.count("overshoots: ") == 1
     unwatched.train()
     assert "overshoots" not in capsys.readouterr().out
-    a, b = final_state(watched), final_state(unwatched)
-    assert_same(a["networks"], b["networks"])
-    assert_same(a["optimizers"], b["optimizers"])
+    assert_same_end(watched, unwatched)
 
 
 def test_the_script_diagnoses_every_run_it_can_and_names_the_others(tmp_path, capsys):

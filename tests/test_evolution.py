@@ -30,13 +30,6 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
-def refusal(capsys, *argv) -> str:
-    assert evolution.main(list(map(str, argv))) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    return error
-
-
 @pytest.mark.parametrize(("kind", "file_format"), [("gif", "GIF"), ("apng", "PNG")])
 def test_each_grid_is_a_frame_in_the_order_of_steps(run_dir, kind, file_format, capsys):
     assert evolution.main([str(run_dir), "--format", kind, "--fps", "5"]) == 0
@@ -63,14 +56,12 @@ def test_each_grid_is_a_frame_in_the_order_of_steps(run_dir, kind, file_format, 
 def test_colours_are_kept_and_out_names_the_format(run_dir, tmp_path, out, tolerance):
     write_grid(run_dir / "samples", 100, colour=True)
     assert evolution.main([str(run_dir), "--out", str(tmp_path / out)]) == 0
-    with (
-        Image.open(tmp_path / out) as found,
-        Image.open(run_dir / "samples/samples-0000100.png") as grid,
-    ):
+    grid = np.asarray(Image.open(run_dir / "samples/samples-0000100.png"))
+    with Image.open(tmp_path / out) as found:
         assert (found.format, found.n_frames) == ("PNG" if tolerance == 0 else "GIF", 5)
         found.seek(4)
         last = np.asarray(found.convert("RGB")).astype(int)[14:]
-        assert np.abs(last - np.asarray(grid)).mean() <= tolerance
+        assert np.abs(last - grid).mean() <= tolerance
 
 
 def test_a_long_run_is_thinned_and_large_grids_shrink(tmp_path):
@@ -83,7 +74,7 @@ def test_a_long_run_is_thinned_and_large_grids_shrink(tmp_path):
         assert (found.n_frames, found.size) == (4, (102, 116))  # both even
 
 
-def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, capsys):
+def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, refusal):
     for argv, words in (
         ([tmp_path / "none"], "is no folder"),
         ([tmp_path], "has no samples/: found run"),
@@ -97,17 +88,17 @@ def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, cap
         ([run_dir, "--out", "a.gif", "--format", "apng"], "they differ"),
         ([run_dir, "--out", tmp_path / "no" / "a.gif"], "no folder: make it"),
     ):
-        assert words in refusal(capsys, *argv)
+        assert words in refusal(evolution.main, *argv)
     write_grid(run_dir / "samples", 100, colour=False, size=30)
-    assert "0000100.png has another size" in refusal(capsys, run_dir)
+    assert "0000100.png has another size" in refusal(evolution.main, run_dir)
     torn = run_dir / "samples" / "samples-0000100.png"
     torn.write_bytes((run_dir / "samples" / "samples-0000080.png").read_bytes()[:300])
-    assert "0000100.png cannot be read as a picture" in refusal(capsys, run_dir)
+    assert "0000100.png cannot be read as a picture" in refusal(evolution.main, run_dir)
     assert [path.name for path in run_dir.iterdir()] == ["samples"]
 
 
 @pytest.mark.parametrize("frames", [12, 3])
-def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, capsys, frames):
+def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, refusal, frames):
     """ffmpeg's stand-in, which like it does not raise where the disk is full."""
 
     def write_frames(path, size, **_):
@@ -119,8 +110,8 @@ def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, capsys, frames):
     fake = SimpleNamespace(write_frames=write_frames, count_frames_and_secs=lambda _: (frames, 3))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", fake)
     if frames == 3:
-        error = refusal(capsys, run_dir, "--format", "mp4")
-        assert "wrote 3 of 12 frames: make room" in error
+        told = refusal(evolution.main, run_dir, "--format", "mp4")
+        assert "wrote 3 of 12 frames: make room" in told
     else:
         assert evolution.main([str(run_dir), "--format", "mp4"]) == 0
     assert (run_dir / "evolution.mp4").is_file() == (frames == 12)

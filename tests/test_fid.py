@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_image_folder import write_images
+from test_moments import normal
 
 import fid
 from fid import covariance_factor, fid_with_error, frechet_distance
@@ -30,10 +32,6 @@ class PixelMean:
         return images.float().mean((2, 3)) / scale
 
 
-def normal(n, d, seed=0):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def random_cov(d, rank, seed):
     A = normal(d, rank, seed)
     return A @ A.T / rank
@@ -42,16 +40,6 @@ def random_cov(d, rank, seed):
 def root_trace(cov1, cov2):
     """tr sqrt(C1 C2) from the eigenvalues of the product, which is not symmetric."""
     return np.sqrt(np.linalg.eigvals((cov1 @ cov2).numpy()).real.clip(0)).sum()
-
-
-def write_images(folder, n, seed=0):
-    """n images of 8x6 (W, H) noise, each around a colour of its own."""
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(seed)
-    for i in range(n):
-        pixels = (rng.random((6, 8, 3)) * 100 + rng.random(3) * 150).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i:03}.png")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -67,15 +55,6 @@ def run(capsys, *argv):
 
 def printed(capsys, *argv):
     return float(run(capsys, *argv).out.removeprefix("FID:  "))
-
-
-def refusal(capsys, *argv):
-    """The sentence with which the command ends in status 1."""
-    assert fid.main([str(arg) for arg in argv]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 # The distance
@@ -237,7 +216,7 @@ def test_command_reads_and_writes_moments(folders, capsys, tmp_path):
     assert "error" not in result.err
 
 
-def test_command_refuses_bad_flags_paths_and_a_broken_image(folders, capsys, tmp_path):
+def test_command_refuses_bad_flags_paths_and_a_broken_image(folders, refusal, tmp_path):
     a, b = folders
     npz(moments := tmp_path / "a.npz", **EYE)
     npz(tmp_path / "four.npz", mu=np.zeros(4), sigma=np.eye(4))
@@ -259,10 +238,10 @@ def test_command_refuses_bad_flags_paths_and_a_broken_image(folders, capsys, tmp
         "4 and of 3 features": (tmp_path / "four.npz", moments),
     }
     for words, argv in cases.items():
-        assert words in refusal(capsys, *argv)
+        assert words in refusal(fid.main, *argv)
     for content in ((a / "007.png").read_bytes()[:60], b"no image at all"):
         (a / "007.png").write_bytes(content)
-        assert "007.png cannot be read as an image" in refusal(capsys, a, b)
+        assert "007.png cannot be read as an image" in refusal(fid.main, a, b)
 
 
 def npz(path, *, header=None, **arrays):
@@ -300,15 +279,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_command_refuses_hostile_moments_in_one_sentence(tmp_path, capsys, hostile):
+def test_command_refuses_hostile_moments_in_one_sentence(tmp_path, refusal, hostile):
     good, bad = npz(tmp_path / "good.npz", **EYE), npz(tmp_path / "bad.npz", **hostile)
     for paths in ((good, bad), (bad, good)):
-        assert "bad.npz" in refusal(capsys, *paths)
+        assert "bad.npz" in refusal(fid.main, *paths)
 
 
-def test_command_refuses_a_file_that_would_unpack_to_gigabytes(tmp_path, capsys, monkeypatch):
+def test_files_that_unpack_to_gigabytes_are_refused(tmp_path, capsys, refusal, monkeypatch):
     path = npz(tmp_path / "bomb.npz", **EYE)  # two .npy of a header of 128 bytes, and 12 numbers
     monkeypatch.setattr("inception.moments.MOST_BYTES", 351)
-    assert "holds 352 bytes: wanted moments" in refusal(capsys, path, path)
+    assert "holds 352 bytes: wanted moments" in refusal(fid.main, path, path)
     monkeypatch.setattr("inception.moments.MOST_BYTES", 352)
     run(capsys, path, path)

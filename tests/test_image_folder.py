@@ -11,12 +11,12 @@ from sources import image_folder
 from sources.image_folder import image_batches, image_paths, read_rgb
 
 
-def write_images(folder, n, mode="RGB", suffix=".png"):
-    """n images of 8x6 (W, H) noise."""
+def write_images(folder, n, mode="RGB", suffix=".png", seed=0):
+    """n images of 8x6 (W, H) noise, each around a colour of its own."""
     folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for i in range(n):
-        pixels = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
+        pixels = (rng.random((6, 8, 3)) * 100 + rng.random(3) * 150).astype(np.uint8)
         Image.fromarray(pixels).convert(mode).save(folder / f"{i:03}{suffix}")
     return folder
 

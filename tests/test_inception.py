@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+from test_trainer import assert_same
 from torch import nn
 from torchvision.models import inception as tv
 
@@ -145,10 +146,6 @@ def tiny(monkeypatch, tmp_path):
     return {n: torch.ones(s) if "bn.weight" in n else torch.rand(s) for n, s in shapes.items()}
 
 
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_digest_tells_values_and_names(tiny):
     before = weights.digest(tiny)
     assert weights.digest(dict(reversed(tiny.items()))) == before
@@ -165,7 +162,7 @@ def test_state_dict_of_pytorch_fid_loads_by_name(tiny, tmp_path):
     saved = {name: value for name, value in tiny.items() if "bn.weight" not in name}
     extra = {"fc.weight": torch.rand(5, 2), "first.bn.num_batches_tracked": torch.tensor(3)}
     torch.save(saved | extra, tmp_path / "mine.pth")
-    assert same(weights.find_weights(tmp_path / "mine.pth"), tiny)
+    assert_same(weights.find_weights(tmp_path / "mine.pth"), tiny)
 
 
 def fake_archive(file, state):
@@ -188,10 +185,10 @@ def test_a_placed_file_is_checked_and_converted(kind, tiny, tmp_path, monkeypatc
     with pytest.raises(UserError, match=getattr(weights, f"{kind}_SHA256")):
         weights.find_weights()
     monkeypatch.setattr(weights, f"{kind}_SHA256", file_digest(placed, "sha256"))
-    assert same(weights.find_weights(), tiny)
+    assert_same(weights.find_weights(), tiny)
     placed.unlink()
     assert [path.name for path in tmp_path.iterdir()] == [weights.CONVERTED]
-    assert same(weights.find_weights(), tiny)
+    assert_same(weights.find_weights(), tiny)
 
 
 def truncate(path):
@@ -208,16 +205,15 @@ def change(path):
 def test_damaged_converted_file_is_named_and_replaced(tiny, tmp_path, monkeypatch, capsys, damage):
     weights.save_converted(tiny)
     damage(path := tmp_path / weights.CONVERTED)
-    with pytest.raises(
-        UserError, match=rf"{weights.CONVERTED} (is truncated|has changed).*by hand"
-    ):
+    told = rf"{weights.CONVERTED} (is truncated|has changed).*by hand"
+    with pytest.raises(UserError, match=told):
         weights.find_weights()
     remote = {"elsewhere": lambda: weights.save_converted(tiny)}
     monkeypatch.setattr(weights, "_remote_sources", lambda: remote)
     capsys.readouterr()
-    assert same(weights.find_weights(), tiny)
+    assert_same(weights.find_weights(), tiny)
     assert str(path) in capsys.readouterr().err
-    assert same(weights.read_state_dict(path), tiny)
+    assert_same(weights.read_state_dict(path), tiny)
 
 
 def test_foreign_files_are_refused_with_a_sentence(tiny, tmp_path):

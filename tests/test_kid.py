@@ -28,14 +28,6 @@ def by_loops(x, y) -> float:
     return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * between / (n * m)
 
 
-def test_a_tiny_case_by_hand():
-    """d = 1, x = {0, 1}, y = {1, 2}: 1 + k(1, 2) - 2 (1 + 1 + k(1, 1) + k(1, 2)) / 4."""
-    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
-    value, error = kid_with_error(x, y)
-    assert value == 1 + 27 - 2 * (1 + 1 + 8 + 27) / 4
-    assert math.isnan(error)
-
-
 @pytest.mark.parametrize("blocks", [1, 3, 10])
 @pytest.mark.parametrize(("n", "m"), [(20, 20), (23, 31)])
 def test_the_value_is_that_of_all_pairs_whatever_the_blocks(n, m, blocks):
@@ -60,8 +52,9 @@ def test_the_error_is_the_spread_over_draws_and_too_large_between_equals(shift, 
     assert math.sqrt((errors**2).mean()) / values.std(ddof=1) == pytest.approx(ratio, rel=0.15)
 
 
-def test_bad_features_are_refused():
+def test_bad_features_are_refused_and_two_of_each_have_no_error():
     x = normal(4, 3, 0)
+    assert math.isnan(kid_with_error(x[:2], x[2:])[1])
     with pytest.raises(UserError, match="KID of 1 and 4 images"):
         kid_with_error(x[:1], x)
     with pytest.raises(UserError, match="3 and 2 features"):

@@ -6,17 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_trainer import (
-    EventFileLoader,
-    Killed,
-    Toy,
-    ToyConfig,
-    assert_same,
-    curves,
-    die_at,
-    final_state,
-    kill,
-)
+from test_trainer import EventFileLoader, assert_same_end, curves, killed_at, toy  # noqa: F401
 
 from lib import guards
 from lib.guards import Bar, Pace
@@ -31,17 +21,6 @@ VALUES = {
 }
 
 
-@pytest.fixture
-def toy(tmp_path):
-    """toy(run="a", ...) -> a fresh trainer of 23 steps on 37 images: three epochs of 8 batches."""
-
-    def make(run: str = "toy", **changes) -> Toy:
-        steps = {"num_training_steps": 23, "saving_steps": 8, "logging_steps": 3, "batch_size": 5}
-        return Toy(ToyConfig(run=run, runs_dir=str(tmp_path), **(steps | changes)))
-
-    return make
-
-
 def test_a_line_of_the_source():
     assert log_line(24 * 469 + 451, 25 * 469, 469, VALUES, GAN_VALUES) == (
         "[24/25][450/469] Loss_D: 0.9578 Loss_G: 2.3186 D(x): 0.8398 D(G(z)): 0.4703 / 0.1420"
@@ -50,7 +29,8 @@ def test_a_line_of_the_source():
         assert log_line(step, 23, 8, {"loss": 1.0}, "") == f"{place} loss: 1.0000"
 
 
-def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):
+def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):  # noqa: F811
+    """23 steps on 37 images: three epochs of 8 batches."""
     toy("silent").train()
     assert capsys.readouterr().out == ""
     trainer = toy("chatty", log_lines=True)
@@ -63,7 +43,7 @@ def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):
     )
     found = [re.fullmatch(form, line).groups() for line in lines]
     assert [divmod(step, 8) for step in range(23)] == [(int(e), int(b)) for e, b, *_ in found]
-    assert_same(final_state(toy("silent"))["networks"], final_state(trainer)["networks"])
+    assert_same_end(toy("silent"), trainer)
     expected = curves(trainer.config.run_dir)
     assert expected == curves(toy("silent").config.run_dir)
     logged = {(tag, step): value for tag, step, value in expected}
@@ -71,7 +51,7 @@ def test_every_step_prints_its_line_and_stays_the_step_it_was(toy, capsys):
         assert float(found[8][column]) == pytest.approx(logged[tag, 9], abs=6e-5)
 
 
-def test_where_somebody_watches_the_bar_makes_room(toy, monkeypatch):
+def test_where_somebody_watches_the_bar_makes_room(toy, monkeypatch):  # noqa: F811
     written = []
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(Bar, "write", written.append)
@@ -145,7 +125,7 @@ def test_one_sentence_if_one_thread_has_become_faster(run, busy_at_first):
     assert torch.get_num_threads() == 2
 
 
-def test_the_measurement_leaves_the_training_as_it_is(toy, threads, monkeypatch):
+def test_the_measurement_leaves_the_training_as_it_is(toy, threads, monkeypatch):  # noqa: F811
     threads(2)
     monkeypatch.setattr(Pace, "STEPS", 3)
     plain, watched = toy("plain"), toy("watched")
@@ -153,8 +133,7 @@ def test_the_measurement_leaves_the_training_as_it_is(toy, threads, monkeypatch)
     plain.train()
     watched.train()
     assert pace.usual > 0
-    assert_same(final_state(plain)["networks"], final_state(watched)["networks"])
-    assert_same(final_state(plain)["optimizers"], final_state(watched)["optimizers"])
+    assert_same_end(plain, watched)
     assert torch.get_num_threads() == 2
 
 
@@ -178,43 +157,32 @@ def names(*steps: int) -> list[str]:
     return [f"samples-{step:07d}.png" for step in steps]
 
 
-def test_grids_come_every_so_often_and_checkpoints_as_before(toy):
+def test_grids_come_every_so_often_and_checkpoints_as_before(toy):  # noqa: F811
     plain, often = toy("plain"), toy("often", sample_every=5)
     plain.train()
     often.train()
     assert grids(plain) == (names(8, 16, 23), [8, 16, 23])
     assert grids(often) == (names(5, 10, 15, 20, 23), [5, 10, 15, 20, 23])
-    for name in ("networks", "optimizers"):
-        assert_same(final_state(plain)[name], final_state(often)[name])
+    assert_same_end(plain, often)
     saved = [sorted(p.name for p in t.checkpoint_dir.iterdir()) for t in (plain, often)]
     assert saved[0] == saved[1] == ["0000008.pt", "0000016.pt", "0000023.pt"]
     assert curves(plain.config.run_dir) == curves(often.config.run_dir)
 
 
 @pytest.mark.parametrize("step", [3, 8, 10, 14, 22])
-def test_a_killed_run_has_each_grid_once_and_the_same(toy, step):
-    whole = toy("whole", sample_every=2)
-    whole.train()
-    killed = toy("killed", sample_every=2)
-    die_at(killed, step, kill)
-    with pytest.raises(Killed):
-        killed.train()
-    again = toy("killed", sample_every=2)
-    again.train()
+def test_a_killed_run_has_each_grid_once_and_the_same(toy, step):  # noqa: F811
+    killed_at(toy("killed", sample_every=2), step)
+    whole, again = toy("whole", sample_every=2), toy("killed", sample_every=2)
+    for trainer in (whole, again):
+        trainer.train()
     assert grids(again) == grids(whole)
-    a, b = (
-        [path.read_bytes() for path in sorted((t.config.run_dir / "samples").iterdir())]
-        for t in (again, whole)
-    )
-    assert a == b
-    assert_same(final_state(again)["networks"], final_state(whole)["networks"])
+    a, b = (sorted((t.config.run_dir / "samples").iterdir()) for t in (again, whole))
+    assert [path.read_bytes() for path in a] == [path.read_bytes() for path in b]
+    assert_same_end(again, whole)
 
 
-def test_grids_that_a_resumed_run_will_not_make_again_are_gone(toy):
-    killed = toy(sample_every=2)
-    die_at(killed, 15, kill)
-    with pytest.raises(Killed):
-        killed.train()
+def test_grids_that_a_resumed_run_will_not_make_again_are_gone(toy):  # noqa: F811
+    killed = killed_at(toy(sample_every=2), 15)
     assert grids(killed)[0] == names(2, 4, 6, 8, 10, 12, 14)
     other = killed.config.run_dir / "samples" / "of-mine.png"
     other.touch()

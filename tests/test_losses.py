@@ -1,17 +1,9 @@
 """The adversarial losses and penalties in closed form."""
 
-import math
-
 import pytest
 import torch
 
 from training.losses import BCE, HINGE, LOSSES, LSGAN, PENALTIES, WGAN
-
-
-def test_an_undecided_discriminator_pays_2_log_2():
-    zero = torch.zeros(5)
-    assert (BCE.real(zero) + BCE.fake(zero)).item() == pytest.approx(2 * math.log(2), abs=1e-6)
-    assert BCE.generator(zero).item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_losses_are_cross_entropies_averaged_over_the_batch():
@@ -20,14 +12,6 @@ def test_losses_are_cross_entropies_averaged_over_the_batch():
     torch.testing.assert_close(BCE.real(logits), -p.log().mean())
     torch.testing.assert_close(BCE.fake(logits), -(1 - p).log().mean())
     torch.testing.assert_close(BCE.generator(logits), -p.log().mean())
-
-
-def test_log_d_keeps_its_gradient_where_the_minimax_loss_loses_it():
-    logit = torch.tensor([-20.0], requires_grad=True)
-    (log_d,) = torch.autograd.grad(BCE.generator(logit), logit)
-    (minimax,) = torch.autograd.grad(-BCE.fake(logit), logit)
-    assert log_d.item() == pytest.approx(-1, abs=1e-6)
-    assert minimax.item() == pytest.approx(-math.exp(-20), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -67,8 +51,7 @@ share = torch.linspace(0, 1, 6).view(6, 1, 1, 1).double()
 
 
 @pytest.mark.parametrize(
-    ("name", "steep", "flat"),
-    [("r1", 25 / 2, 0.125), ("zero", 25.0, 0.25), ("gp", 16.0, 0.25)],
+    ("name", "steep", "flat"), [("r1", 25 / 2, 0.125), ("zero", 25.0, 0.25), ("gp", 16.0, 0.25)]
 )
 def test_the_penalty_of_a_linear_discriminator(name, steep, flat):
     for slope, wanted in ((5.0, steep), (0.5, flat)):  # whatever the image; below 1 counts too

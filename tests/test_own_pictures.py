@@ -151,9 +151,7 @@ def test_what_the_user_names_is_found(source, names, tmp_path, monkeypatch):
         assert all((found.root / name).is_file() for name in found.names)
 
 
-def test_one_that_cannot_be_written_is_skipped_and_a_full_disk_ends_the_batch(
-    run, tmp_path, monkeypatch, capsys
-):
+def test_a_full_disk_ends_a_batch_and_other_errors_do_not(run, tmp_path, monkeypatch, capsys):
     photos, out = tmp_path / "photos", tmp_path / "out"
     paint(photos / "a_strip.webp", (4200, 1))  # WebP ends at 16,383 pixels
     paint(photos / "b.webp", (5, 5))

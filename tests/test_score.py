@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU
-from PIL import Image
-from test_trainer import Killed, assert_same, curves, die_at, final_state, kill
+from conftest import CPU, paint
+from test_trainer import assert_same_end, curves, final_state, killed_at
 
 from dataset import order
 from fid import frechet_distance
@@ -117,9 +116,7 @@ def small(build, pixel_means):
     return build(fid_protocol="all")
 
 
-def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(
-    small, pixel_means, capsys, monkeypatch
-):
+def test_all_training_images_are_scored_by_fid_and_kid(small, pixel_means, capsys, monkeypatch):
     fid, kid = score.score(small)
     real = pixel_means(small.load_data("train").images[order(150, 0, 0)])
     fake = pixel_means(torch.cat(list(small.generate(150, small.config.seed))))
@@ -138,9 +135,7 @@ def test_all_training_images_meet_as_many_and_kid_stands_beside_the_fid(
     assert again == pytest.approx([fid["value"], kid["value"]], rel=1e-6)
 
 
-def test_kid_takes_the_first_images_of_each_half_where_there_are_many(
-    small, pixel_means, monkeypatch, tmp_path
-):
+def test_kid_takes_the_first_images_of_each_half(small, pixel_means, monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "MOST", 40)
     monkeypatch.setattr(score, "MOST", 40)
     object.__setattr__(small.config, "runs_dir", str(tmp_path))
@@ -234,9 +229,7 @@ def test_a_fid_during_training_leaves_the_training_as_it_is(train_scored, ema):
     plain, _ = train_scored("plain", ema=ema)
     scored, loads = train_scored("scored", ema=ema, fid_every=2)
     assert loads == ["Inception", "real"]
-    a, b = final_state(plain), final_state(scored)
-    assert_same(a["networks"], b["networks"])
-    assert_same(a["optimizers"], b["optimizers"])
+    assert_same_end(plain, scored)
     found = curves(scored.config.run_dir)
     points = {point: n for point, n in found.items() if point[0] == "fid_smoke"}
     assert found - curves(plain.config.run_dir) == points
@@ -248,9 +241,8 @@ def test_a_fid_during_training_leaves_the_training_as_it_is(train_scored, ema):
 
 def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(build, train_scored):
     trainer = build(run="killed", fid_protocol="smoke", fid_every=1)
-    die_at(trainer, 5, kill)  # after the FIDs of steps 1 to 5, one step after the checkpoint
-    with pytest.raises(Killed):
-        trainer.train(score.Scorer(trainer).during_training)
+    # after the FIDs of steps 1 to 5, one step after the checkpoint
+    killed_at(trainer, 5, score.Scorer(trainer).during_training)
     runs = [train_scored(run, fid_every=1)[0] for run in ("killed", "whole")]
     again, whole = ([(line["step"], line["value"]) for line in lines(run)] for run in runs)
     assert again == whole
@@ -258,9 +250,7 @@ def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(build,
     assert curves(runs[0].config.run_dir) == curves(runs[1].config.run_dir)
 
 
-def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
-    build, train_scored
-):
+def test_a_signal_puts_a_fid_off_to_the_next_command(build, train_scored):
     trainer = build(run="stopped", fid_protocol="smoke", fid_every=4)
     share = trainer.generate_share
 
@@ -282,17 +272,11 @@ def test_a_signal_during_a_fid_gives_it_up_and_the_next_command_makes_up_for_it(
 @pytest.fixture
 def photos(tmp_path) -> dict[str, str]:
     """The settings of a folder of 20 images."""
-    (tmp_path / "photos").mkdir()
-    for i in range(20):
-        pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
-    folders = {"folder": str(tmp_path / "photos"), "data_dir": str(tmp_path / "data")}
-    return {"dataset": "folder"} | folders
+    folder = paint(tmp_path / "photos", 20)
+    return {"dataset": "folder", "folder": str(folder), "data_dir": str(tmp_path / "data")}
 
 
-def test_a_folder_smaller_than_the_protocol_is_compared_whole_and_has_no_floor(
-    photos, build, pixel_means, tmp_path, capsys, monkeypatch
-):
+def test_a_small_folder_is_scored_whole(photos, build, pixel_means, tmp_path, capsys, monkeypatch):
     trainer = build(fid_protocol="smoke", **photos)
     (result,) = score.score(trainer)
     assert result["n_real"] == 20

@@ -1,13 +1,13 @@
 """Super-resolution: the course's layers, the degradation, scores in closed form, tiles."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_cyclegan import paint
+from conftest import paint
+from test_presets import table
 from torch import nn
 
 from dataset import to_bytes, to_signed
@@ -27,24 +27,13 @@ from systems.srgan.resampling import UPSCALERS, enlarge, shrink
 from systems.srgan.scores import mse, psnr, restoration_scores, ssim
 from systems.srgan.tiles import MARGIN, upscale_in_tiles
 
+MODEL = "srgan"
 ENCODER = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 512)]
 DECODER = [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16)]  # in: the skip joined
 
 
-def table(network: nn.Module) -> list[tuple[int, ...]]:
-    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    return [
-        (m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0], m.padding[0]) for m in convs
-    ]
-
-
 def random_images(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-@pytest.fixture
-def build(build):
-    return partial(build, "srgan")
 
 
 @pytest.fixture
@@ -185,23 +174,6 @@ def test_vgg_takes_the_first_convolutions_of_the_backbone(monkeypatch):
     y = ((x + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     first = F.relu(F.conv2d(y, state[0], state[1], padding=1))
     assert torch.allclose(maps.layers[:2](y), first, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"fresh_noise": True}, "G has small images here, not noise"),
-        ({"adversarial_weight": 0.0, "feature_matching_weight": 1.0}, "above 0, and this is 0.0"),
-        ({"adversarial_weight": 0.0, "d_steps": 2}, "belongs to --adversarial_weight above 0"),
-        ({"adversarial_weight": 0.0, "reconstruction_weight": 0.0}, "G has no loss"),
-        ({"loss": "bcee"}, "one of bce"),
-        ({"adversarial_weight": 0.0, "penalty": "gp"}, "gp: --adversarial_weight 0 has no D"),
-        ({"residual_blocks": 4}, "belongs to --arch residual, and this is unet"),
-    ],
-)
-def test_settings_that_contradict_each_other(settings, told):
-    with pytest.raises(UserError, match=told):
-        SRGANConfig(**settings)
 
 
 def test_the_preset_course_is_the_source_and_the_default():

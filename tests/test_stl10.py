@@ -1,12 +1,12 @@
 """STL-10 from binary files in the published format: planes column by column, labels from 1."""
 
 import hashlib
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import pack
 from PIL import Image
 
 import dataset
@@ -86,9 +86,8 @@ def test_labels_are_as_many_as_images_and_1_to_10(data_dir, labels, words):
 
 def test_files_that_are_there_are_not_unpacked_again(data_dir, images):
     folder = data_dir / "stl10_binary"
-    with tarfile.open(data_dir / "stl10_binary.tar.gz", "w:gz") as tar:
-        for file in sorted(folder.iterdir()):
-            tar.add(file, f"stl10_binary/{file.name}")
+    files = {f"{folder.name}/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    pack(data_dir / "stl10_binary.tar.gz", files)
     (folder / "test_X.bin").unlink()
     own = bytes(len(images["unlabeled"]) * 3 * 96 * 96)
     (folder / "unlabeled_X.bin").write_bytes(own)

@@ -15,17 +15,7 @@ from pathlib import Path
 
 import torch
 from conftest import make_data
-from test_golden import (
-    GOLDEN,
-    MORE,
-    SAVED,
-    checkpoint,
-    generate,
-    machine,
-    outcome,
-    train,
-    unpack,
-)
+from test_golden import GOLDEN, MORE, SAVED, checkpoint, generate, machine, outcome, train, unpack
 
 FASHION = "--dataset fashion --batch_size 8"  # at 32 pixels they are padded, not resized
 NARROW = "--generator_hidden_dim 2 --discriminator_hidden_dim 2"
