@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -233,7 +234,7 @@ def alike(a: Any, b: Any) -> bool:
     """Equal, or two spellings of one path."""
     if a == b or not (isinstance(a, str) and isinstance(b, str) and a and b and "/" in a + b):
         return a == b
-    return Path(a).expanduser().resolve() == Path(b).expanduser().resolve()
+    return os.path.realpath(os.path.expanduser(a)) == os.path.realpath(os.path.expanduser(b))
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -206,6 +206,9 @@ class Lines:
     def flush(self) -> None:
         sys.stderr.flush()
 
+    def isatty(self) -> bool:
+        return False
+
 
 class Bar(tqdm):
     """A progress bar on a terminal. In a log, a line every LOG_SECONDS and one at the end.

@@ -9,6 +9,7 @@ turn: a column of the grid each, and the images of a row share their noise.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -48,7 +49,7 @@ OTHERS = {"cyclegan": "translate.py", "srgan": "upscale.py"}  # they make images
     DEVICE,
 )
 def main(args: argparse.Namespace) -> None:
-    out, width = Path(args.out).expanduser(), max(4, len(str(args.n - 1)))
+    out, width = Path(os.path.expanduser(args.out)), max(4, len(str(args.n - 1)))
     names = [f"{i:0{width}d}.png" for i in range(args.n)]
     check_folder(out, set(names))
     trainer = open_run(args.run_dir, device=args.device, data_dir=args.data_dir)

@@ -7,6 +7,7 @@ An image of another size: the middle square, resized.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # of a colour, for a model of grey image
     flag("--direction", choices=tuple(DIRECTIONS), default="a2b", help="from A to B, or back"),
 )
 def main(args: argparse.Namespace) -> int:
-    out = Path(args.out).expanduser()
+    out = Path(os.path.expanduser(args.out))
     found = find_pictures(args.pictures, out)
     trainer = open_system("cyclegan", args, direction=args.direction)
     size = trainer.config.image_size

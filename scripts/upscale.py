@@ -7,6 +7,7 @@ Pictures may have any size.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from systems.srgan.tiles import Enlarge, upscale_in_tiles
 
 @command(*FLAGS)
 def main(args: argparse.Namespace) -> int:
-    out = Path(args.out).expanduser()
+    out = Path(os.path.expanduser(args.out))
     found = find_pictures(args.pictures, out)
     trainer = open_system("srgan", args)
     sizes = {"channels": trainer.channels, "tile": trainer.config.image_size // SCALE}

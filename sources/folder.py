@@ -3,6 +3,7 @@
 Decoded once, in threads, to squares of --image_size, and kept under <data_dir>/cache.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def opened(spec: DataSpec) -> Files:
     flag = f"--folder_{spec.domain.lower()}" if spec.domain else "--folder"
     if not spec.folder:
         raise UserError(f"--dataset folder needs {flag} PATH: a folder or a zip of images.")
-    files = open_files(Path(spec.folder).expanduser(), flag)
+    files = open_files(Path(os.path.expanduser(spec.folder)), flag)
     if len(files.names) < 2:
         found = f"one image, {files.names[0]}," if files.names else "no images"
         others = f" (and {files.passed_over}, not read)" if files.passed_over else ""

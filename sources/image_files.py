@@ -65,7 +65,7 @@ class ZipFiles:
         self.path = path
         try:
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
             raise UserError(
                 f"{path} can't be read as a zip archive ({error}): wanted one, or a folder of"
                 " images."

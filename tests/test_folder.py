@@ -253,9 +253,18 @@ def test_a_zip_that_climbs_out_is_torn_or_a_bomb_is_refused(photos, load, tmp_pa
         with pytest.raises(UserError, match="leads out of the archive"):
             load(archive)
         assert sorted(tmp_path.rglob("*")) == before
-    archive.write_bytes(b"PK not really")
-    with pytest.raises(UserError, match="can't be read as a zip"):
-        load(archive)
+    good = zipped(photos, archive).read_bytes()
+    entry = good.index(b"PK\1\2")  # the first of the directory
+    newer = good[: entry + 6] + b"\x63" + good[entry + 7 :]  # "needs version 9.9"
+    named = (
+        good[: entry + 9] + b"\x08" + good[entry + 10 : entry + 46] + b"\xff" + good[entry + 47 :]
+    )
+    for damaged in (b"PK not really", newer, named):  # the last: flagged UTF-8, and is not
+        archive.write_bytes(damaged)
+        with pytest.raises(UserError, match="can't be read as a zip"):
+            load(archive)
+    with pytest.raises(UserError, match="no folder and no zip"):
+        load("~nosuchuser/photos")
     monkeypatch.setattr(image_files, "LARGEST", 1200)  # bytes; the JPEG has fewer than the PNGs
     with pytest.raises(UserError, match="files are left as images; skipped 5 unreadable"):
         load(zipped(photos, tmp_path / "bomb.zip"))

@@ -33,7 +33,7 @@ def upscale_in_tiles(
     window = blending_window(tile)
     places = [(i, j) for i in starts[0] for j in starts[1]]
     batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-    for some in Bar(batches, desc=name, unit="batch", leave=False):
+    for some in Bar(batches, desc=name, unit="batch", leave=False, disable=None):
         tiles = torch.stack([padded[:, i : i + tile, j : j + tile] for i, j in some])
         for (i, j), made in zip(some, enlarge(tiles).cpu() * window, strict=True):
             whole[:, SCALE * i :, SCALE * j :][:, : SCALE * tile, : SCALE * tile] += made
