@@ -69,9 +69,10 @@ def build(config: Config, device: torch.device) -> Trainer:
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 0; 1 for what the user can mend, 2 for flags; 130, 143 if stopped."""
+    voice = sys.stderr  # for an error of this rank alone; rank 0 prints what all raise together
     distributed.silence_other_ranks()
     argv = sys.argv[1:] if argv is None else argv
-    return command.run(lambda: run(argv), voice=distributed.own_stderr())
+    return command.run(lambda: run(argv), voice=voice)
 
 
 def run(argv: list[str]) -> None:

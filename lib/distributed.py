@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -53,11 +53,6 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
-def is_silent() -> bool:
-    """True on ranks above 0, also before they are connected."""
-    return launched() and int(os.environ["RANK"]) > 0
-
-
 # Start and end
 
 
@@ -78,14 +73,9 @@ def own_device(device: torch.device) -> torch.device:
 
 def silence_other_ranks() -> None:
     """Ranks above 0 print nothing from here on, except for unexpected errors."""
-    if is_silent():
+    if launched() and int(os.environ["RANK"]) > 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
-
-
-def own_stderr() -> TextIO:
-    """Where to print an error of this rank alone; rank 0 prints what all ranks raise together."""
-    return sys.__stderr__ if is_silent() else sys.stderr
 
 
 @contextmanager

@@ -24,6 +24,7 @@ NUMBERS = ("value", "error", "floor", "truncation")  # null where a number is un
 COUNTS = ("step", "n", "n_real", "n_fake", "seed")
 WORDS = ("metric", "protocol", "precision", "split", "device", "weights_sha256", "latent_density")
 WORDS += ("floor_of", "about", "model", "dataset", "data")
+LARGEST = 1e100  # of a number: sums of them are finite
 NEEDED = ("metric", "value", "step")
 NEEDED_OF_IMAGE_SETS = ("protocol", "precision")  # by fid and kid
 
@@ -65,7 +66,7 @@ def checked(result: Any) -> Result:
     if missing := [key for key in needed if key not in result]:
         raise ValueError(f"it has no {' and no '.join(missing)}")
     for keys, is_right, wanted in (
-        (NUMBERS, is_number_or_null, "a finite number or null"),
+        (NUMBERS, lambda x: x is None or is_finite(x), "a finite number or null"),
         (("error",), lambda error: error is None or error >= 0, "0 or more"),
         (COUNTS, lambda n: type(n) is int and 0 <= n < 2**63, "a whole number from 0 up"),
         (WORDS, lambda value: isinstance(value, str), "text"),
@@ -76,11 +77,8 @@ def checked(result: Any) -> Result:
     return result
 
 
-def is_number_or_null(value: Any) -> bool:
-    try:
-        return value is None or (type(value) in (int, float) and abs(float(value)) < 1e100)
-    except OverflowError:  # an int too large for a float
-        return False
+def is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= LARGEST  # NaN is not
 
 
 def append_result(run_dir: Path, result: Result) -> None:

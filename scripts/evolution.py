@@ -2,7 +2,6 @@
 
     python scripts/evolution.py runs/NAME                         RUN/evolution.gif, 4 a second
     python scripts/evolution.py runs/NAME --format apng --fps 8   all colours, larger
-    python scripts/evolution.py runs/NAME --out evolution.mp4     needs imageio and its ffmpeg
     python scripts/evolution.py runs/NAME --strip 5               RUN/strip.png, five stages
 
 Each frame says its step; the last one stays for two seconds. Train with --sample_every 200 for
@@ -16,17 +15,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lib.command import command, flag
-from lib.errors import UserError, need
+from lib.errors import UserError
 from scripts._saved_run import contents
 
 FPS = 4.0
 LAST = 2.0  # seconds that the last frame stays, at least
-FORMATS = {".gif": "gif", ".png": "apng", ".apng": "apng", ".mp4": "mp4"}  # by ending
+FORMATS = {".gif": "gif", ".png": "apng", ".apng": "apng"}  # by ending
 
 
 def find_grids(run_dir: Path, tag: str) -> list[tuple[int, Path]]:
@@ -55,7 +55,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def labelled(picture: Image.Image, step: int) -> Image.Image:
-    """The picture below a line with its step; width and height even, as video has them."""
+    """The picture below a line with its step; width and height even."""
     height = max(14, picture.width // 24)
     font = ImageFont.load_default(height * 0.7)
     size = (picture.width + picture.width % 2, picture.height + height)
@@ -98,40 +98,15 @@ def save_pictures(frames: list[Image.Image], path: Path, fps: float) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-def save_mp4(frames: list[Image.Image], path: Path, fps: float) -> None:
-    """Write H.264 with the ffmpeg of imageio-ffmpeg, an optional package."""
-    ffmpeg = need("imageio-ffmpeg", "an mp4 (or take --format gif or apng)")
-    shown = frames + frames[-1:] * round(LAST * fps)
-    writer = ffmpeg.write_frames(str(path), frames[0].size, fps=fps, macro_block_size=2)
-    try:
-        writer.send(None)
-        for frame in shown:
-            writer.send(frame.convert("RGB").tobytes())
-        writer.close()
-        written, _ = ffmpeg.count_frames_and_secs(str(path))
-    except (OSError, RuntimeError) as problem:
-        why = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise UserError(f"ffmpeg could not make the mp4 ({why}).") from None
-    if written != len(shown):  # it says nothing of a full disk
-        raise UserError(f"ffmpeg wrote {written} of {len(shown)} frames: make room on the disk.")
-
-
-def save_strip(frames: list[Image.Image], path: Path, _: float) -> None:
+def save_strip(frames: list[Image.Image], path: Path) -> None:
     """Write them in a row, or below each other if they are wide."""
     width, height = frames[0].size
-    dx, dy = (width, 0) if height >= width else (0, height)
-    last = len(frames) - 1
-    strip = Image.new(frames[0].mode, (width + dx * last, height + dy * last))
-    for i, frame in enumerate(frames):
-        strip.paste(frame, (dx * i, dy * i))
-    strip.save(path)
+    strip = np.concatenate([np.asarray(frame) for frame in frames], axis=int(height >= width))
+    Image.fromarray(strip).save(path)
 
 
-SAVE = {"gif": save_pictures, "apng": save_pictures, "mp4": save_mp4, "strip": save_strip}
-
-
-def target(args: argparse.Namespace) -> tuple[Path, str]:
-    """Where to write and in which format: --format's, else that of --out's name, else GIF."""
+def target(args: argparse.Namespace) -> Path:
+    """The file to write, in the format of its name: --out's, else --format's, else a GIF."""
     usual = "strip.png" if args.strip else f"evolution.{args.format or 'gif'}"
     path = Path(args.out or args.run_dir / usual)
     kind, wanted = FORMATS.get(path.suffix.lower()), [".png"] if args.strip else FORMATS
@@ -141,13 +116,13 @@ def target(args: argparse.Namespace) -> tuple[Path, str]:
         raise UserError(f"--out {path} --format {args.format}: they differ; leave one of them out.")
     if args.out and not path.parent.is_dir():
         raise UserError(f"--out {path}: {path.parent} is no folder: make it first.")
-    return path, "strip" if args.strip else kind
+    return path
 
 
 @command(
     flag("run_dir", type=Path, help="folder of a run, such as runs/NAME"),
     flag("--out", default="", help="file to write (default: RUN_DIR/evolution.gif)"),
-    flag("--format", choices=("gif", "apng", "mp4"), default="", help="(default: as --out ends)"),
+    flag("--format", choices=("gif", "apng"), default="", help="(default: as --out ends)"),
     flag("--fps", type=float, default=FPS, help="grids a second, to 50"),
     flag("--tag", default="samples", help="which grids, by tag"),
     flag("--frames", type=int, default=120, bounds=(2, 10_000), help="at most, evenly chosen"),
@@ -159,11 +134,11 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--fps {args.fps:g}: wanted more than 0 and at most 50.")
     if args.strip and (args.format or args.fps != FPS):
         raise UserError("--strip makes one PNG: leave --format and --fps out.")
-    path, kind = target(args)
+    path = target(args)
     frames = make_frames(args.run_dir, args.tag, args.strip or args.frames, args.side)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
-        SAVE[kind](frames, part, args.fps)
+        save_strip(frames, part) if args.strip else save_pictures(frames, part, args.fps)
         part.replace(path)
     print(f"{path}: {len(frames)} grids, {path.stat().st_size / 1e6:.1f} MB")
 

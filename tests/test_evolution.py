@@ -1,8 +1,5 @@
 """From a run's grids to an animation, opened again with Pillow."""
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -95,26 +92,6 @@ def test_what_cannot_be_animated_is_refused_in_a_sentence(run_dir, tmp_path, ref
     torn.write_bytes((run_dir / "samples" / "samples-0000080.png").read_bytes()[:300])
     assert "0000100.png cannot be read as a picture" in refusal(evolution.main, run_dir)
     assert [path.name for path in run_dir.iterdir()] == ["samples"]
-
-
-@pytest.mark.parametrize("frames", [12, 3])
-def test_an_mp4_that_lacks_frames_is_none(run_dir, monkeypatch, refusal, frames):
-    """ffmpeg's stand-in, which like it does not raise where the disk is full."""
-
-    def write_frames(path, size, **_):
-        with open(path, "wb") as file:
-            file.write(b"film")
-        while (yield) is not None:
-            pass
-
-    fake = SimpleNamespace(write_frames=write_frames, count_frames_and_secs=lambda _: (frames, 3))
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", fake)
-    if frames == 3:
-        told = refusal(evolution.main, run_dir, "--format", "mp4")
-        assert "wrote 3 of 12 frames: make room" in told
-    else:
-        assert evolution.main([str(run_dir), "--format", "mp4"]) == 0
-    assert (run_dir / "evolution.mp4").is_file() == (frames == 12)
 
 
 def test_a_strip_of_five_stages(tmp_path):

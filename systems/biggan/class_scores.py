@@ -5,12 +5,10 @@ The only classifier here is that of digits, for MNIST. FID's Inception-v3 has no
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lib.errors import UserError
 from lib.results import Result
 from metrics.digits import as_input, load_digits
 from trainer import Trainer
@@ -19,35 +17,23 @@ N = 3000  # images judged
 SPLITS = 10  # of the Inception score
 
 
-@dataclass(frozen=True)
-class ClassReport:
-    """confusion (K, K): images asked to be of the row's class and seen as the column's."""
+def class_accuracy(asked: Tensor, seen: Tensor, names: list[str]) -> Result:
+    """Share p of images seen as the class asked for; asked, seen (N,) are classes 0 .. K-1.
 
-    confusion: Tensor
-    names: tuple[str, ...]
-
-    @property
-    def accuracy(self) -> tuple[float, float]:
-        """Share of images of the class asked for, and sqrt(p (1 - p) / n)."""
-        n = int(self.confusion.sum())
-        p = float(self.confusion.diagonal().sum()) / n
-        return p, math.sqrt(p * (1 - p) / n)
-
-    def by_class(self) -> dict[str, float]:
-        """NaN for a class that was not asked for."""
-        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
-        return dict(zip(self.names, shares.tolist(), strict=True))
-
-
-def class_report(asked: Tensor, seen: Tensor, names: tuple[str, ...]) -> ClassReport:
-    """asked, seen (N,) int64 classes 0 .. K-1."""
-    if len(asked) != len(seen) or not len(asked):
-        raise UserError(
-            f"{len(asked)} classes asked for, {len(seen)} images: wanted as many, not 0"
-        )
+    The error is sqrt(p (1 - p) / n); confusion (K, K) has a row a class asked for, a column a class
+    seen. A class that was not asked for has the share NaN.
+    """
     k = len(names)
-    counts = torch.bincount(asked.cpu() * k + seen.cpu(), minlength=k * k)
-    return ClassReport(counts.view(k, k), names)
+    confusion = torch.bincount(asked * k + seen, minlength=k * k).view(k, k)
+    p = float((asked == seen).double().mean())
+    shares = confusion.diagonal().double() / confusion.sum(1)
+    return {
+        "metric": "class_accuracy",
+        "value": p,
+        "error": math.sqrt(p * (1 - p) / len(asked)),
+        "by_class": dict(zip(names, shares.tolist(), strict=True)),
+        "confusion": confusion.tolist(),
+    }
 
 
 def inception_score(probabilities: Tensor, *, splits: int = SPLITS) -> tuple[float, float]:
@@ -70,9 +56,9 @@ def inception_score(probabilities: Tensor, *, splits: int = SPLITS) -> tuple[flo
 def digit_scores(trainer: Trainer, *, n: int = N) -> list[Result]:
     """Compute `class_accuracy` and `class_score` of n generated digits.
 
-    Empty if the images are not MNIST's: nothing here classifies others (`no_classifier`).
+    Empty if the images are not MNIST's: nothing here classifies others.
     """
-    if no_classifier(trainer.config.dataset):
+    if trainer.config.dataset != "mnist":
         return []
     classifier, seed = load_digits().to(trainer.device), trainer.config.seed
     parts = [
@@ -81,17 +67,14 @@ def digit_scores(trainer: Trainer, *, n: int = N) -> list[Result]:
     ]
     probabilities = torch.cat(parts)[:n]
     asked = trainer.labels_of_generated(n, seed).cpu()
-    report = class_report(asked, probabilities.argmax(1), tuple(trainer.class_names))
-    accuracy, error = report.accuracy
+    accuracy = class_accuracy(asked, probabilities.argmax(1), trainer.class_names)
     score, score_error = inception_score(probabilities)
     about = f"{n:,} generated digits of which the classifier sees the one asked for"
     if (right := classifier.measured.get("accuracy")) is not None:
         about += f"; it is right on {right:.2%} of real test images"
     judge = {"n_fake": n, "classifier": "digits/digits.pt"}
     return [
-        {"metric": "class_accuracy", "value": accuracy, "error": error, "about": about}
-        | {"by_class": report.by_class(), "confusion": report.confusion.tolist()}
-        | judge,
+        accuracy | {"about": about} | judge,
         {
             "metric": "class_score",
             "value": score,
@@ -102,10 +85,3 @@ def digit_scores(trainer: Trainer, *, n: int = N) -> list[Result]:
         }
         | judge,
     ]
-
-
-def no_classifier(dataset: str) -> str:
-    """A sentence on why images of this dataset get no class scores; "" if they do."""
-    if dataset == "mnist":
-        return ""
-    return f"no class accuracy: the one classifier here is of MNIST's digits, and this is {dataset}"

@@ -37,21 +37,18 @@ class Evaluator(nn.Module):
         super().__init__()
         with global_stream("evaluator", 0):  # the caller's stream stays put
             self.network = resnet18(weights=None)
-            self.network.fc = nn.Sequential(nn.Linear(512, len(LABELS)), nn.Sigmoid())
+            self.network.fc = nn.Sequential(nn.Linear(512, len(LABELS)))
         self.register_buffer("scale", torch.ones(len(LABELS)))
         self.register_buffer("shift", torch.zeros(len(LABELS)))
         self.measured: dict[str, Any] = {}
         self.digest = ""  # sha256 of the file
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
-
     def logits(self, x: Tensor) -> Tensor:
         """(N, 24), before the sigmoid."""
-        network = self.network
-        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-        x = network.layer4(network.layer3(network.layer2(network.layer1(x))))
-        return network.fc[0](network.avgpool(x).flatten(1))
+        return self.network(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(x).sigmoid()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(N, 24), calibrated one by one: for thresholds. Ranking goes by the scores."""
