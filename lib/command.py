@@ -102,19 +102,14 @@ def check_bounds(action: argparse.Action, value: Any, bounds: Bounds) -> None:
 OPTIONAL = {"matplotlib": "matplotlib", "lpips": "lpips", "sklearn": "scikit-learn"}
 
 
-def missing_package(error: BaseException) -> str:
-    """Name the optional package that an import did not find; "" if it is another error."""
-    found_none = isinstance(error, ModuleNotFoundError)
-    name = OPTIONAL.get((error.name or "").partition(".")[0], "") if found_none else ""
-    advice = f"pip install {name}, or all optional ones: pip install -r requirements-extra.txt"
-    return name and f"this command needs the package {name}, which is not installed: {advice}"
-
-
 def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Print a missing optional package as one sentence, also while a script is imported."""
-    if words := missing_package(error):
+    module = (error.name or "").partition(".")[0] if kind is ModuleNotFoundError else ""
+    if name := OPTIONAL.get(module):
+        advice = f"pip install {name}, or all optional ones: pip install -r requirements-extra.txt"
+        words = f"this command needs the package {name}, which is not installed: {advice}"
         print_error(UserError(words))
-    elif kind is KeyboardInterrupt:  # while a script is imported
+    elif kind is KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
@@ -140,10 +135,6 @@ def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except ModuleNotFoundError as error:
-        if not (words := missing_package(error)):
-            raise
-        return print_error(UserError(words))
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141

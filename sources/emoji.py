@@ -45,9 +45,8 @@ def code_points(spec: DataSpec, split: str) -> list[str]:
 def decoded(spec: DataSpec, files: FolderFiles, split: str) -> Path:
     """The cache of the split's images, written now if need be."""
     style, size = spec.emoji_style, spec.image_size
-    path = image_cache.cache_path(
-        spec.data_dir, f"emoji-{style}-{size}px-{digest(files.fingerprint())}-{split}"
-    )
+    name = f"emoji-{style}-{size}px-{digest(files.fingerprint())}-{split}"
+    path = spec.data_dir / "cache" / name
     Decoding(
         files,
         files.names,

@@ -200,7 +200,7 @@ def holds_two_domains(names: list[str]) -> bool:
 def split_cache(spec: DataSpec, files: Files, split: str) -> Path:
     key = digest(files.fingerprint(), spec.image_size, spec.small_images)
     name = f"{plain_name(spec.folder)}-{spec.image_size}px-{key}-{split}{spec.domain}"
-    return image_cache.cache_path(spec.data_dir, name)
+    return spec.data_dir / "cache" / name
 
 
 def plain_name(path: str) -> str:

@@ -37,7 +37,7 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     """
     files, rows = find(spec.data_dir), read_split(spec.data_dir, split)
     key = digest(files.fingerprint(), list(rows))
-    path = image_cache.cache_path(spec.data_dir, f"iclevr-{spec.image_size}px-{key}-{split}")
+    path = spec.data_dir / "cache" / f"iclevr-{spec.image_size}px-{key}-{split}"
     if image_cache.described(path) is None:
         note_unnamed(spec.data_dir, files)
     Decoding(

@@ -1,6 +1,7 @@
 """Decoded images on disk: NAME.u8, raw bytes (N, C, S, S), and NAME.json, what they are.
 
-The .json is written last, so that its presence says that the bytes are whole.
+A path is data_dir/cache/NAME, without a suffix. The .json is written last, so that its presence
+says that the bytes are whole.
 """
 
 import json
@@ -18,11 +19,6 @@ import numpy as np
 from lib.errors import UserError
 
 ABANDONED = 24 * 3600  # seconds
-
-
-def cache_path(data_dir: Path, name: str) -> Path:
-    """Without its two suffixes. Nothing else than data_dir/cache is ever written."""
-    return data_dir / "cache" / name
 
 
 def described(path: Path) -> dict[str, Any] | None:

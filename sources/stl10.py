@@ -50,7 +50,7 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(folder / x, folder / y if y else None) for x, y in FILES[split]]
     stamps = [(x.stat().st_size, x.stat().st_mtime_ns) for x, _ in pairs]
     name = f"stl10-{spec.image_size}px-{digest(folder.resolve(), stamps)}-{split}"
-    path = image_cache.cache_path(spec.data_dir, name)
+    path = spec.data_dir / "cache" / name
     if image_cache.described(path) is None:
         for x, _ in pairs:
             check(x)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sources.iclevr import COLOURS, LABELS
+from sources.iclevr import COLOURS
 
 VIEW = (16 / 35, 12 / 35)  # tangents across and up: a 35 mm lens, 320x240 squeezed into a square
 # The key, fill and back lamp; each shines towards the origin.
@@ -115,14 +115,11 @@ def camera_rays(scenes: Scenes, side: int) -> Tensor:
     return rays / length(rays)
 
 
-def near(centre: Tensor, radius: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
-    """True if rays (unit directions) pass within `radius` of a point that lies before them."""
-    offset = centre - origin
-    return passes(offset, dot(offset, offset), direction, radius)
-
-
 def passes(offset: Tensor, squared: Tensor, direction: Tensor, radius: Tensor) -> Tensor:
-    """`near` where the offset to the point and its square are known; radius 0 is never near."""
+    """True if rays (unit directions) pass within `radius` of a point that lies before them.
+
+    offset: from a ray's start to the point; squared: its square. Radius 0 is never near.
+    """
     along = dot(offset, direction)
     return (squared - along * along < radius * radius.abs()) & (along > 0)
 
@@ -205,8 +202,9 @@ def cast(scenes: Scenes, rays: Tensor) -> Surface:
     up = torch.zeros_like(rays)
     up[2] = 1
     for k in range(scenes.labels.shape[1]):
-        centre = scenes.centres[:, k].T[:, :, None]
-        rows, columns = near(centre, reach(scenes, k)[:, None], origin, rays).nonzero(as_tuple=True)
+        offset = scenes.centres[:, k].T[:, :, None] - origin
+        close = passes(offset, dot(offset, offset), rays, reach(scenes, k)[:, None])
+        rows, columns = close.nonzero(as_tuple=True)
         things = objects(scenes, k, rows)
         o, v = scenes.camera.T[:, rows], rays[:, rows, columns]
         found = intersect(things, o, v)
@@ -222,7 +220,3 @@ def visible_pixels(scenes: Scenes, side: int = 64) -> Tensor:
     """(N, 3): how many of the pixels' middles show each object."""
     slot = cast(scenes, camera_rays(scenes, side)).slot
     return torch.stack([(slot == k).sum(1) for k in range(scenes.labels.shape[1])], dim=1)
-
-
-def label_names(scenes: Scenes) -> list[list[str]]:
-    return [[LABELS[i] for i in row if i >= 0] for row in scenes.labels.tolist()]

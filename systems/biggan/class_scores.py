@@ -15,6 +15,7 @@ from trainer import Trainer
 
 N = 3000  # images judged
 SPLITS = 10  # of the Inception score
+CLASSIFIED = ("mnist",)  # datasets
 
 
 def class_accuracy(asked: Tensor, seen: Tensor, names: list[str]) -> Result:
@@ -58,7 +59,7 @@ def digit_scores(trainer: Trainer, *, n: int = N) -> list[Result]:
 
     Empty if the images are not MNIST's: nothing here classifies others.
     """
-    if trainer.config.dataset != "mnist":
+    if trainer.config.dataset not in CLASSIFIED:
         return []
     classifier, seed = load_digits().to(trainer.device), trainer.config.seed
     parts = [

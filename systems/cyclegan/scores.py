@@ -15,14 +15,7 @@ import dataset
 from dataset import order, to_bytes, to_signed
 from inception.kid import MOST
 from lib.results import Result, mean_result
-from metrics.features import (
-    BATCH_SIZE,
-    batches_of,
-    features,
-    fid_and_kid,
-    kept_features,
-    kept_path,
-)
+from metrics.features import BATCH_SIZE, batches_of, features, fid_and_kid, kept_features, kept_path
 from metrics.lpips import lpips_if_any
 from metrics.protocols import most_of
 from systems.cyclegan.config import DIRECTIONS
