@@ -13,7 +13,7 @@ from torch import nn
 from GAN import count_parameters
 from lib.errors import UserError
 from lib.seeding import generator
-from systems.biggan import class_scores, networks, scores
+from systems.biggan import networks, scores
 from systems.biggan.blocks import (
     ConditionalBatchNorm2d,
     DiscriminatorBlock,
@@ -357,7 +357,7 @@ def test_many_classes_have_precision_and_recall_alone(build, pixel_means, monkey
 
 
 def test_digits_are_judged_by_their_class_too(build, pixel_means, monkeypatch):
-    monkeypatch.setattr(class_scores, "CLASSIFIED", ("fashion",))
+    monkeypatch.setattr(scores, "CLASSIFIED", ("fashion",))
     found = build(fid_protocol="smoke").evaluate(pixel_means)
     assert [r["metric"] for r in found][:2] == ["class_accuracy", "class_score"]
     assert sum(map(sum, found[0]["confusion"])) == 3000

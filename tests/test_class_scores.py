@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metrics.digits import DigitClassifier
-from systems.biggan.class_scores import class_accuracy, digit_scores, inception_score
+from systems.biggan.scores import class_accuracy, digit_scores, inception_score
 
 NAMES = ["cat", "dog", "fox"]
 
@@ -75,7 +75,7 @@ class Brightness(DigitClassifier):
 def brightness(monkeypatch):
     classifier = Brightness().eval()
     classifier.measured = {"accuracy": 0.995}
-    monkeypatch.setattr("systems.biggan.class_scores.load_digits", lambda *_: classifier)
+    monkeypatch.setattr("systems.biggan.scores.load_digits", lambda *_: classifier)
 
 
 def test_digits_asked_for_and_seen(brightness):

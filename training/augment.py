@@ -68,34 +68,15 @@ def draw(n: int, size: int, stream: torch.Generator, device: torch.device | str)
 
 def diffaug(x: Tensor, draws: Draws) -> Tensor:
     """x (N, C, S, S) -> the same shape."""
-    x = brighten(x, draws.brightness)
+    brightness, saturation, contrast = (values.view(-1, 1, 1, 1) for values in draws[:3])
+    x = x + brightness
     if x.shape[1] > 1:  # a grey image has no colour to saturate
-        x = saturate(x, draws.saturation)
-    x = stretch(x, draws.contrast)
+        grey = x.mean(1, keepdim=True)  # of each pixel
+        x = grey + saturation * (x - grey)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + contrast * (x - mean)
     x = translate(x, draws.shift)
     return cut_out(x, draws.centre, side=round(CUT * x.shape[-1]))
-
-
-def an_image(values: Tensor) -> Tensor:
-    """(N,) -> (N, 1, 1, 1)"""
-    return values.view(-1, 1, 1, 1)
-
-
-def brighten(x: Tensor, amount: Tensor) -> Tensor:
-    """Every value raised by amount (N,)."""
-    return x + an_image(amount)
-
-
-def saturate(x: Tensor, factor: Tensor) -> Tensor:
-    """Each pixel's distance from its own grey, the mean of its channels, times factor (N,)."""
-    grey = x.mean(1, keepdim=True)
-    return grey + an_image(factor) * (x - grey)
-
-
-def stretch(x: Tensor, factor: Tensor) -> Tensor:
-    """Contrast: each value's distance from the image's mean times factor (N,)."""
-    mean = x.mean((1, 2, 3), keepdim=True)
-    return mean + an_image(factor) * (x - mean)
 
 
 def translate(x: Tensor, shift: Tensor) -> Tensor:

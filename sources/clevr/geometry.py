@@ -99,16 +99,12 @@ def reach(scenes: Scenes, slot: int) -> Tensor:
     return torch.where(scenes.labels[:, slot] >= 0, found, -torch.ones(()))
 
 
-def basis(scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward, right and up (N, 3) of the cameras."""
-    forward = -F.normalize(scenes.camera, dim=1)
-    right = F.normalize(torch.linalg.cross(forward, torch.tensor([[0.0, 0.0, 1.0]])), dim=1)
-    return forward, right, torch.linalg.cross(right, forward)
-
-
 def camera_rays(scenes: Scenes, side: int) -> Tensor:
     """Unit directions (3, N, side * side) through the middles of the pixels, row by row."""
-    forward, right, up = (axis.T[:, :, None] for axis in basis(scenes))
+    forward = -F.normalize(scenes.camera, dim=1)
+    right = F.normalize(torch.linalg.cross(forward, torch.tensor([[0.0, 0.0, 1.0]])), dim=1)
+    up = torch.linalg.cross(right, forward)
+    forward, right, up = (axis.T[:, :, None] for axis in (forward, right, up))
     steps = (2 * torch.arange(side) + 1) / side - 1
     y, x = (g.flatten() for g in torch.meshgrid(-steps, steps, indexing="ij"))
     rays = forward + VIEW[0] * x * right + VIEW[1] * y * up

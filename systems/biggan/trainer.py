@@ -16,10 +16,9 @@ from lib.errors import UserError
 from lib.results import Result
 from lib.runlog import make_grid
 from lib.seeding import generator, stream
-from systems.biggan.class_scores import digit_scores
 from systems.biggan.config import NORMALIZED, BigGANConfig
 from systems.biggan.networks import LAYOUTS, BigGANGenerator, ProjectionDiscriminator
-from systems.biggan.scores import inception_scores
+from systems.biggan.scores import digit_scores, inception_scores
 from systems.biggan.spectral import orthogonal_penalty
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
 from training.config import set_rates
