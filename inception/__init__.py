@@ -1,17 +1,14 @@
 """The feature extractor of FID: `load_inception` finds the weights and builds the network."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from inception.network import InceptionV3
+from torch import nn
 
 
 def load_inception(
     device: str | torch.device = "cpu", precision: str = "fp32", weights: str | Path | None = None
-) -> "InceptionV3":
+) -> nn.Module:
     """The 2015 Inception-v3 of FID on device, ready to be called on batches of images.
 
     precision "fp32" or "bf16"; weights: a state dict file to use instead of the published weights.

@@ -2,18 +2,13 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.checkpoint import write_beside_and_rename
 from lib.errors import need
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1
-) -> tuple["Figure", Any]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """A figure of that many inches, and its axes (rows, columns)."""
     need("matplotlib", "a picture of curves")
     from matplotlib.figure import Figure
@@ -22,7 +17,7 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def write_figure(figure: "Figure", path: Path, *, dpi: float = 160) -> str:
+def write_figure(figure: Any, path: Path, *, dpi: float = 160) -> str:
     """Write a PNG, whole or not at all; its path."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)

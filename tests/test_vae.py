@@ -17,9 +17,8 @@ from metrics.reference import real_images
 from systems.vae import elbo
 from systems.vae.binarise import CHUNK, statically_binarised
 from systems.vae.elbo import bernoulli_nats, gaussian_nats, kl_to_prior
-from systems.vae.grids import manifold_points, paired_grids
 from systems.vae.networks import ConvDecoder, Encoder, SignedMeans
-from systems.vae.trainer import VAEConfig
+from systems.vae.trainer import VAEConfig, manifold_points, paired_grids
 
 MODEL = "vae"
 

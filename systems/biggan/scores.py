@@ -6,7 +6,6 @@ The only classifier here is that of digits, for MNIST. FID's Inception-v3 has no
 
 import math
 import sys
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +26,6 @@ from metrics.prdc import manifold_scores
 from metrics.prdc import results as prdc_results
 from metrics.protocols import PROTOCOLS
 
-if TYPE_CHECKING:
-    from systems.biggan.trainer import BigGAN
-
 N = 3000  # images judged by the classifier
 SPLITS = 10  # of the Inception score
 CLASSIFIED = ("mnist",)  # datasets
@@ -38,7 +34,7 @@ LEAST_IMAGES = 2 * GROUPS  # of a class, on both sides
 MOST_IMAGES = 100  # of a class: 2000 of ten go through the network, 7 minutes of a CPU core
 
 
-def inception_scores(trainer: "BigGAN", extractor: nn.Module) -> list[Result]:
+def inception_scores(trainer, extractor: nn.Module) -> list[Result]:
     """FID class by class, and precision, recall, density, coverage, of the same images.
 
     n of each class, real and generated: its share of the protocol's, in bounds; as many as there
@@ -62,7 +58,7 @@ def inception_scores(trainer: "BigGAN", extractor: nn.Module) -> list[Result]:
     return [shared | result for result in fids] + prdc_results(real, torch.cat(of_class), extractor)
 
 
-def real_features(trainer: "BigGAN", n: int, extractor: nn.Module) -> Tensor:
+def real_features(trainer, n: int, extractor: nn.Module) -> Tensor:
     """(N, d): n training images of each class, or all it has, class after class; kept in a file."""
     config, data, chosen = trainer.config, trainer.training_data, []
     for k in range(trainer.num_classes):
@@ -147,7 +143,7 @@ def inception_score(probabilities: Tensor, *, splits: int = SPLITS) -> tuple[flo
 
 
 @torch.no_grad()
-def digit_scores(trainer: "BigGAN", *, n: int = N) -> list[Result]:
+def digit_scores(trainer, *, n: int = N) -> list[Result]:
     """Compute `class_accuracy` and `class_score` of n generated digits.
 
     Empty if the images are not MNIST's: nothing here classifies others.

@@ -7,16 +7,13 @@ deviation over several draws of z, never of the best draw.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sources.iclevr import LABELS, load_conditions
 from systems.cdcgan.accuracy import confusion, parts_of, top_k_hits, worst
-
-if TYPE_CHECKING:
-    from systems.cdcgan.trainer import CDCGAN
 
 Value = tuple[float, float]  # mean and standard deviation over the draws
 DRAWS = 20  # of z a condition
@@ -92,7 +89,7 @@ def kept_share(confused: Tensor, word: int) -> float:
     return float(confused[same].sum() / confused.sum())
 
 
-def label_results(trainer: "CDCGAN") -> list[dict[str, Any]]:
+def label_results(trainer) -> list[dict[str, Any]]:
     """Score the newest weights, and the best ones if there are any.
 
     Writes tables of the accuracy's parts and of the objects missed: runs/<run>/labels-*.md.
@@ -112,7 +109,7 @@ def label_results(trainer: "CDCGAN") -> list[dict[str, Any]]:
     return results
 
 
-def lists_of_conditions(trainer: "CDCGAN") -> dict[str, Tensor]:
+def lists_of_conditions(trainer) -> dict[str, Tensor]:
     """name -> (M, L) float: test, new_test if it is there, and what --hold_out held out."""
     folder = Path(trainer.config.data_dir) / "iclevr"
     lists = {
@@ -126,7 +123,7 @@ def lists_of_conditions(trainer: "CDCGAN") -> dict[str, Tensor]:
 
 
 def result(
-    trainer: "CDCGAN", metric: str, name: str, found: LabelReport, conditions: int, step: int
+    trainer, metric: str, name: str, found: LabelReport, conditions: int, step: int
 ) -> dict[str, Any]:
     """A line of results.jsonl, without its provenance; error: the mean's own, over the draws."""
     chosen_on = trainer.config.validate_on if metric == "accuracy_best" else ""

@@ -6,7 +6,7 @@ folder with trainA/, testA/, trainB/, testB/, as CycleGAN's own datasets come.
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,6 @@ from sources import DataSpec
 from sources import emoji as emoji_data
 from sources import folder as folder_data
 from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
-
-if TYPE_CHECKING:
-    from systems.cyclegan.trainer import CycleGAN
 
 DOMAINS = {"A": "b2a", "B": "a2b"}  # by name, with the direction that leads to it
 
@@ -119,7 +116,7 @@ class Counterparts(NamedTuple):
     seen: int
 
 
-def counterparts(trainer: "CycleGAN", direction: str) -> Counterparts:
+def counterparts(trainer, direction: str) -> Counterparts:
     """Find the source's test emoji that the target's style has too, by their code points.
 
     The target's picture is looked for in its test and its training images: the course's test sets

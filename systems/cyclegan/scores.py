@@ -6,7 +6,6 @@ worth anything a translation must beat it. docs/cyclegan.md.
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +21,8 @@ from systems.cyclegan.config import DIRECTIONS
 from systems.cyclegan.domains import DOMAINS, counterparts, domain_spec
 from trainer import AT_ONCE
 
-if TYPE_CHECKING:
-    from systems.cyclegan.trainer import CycleGAN
 
-
-def domain_scores(trainer: "CycleGAN", extractor: nn.Module) -> list[Result]:
+def domain_scores(trainer, extractor: nn.Module) -> list[Result]:
     """FID and KID of the translated and of the untranslated source against the target's images.
 
     Training images on both sides, at most 5000 of each domain: test sets are too small for it.
@@ -53,13 +49,13 @@ def domain_scores(trainer: "CycleGAN", extractor: nn.Module) -> list[Result]:
     return results
 
 
-def chosen_images(trainer: "CycleGAN", domain: str) -> tuple[Tensor, Tensor]:
+def chosen_images(trainer, domain: str) -> tuple[Tensor, Tensor]:
     """The domain's training images, and the positions of those that are compared."""
     images = trainer.load_domain(domain, "train").images
     return images, order(len(images), 0, 0)[: most_of(trainer.config, MOST)]
 
 
-def real_features(trainer: "CycleGAN", domain: str, extractor: nn.Module) -> Tensor:
+def real_features(trainer, domain: str, extractor: nn.Module) -> Tensor:
     """(n, d) on the CPU for the domain's training images, kept in <data_dir>/reference."""
     images, chosen = chosen_images(trainer, domain)
     config, spec = trainer.config, domain_spec(trainer.config, domain)
@@ -73,7 +69,7 @@ def real_features(trainer: "CycleGAN", domain: str, extractor: nn.Module) -> Ten
     )
 
 
-def reconstruction_scores(trainer: "CycleGAN") -> list[Result]:
+def reconstruction_scores(trainer) -> list[Result]:
     """Mean |x - there and back again (x)| over test images, of values in [-1, 1]."""
     results = []
     for (there, (source, target)), back in zip(DIRECTIONS.items(), ("b2a", "a2b"), strict=True):
@@ -91,7 +87,7 @@ def reconstruction_scores(trainer: "CycleGAN") -> list[Result]:
     return results
 
 
-def paired_scores(trainer: "CycleGAN") -> list[Result]:
+def paired_scores(trainer) -> list[Result]:
     """Translated test emoji against their true counterparts: mean L1 and LPIPS.
 
     LPIPS is left out, with the reason, if its package or weights are missing.

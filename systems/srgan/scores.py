@@ -5,7 +5,6 @@ MSE and PSNR are of RGB (or grey) values in [0, 1], no border is cut off. docs/s
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,6 @@ from lib.results import Result, mean_result
 from metrics.lpips import lpips_if_any
 from metrics.protocols import most_of
 from systems.srgan.resampling import UPSCALERS
-
-if TYPE_CHECKING:
-    from systems.srgan.trainer import SRGAN
 
 BATCH_SIZE = 50
 ROUNDING = 1 / 12 / 255**2  # the mean squared error that rounding to bytes makes by itself
@@ -65,7 +61,7 @@ def windowed(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def restoration_scores(trainer: "SRGAN") -> list[Result]:
+def restoration_scores(trainer) -> list[Result]:
     """Apply each measure to G and to what learns nothing, on the same small images."""
     data, split = trainer.held_out()
     n = most_of(trainer.config, len(data))

@@ -4,7 +4,7 @@ In nats, summed over pixels and latent units, one value an image: the terms comp
 Kingma & Welling 2014, arXiv:1312.6114.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from lib.results import Result, mean_result
 from lib.seeding import generator
-
-if TYPE_CHECKING:
-    from systems.vae.trainer import VAE
 
 BATCH_SIZE = 500
 ACTIVE = 0.01  # variance of a unit's posterior mean over the data, Burda et al. 2016, sec. 5.2
@@ -55,7 +52,7 @@ class Terms(NamedTuple):
 
 
 @torch.no_grad()
-def test_terms(trainer: "VAE", networks: tuple[nn.Module, nn.Module], images: Tensor) -> Terms:
+def test_terms(trainer, networks: tuple[nn.Module, nn.Module], images: Tensor) -> Terms:
     """images (N, C, S, S) uint8; one z an image, as in training, a function of (seed, batch)."""
     encoder, decoder = networks
     parts = []

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from dataset import Batch, Batches, ImageData, num_channels, order, to_bytes
 from lib.results import Result
-from lib.runlog import RunLog
+from lib.runlog import RunLog, make_grid
 from lib.seeding import generator, stream
 from sources import NoTestSplit
 from sources.pictures import resize
 from systems.vae import elbo
 from systems.vae.binarise import statically_binarised
 from systems.vae.config import VAEConfig
-from systems.vae.grids import manifold_points, paired_grids, square_grid
 from systems.vae.networks import DECODERS, Encoder, SignedMeans
 from trainer import AT_ONCE, Scalars, Trainer
 from training.config import adam, set_rates
@@ -30,6 +29,7 @@ from training.layers import placed
 from training.precision import compiled
 
 SHOWN = 36  # samples, and images beside their reconstructions
+MANIFOLD_SIDE = 20  # images
 
 
 class VAE(Trainer):
@@ -186,3 +186,24 @@ class VAE(Trainer):
         terms = elbo.test_terms(self, networks, self.test_images)
         kind = "grey" if self.config.pixels == "grey" else "statically binarised"
         return elbo.bound_results(terms, f"{kind} test images")
+
+
+def square_grid(x: Tensor) -> Tensor:
+    """(n, C, S, S) in [-1, 1] -> one picture, about as many rows as columns."""
+    return make_grid(x, columns=round(len(x) ** 0.5))
+
+
+def paired_grids(originals: Tensor, reconstructions: Tensor) -> Tensor:
+    """Originals in a square at the left, their reconstructions in the same places at the right."""
+    sides = [square_grid(x) for x in (originals, reconstructions)]
+    gap = sides[0].new_ones(*sides[0].shape[:2], 8)
+    return torch.cat([sides[0], gap, sides[1]], 2)
+
+
+def manifold_points(side: int = MANIFOLD_SIDE) -> Tensor:
+    """(side^2, 2): a grid that is even in probability under N(0, I), row by row.
+
+    Kingma & Welling 2014, fig. 4: the inverse normal CDF of the middles of equal parts of [0, 1].
+    """
+    ends = torch.special.ndtri((torch.arange(side) + 0.5) / side)
+    return torch.cartesian_prod(ends.flip(0), ends).flip(1)  # the first unit grows to the right
