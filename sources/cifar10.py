@@ -8,26 +8,15 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+from torchvision.datasets import CIFAR10
 
 from sources import DataSpec, archive
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-MD5 = {  # of the unpacked files
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
+MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)  # of the unpacked files
 FILES = {"train": [name for name in MD5 if name != "test_batch"], "test": ["test_batch"]}
-FOLDER = "cifar-10-batches-py"
-ARCHIVE = archive.Published(
-    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    "c58f30108f718f92721af3b95e74349a",
-    "170 MB",
-    MD5,
-)
+FOLDER = CIFAR10.base_folder
+ARCHIVE = archive.Published(CIFAR10.url, CIFAR10.tgz_md5, "170 MB", MD5)
 
 
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:

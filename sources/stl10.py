@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torchvision.datasets import STL10
 
 from lib.errors import UserError
 from lib.guards import Bar
@@ -24,20 +25,9 @@ FILES = {  # split -> image files with their label files; labels are 1 to 10, on
     "test": (("test_X.bin", "test_y.bin"),),
 }
 PUBLISHED = {"train_X.bin": 5_000, "unlabeled_X.bin": 100_000, "test_X.bin": 8_000}  # images
-MD5 = {  # of the unpacked files
-    "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
-    "train_y.bin": "5a34089d4802c674881badbb80307741",
-    "unlabeled_X.bin": "5242ba1fed5e4be9e1e742405eb56ca4",
-    "test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
-    "test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
-}
-FOLDER = "stl10_binary"
-ARCHIVE = archive.Published(
-    "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
-    "91f7769df0f17e558f3565bffb0c7dfb",
-    "2.6 GB",
-    MD5,
-)
+MD5 = dict(STL10.train_list + STL10.test_list)  # of the unpacked files
+FOLDER = STL10.base_folder
+ARCHIVE = archive.Published(STL10.url, STL10.tgz_md5, "2.6 GB", MD5)
 CHUNK = 500  # images resized at a time
 
 

@@ -21,12 +21,6 @@ def mixes_samples(network: nn.Module) -> bool:
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def is_bounded(network: nn.Module) -> bool:
-    """True if spectral norm bounds the Lipschitz constant; a norm layer would break the bound."""
-    modules = list(network.modules())
-    return any(map(is_parametrized, modules)) and not any(isinstance(m, NORMS) for m in modules)
-
-
 def check_slope(D: nn.Module, config: GANConfig, bounds: str) -> None:
     """Raises UserError if D can't have the penalty; warns of a Wasserstein D without bounds."""
     if config.penalty != "none" and mixes_samples(D):
@@ -34,7 +28,10 @@ def check_slope(D: nn.Module, config: GANConfig, bounds: str) -> None:
             f"--penalty {config.penalty}: it takes the gradient of D at one image, and in a D with"
             " BatchNorm that depends on the whole batch. Add --d_norm none (or layer)."
         )
-    if config.loss == "wgan" and config.penalty == "none" and not is_bounded(D):
+    # spectral norm bounds the Lipschitz constant; a norm layer would break the bound
+    normed = any(isinstance(layer, NORMS) for layer in D.modules())
+    bounded = any(map(is_parametrized, D.modules())) and not normed
+    if config.loss == "wgan" and config.penalty == "none" and not bounded:
         warnings.warn(f"--loss wgan with nothing to bound D's slope: add {bounds}", stacklevel=3)
 
 

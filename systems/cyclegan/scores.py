@@ -87,6 +87,7 @@ def reconstruction_scores(trainer) -> list[Result]:
     return results
 
 
+@torch.no_grad()
 def paired_scores(trainer) -> list[Result]:
     """Translated test emoji against their true counterparts: mean L1 and LPIPS.
 
@@ -109,7 +110,8 @@ def paired_scores(trainer) -> list[Result]:
                 (made, "", "translated"),
                 (pairs.source, "_untranslated", "untranslated"),
             ):
-                values = in_batches(measure, images, pairs.target)
+                batches = zip(images.split(BATCH_SIZE), pairs.target.split(BATCH_SIZE), strict=True)
+                values = torch.cat([measure(x, y).cpu() for x, y in batches])
                 about = (
                     f"{len(values):,} {words} test emoji of {source} against their counterparts in"
                     f" {target}, {pairs.seen:,} of which were seen in training, unpaired"
@@ -122,9 +124,3 @@ def paired_scores(trainer) -> list[Result]:
 def mean_l1(x: Tensor, y: Tensor) -> Tensor:
     """Mean |x - y| of each image (N,), of uint8 images as values in [-1, 1]."""
     return (to_signed(x) - to_signed(y)).abs().flatten(1).mean(1)
-
-
-@torch.no_grad()
-def in_batches(measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    pairs = zip(x.split(BATCH_SIZE), y.split(BATCH_SIZE), strict=True)
-    return torch.cat([measure(a, b).cpu() for a, b in pairs])
