@@ -1,13 +1,4 @@
-"""How a command begins and ends: flags, the device, what it is about to do, errors as a sentence.
-
-@command(
-    flag("run_dir", help="folder of a run, such as runs/NAME"),
-    flag("--n", type=int, default=64, bounds=(1, 100_000), help="images"),
-)
-def main(args: argparse.Namespace) -> int | None: ...
-
-sys.exit(main())
-"""
+"""How a command begins and ends: flags, device, what it is about to do, errors as a sentence."""
 
 import argparse
 import errno

@@ -53,9 +53,6 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
-# Start and end
-
-
 def own_device(device: torch.device) -> torch.device:
     """Give each process a CUDA device of its own. Raises UserError if there are too few."""
     if device.type != "cuda" or not launched():
@@ -155,9 +152,6 @@ def prepare(
         optimizer.register_step_pre_hook(average_gradients)
 
 
-# Shares and averages
-
-
 def shard(x: Tensor, start: int = 0) -> Tensor:
     """Take this rank's share of the rows of x, every world()-th; x begins at row `start`.
 
@@ -219,9 +213,6 @@ def mean_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
     tensors = [torch.as_tensor(value).detach().float() for value in scalars.values()]
     values = torch.stack([tensor.to(tensors[0].device) for tensor in tensors])
     return dict(zip(scalars, total(values).div_(world()).tolist(), strict=True))
-
-
-# Agreement
 
 
 def gather(value: T) -> list[T]:

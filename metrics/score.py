@@ -82,14 +82,10 @@ def keeping(trainer: Trainer) -> Iterator[Callable[[list[Result]], None]]:
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
     """Inside, SIGTERM raises SystemExit(143). Several processes are torchrun's to stop."""
-
-    def stop(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
     if world() > 1:
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:

@@ -17,11 +17,11 @@ from dataset import to_bytes
 from lib.command import FULL, flag
 from lib.errors import UserError
 from lib.guards import Bar
+from sources.decoding import skipped
 from sources.image_files import FolderFiles
 from sources.image_folder import EXTENSIONS, passed_over
 from sources.pictures import reason
 
-NAMED = 5  # files named in a message; the rest is counted
 KINDS = ", ".join(sorted(EXTENSIONS))
 
 MACHINES = ("auto", "cpu", "cuda", "mps")
@@ -142,15 +142,6 @@ def make_each(
         raise UserError(f"{found.root}: no picture could be {kind}{notes}.")
     print(f"{n:,} picture{'s' * (n > 1)} {what}, in {out}/{notes}")
     return int(bool(unwritable))
-
-
-def skipped(problems: dict[str, str], kind: str) -> str:
-    """ "; skipped 1 unreadable: a.png (why)", or nothing."""
-    if not problems:
-        return ""
-    named = [f"{name} ({why})" for name, why in list(problems.items())[:NAMED]]
-    more = ", ..." if len(problems) > NAMED else ""
-    return f"; skipped {len(problems):,} {kind}: {', '.join(named)}{more}"
 
 
 def save(image: Tensor, path: Path) -> None:

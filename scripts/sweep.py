@@ -25,8 +25,6 @@ from scripts._sweep.grid import fields_of, parse_grid, parse_seeds, plan_runs
 from scripts._sweep.runs import Outcome, find_result, run_all, step_reached
 from scripts._sweep.table import notes, problems, table, write
 
-__all__ = ["Outcome", "find_result", "main", "plan_runs", "run_all", "table"]
-
 REFUSED = {  # flags of main.py that would leave a sweep without sense
     "seed": "give the seeds by --seeds, as --seeds 3 or --seeds 1,5,9",
     "no_score": "the table is one of scores; leave it out",

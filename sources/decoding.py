@@ -101,11 +101,17 @@ class Decoding:
     def left_out(self) -> str:
         """ "; left out 2 too small; skipped 1 unreadable: a.jpg (why)", or nothing."""
         line = f"; left out {len(self.too_small):,} too small" if self.too_small else ""
-        if self.unreadable:
-            first = [f"{name} ({why})" for name, why in list(self.unreadable.items())[:NAMED]]
-            more = ", ..." if len(self.unreadable) > NAMED else ""
-            line += f"; skipped {len(self.unreadable):,} unreadable: {', '.join(first)}{more}"
+        line += skipped(self.unreadable, "unreadable")
         if self.files.passed_over:
             kinds = ", ".join(sorted(EXTENSIONS))
             line += f"; passed over {self.files.passed_over} (read are {kinds})"
         return line
+
+
+def skipped(problems: dict[str, str], kind: str) -> str:
+    """ "; skipped 1 unreadable: a.png (why)", or nothing."""
+    if not problems:
+        return ""
+    named = [f"{name} ({why})" for name, why in list(problems.items())[:NAMED]]
+    more = ", ..." if len(problems) > NAMED else ""
+    return f"; skipped {len(problems):,} {kind}: {', '.join(named)}{more}"

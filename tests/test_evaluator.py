@@ -216,7 +216,7 @@ class SmallEvaluator(Evaluator):
     def __init__(self) -> None:
         super().__init__()
         self.network.layer3 = self.network.layer4 = nn.Identity()
-        self.network.fc = nn.Sequential(nn.Linear(128, len(LABELS)), nn.Sigmoid())
+        self.network.fc = nn.Sequential(nn.Linear(128, len(LABELS)))
 
 
 def renders(n: int, key: str) -> ImageData:

@@ -85,10 +85,6 @@ class BigGANGenerator(SpectralNetwork):
         if spectral_norm:
             self.normalize_spectrally(but=(self.shared,))
 
-    def regularized(self) -> list[nn.Module]:
-        """The layers that orthogonal regularisation is for: all but the class embedding."""
-        return [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         return self.of_vectors(z, self.shared(y))
 

@@ -89,8 +89,6 @@ class BigGAN(GANTrainer):
     def load_data(self, split: str) -> ImageData:
         return self.training_data if split == "train" else super().load_data(split)
 
-    # A step
-
     def train_step(self, batch: Batch) -> Scalars:
         """--d_steps updates of D, each on images of its own, then one of G.
 
@@ -152,7 +150,8 @@ class BigGAN(GANTrainer):
                 found.append({"generator_loss": loss.detach(), "D(G(z2))": probability})
         scalars = mean_of(found)
         if weight := self.config.orthogonal_weight:
-            penalty = orthogonal_penalty(self.G.regularized())
+            layers = (m for m in self.G.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+            penalty = orthogonal_penalty(layers)  # of all but the class embedding
             (weight * penalty).backward()
             scalars["orthogonal_penalty"] = penalty.detach()
         self.optimizers["G"].step()
@@ -163,8 +162,6 @@ class BigGAN(GANTrainer):
         drawn = self.drawn(k * self.config.batch_size // self.ranks, "fresh noise", self.step)
         for z, y in zip(*(t.chunk(k) for t in drawn), strict=True):
             yield self.fakes(z, y), y
-
-    # What is drawn
 
     @property
     def z_shape(self) -> tuple[int, ...]:
@@ -179,8 +176,6 @@ class BigGAN(GANTrainer):
     def draw_z(self, n: int, seed: int, *, truncation: float = 0.0) -> Tensor:
         """z (n, latent_dim) on the CPU: N(0, I), or with a truncation given that |z_i| <= it."""
         return draw(n, self.config.latent_dim, generator("cpu", "z", seed), truncation)
-
-    # Sampling
 
     def embeddings(self) -> Tensor:
         """The class vectors (K, embedding_dim) of the G that is sampled, float32 on the CPU."""

@@ -142,8 +142,6 @@ class CDCGAN(GANTrainer):
             )
         super().check_state(state)
 
-    # A step
-
     def train_step(self, batch: Batch) -> Scalars:
         """Update D --d_steps times, then G --g_steps times.
 
@@ -215,8 +213,6 @@ class CDCGAN(GANTrainer):
         loss = F.binary_cross_entropy_with_logits(scores[:, 1:], y, reduction="sum") / len(y)
         return self.config.auxiliary_weight * loss, {f"label_loss/{of}": loss.detach()}
 
-    # Sampling, for the labels of the training set
-
     @cached_property
     def training_labels(self) -> Tensor:
         """(N, L) float on the CPU: what the images of the training set show."""
@@ -242,8 +238,6 @@ class CDCGAN(GANTrainer):
         y = load_conditions(self.config.data_dir, "test.json").float()
         images = self.sample(self.fixed_noise(len(y), "fixed noise"), y)
         return {"samples": make_grid(images, columns=8)}
-
-    # Accuracy
 
     @cached_property
     def evaluator(self) -> Evaluator | None:
@@ -294,9 +288,6 @@ def wrong_labels(y: Tensor, draws: torch.Generator) -> Tensor:
     recoloured = first + (old + colour) % len(COLOURS)
     reshaped = (old + shape * len(COLOURS)) % len(LABELS)
     return y.scatter(1, old, 0.0).scatter(1, torch.where(in_colour, recoloured, reshaped), 1.0)
-
-
-# Combinations of labels kept from training: can a model join what it has only seen apart?
 
 
 def chosen_combinations(labels: Tensor, share: float, seed: int) -> Tensor:

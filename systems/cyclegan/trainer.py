@@ -95,8 +95,6 @@ class CycleGAN(Trainer):
         """A split of the domain that --direction leads to: what its translations are to be like."""
         return self.load_domain(DIRECTIONS[self.config.direction][1], split)
 
-    # A step
-
     def train_step(self, batch) -> Scalars:
         """The course's algorithm 2: both D's, then both G's, on one and the same translations."""
         rates = dict.fromkeys(self.optimizers, self.config.learning_rate)
@@ -176,8 +174,6 @@ class CycleGAN(Trainer):
         """Run a network as a step does, in --precision -> float32."""
         with self.autocast:
             return self.step_networks[name](x).float()
-
-    # Samples and scores
 
     def translated(self, images: Tensor, direction: str) -> Tensor:
         """images (N, C, S, S) in [-1, 1] of the source -> the target's, by G in eval mode."""

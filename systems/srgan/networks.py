@@ -141,10 +141,6 @@ class Discriminator(nn.Module):
         # gradients of that convolution are often NaN on a CPU (seen with torch 2.14).
         return F.linear(last.flatten(1), convolution.weight[:, :, 1, 1], convolution.bias).flatten()
 
-    def mean_logits(self, x: Tensor) -> Tensor:
-        """(N,): the mean over an image's patches; up to S = 64 the logits themselves."""
-        return self.logits(x).view(len(x), -1).mean(1)
-
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x))
 

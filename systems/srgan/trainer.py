@@ -51,7 +51,8 @@ class SRGAN(GANTrainer):
         if config.spectral_norm:
             add_spectral_norm(D)
         super().__init__(config, device, G=G, D=D)
-        self.penalized = self.D.mean_logits  # a mean over an image's patches, as the losses take it
+        # a mean over an image's patches, as the losses take it
+        self.penalized = lambda x: self.D.logits(x).view(len(x), -1).mean(1)
         self.reconstruction = RECONSTRUCTIONS[config.reconstruction]
         if not config.adversarial_weight:
             del self.networks["D"], self.optimizers["D"]
@@ -76,8 +77,6 @@ class SRGAN(GANTrainer):
     def shrunk(self, x: Tensor) -> Tensor:
         """(N, C, S, S) -> (N, C, S/4, S/4), both in [-1, 1], as --downsample has it."""
         return shrink(x, self.config.downsample)
-
-    # A step
 
     def train_step(self, batch: Batch) -> Scalars:
         """--d_steps updates of D, then one of G on the images that D saw last."""
@@ -125,8 +124,6 @@ class SRGAN(GANTrainer):
         with self.autocast:
             found = features(fake).float()
         return (found - wanted).abs()
-
-    # Samples and scores
 
     def sample(self, low: Tensor, *, G: nn.Module | None = None) -> Tensor:
         """Enlarge low (N, C, s, s) in [-1, 1] to (N, C, 4s, 4s), by G in eval mode."""

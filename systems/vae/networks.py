@@ -7,7 +7,6 @@ their sigmoid is the mean of p(x | z).
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +14,10 @@ from torch import Tensor, nn
 
 from training.layers import memory_format
 
-if TYPE_CHECKING:
-    from systems.vae.config import VAEConfig
-
 BORDERS = {28: 2, 32: 0, 64: 0}  # black pixels a side that convolutions add: 28 halves twice
 
 
-def widths_of(config: "VAEConfig") -> list[int]:
+def widths_of(config) -> list[int]:
     """Channels of the maps, from the largest (side 16, or 32 of 64 pixels) to that of 4x4."""
     return [config.width * 2**i for i in range(4 if config.image_size == 64 else 3)]
 
@@ -32,7 +28,7 @@ class Encoder(nn.Module):
     784 - 400 - 2 x 20 on MNIST without convolutions. The two heads are one matrix.
     """
 
-    def __init__(self, channels: int, config: "VAEConfig") -> None:
+    def __init__(self, channels: int, config) -> None:
         super().__init__()
         convolved = config.arch == "conv"
         maps = [channels, *(widths_of(config) if convolved else [])]
@@ -52,7 +48,7 @@ class Encoder(nn.Module):
 class LinearDecoder(nn.Module):
     """20 - 400 - 784 on MNIST."""
 
-    def __init__(self, channels: int, config: "VAEConfig") -> None:
+    def __init__(self, channels: int, config) -> None:
         super().__init__()
         self.shape = (channels, config.image_size, config.image_size)
         self.hidden = nn.Linear(config.latent_dim, config.hidden_dim)
@@ -65,7 +61,7 @@ class LinearDecoder(nn.Module):
 class ConvDecoder(nn.Module):
     """The encoder's mirror: two linear layers to a map of 4x4, then transposed convolutions."""
 
-    def __init__(self, channels: int, config: "VAEConfig") -> None:
+    def __init__(self, channels: int, config) -> None:
         super().__init__()
         maps = [*widths_of(config)[::-1], channels]
         self.border = BORDERS[config.image_size]

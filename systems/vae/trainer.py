@@ -59,8 +59,6 @@ class VAE(Trainer):
         """28 pixels are scored like the GANs' images: enlarged to 32, both sides alike."""
         return 32 if self.config.image_size == 28 else self.config.image_size
 
-    # A step
-
     def batches(self) -> Batches:
         data = self.load_data("train")
         _ = self.test_images  # if they are damaged, then before the first step
@@ -97,8 +95,6 @@ class VAE(Trainer):
         draws = stream(self.device, "pixels", self.config.seed, self.step)
         return (torch.rand(x.shape, generator=draws, device=self.device) < x).float()
 
-    # Test images
-
     def test(self, log: RunLog, scalars: dict[str, float] | None) -> None:
         """Every --test_every steps: log the loss on all test images, by the weights as they are."""
         if not self.due(self.config.test_every) or self.test_images is None:
@@ -126,8 +122,6 @@ class VAE(Trainer):
         """All images of a split, uint8: grey, or as bits if --pixels has bits."""
         images = self.load_data(split).images
         return images if self.config.pixels == "grey" else statically_binarised(images, split)
-
-    # Samples and scores
 
     def sampled(self, name: str) -> nn.Module:
         """The encoder or the decoder, or with --ema its average."""
