@@ -28,8 +28,6 @@ OUT_OF_MEMORY = (
     "the memory of this machine or its GPU is too small for these settings: lower --batch_size, the"
     " widths, or the number and size of the images. What was saved before is whole."
 )
-
-
 Bounds = tuple[float, float] | None
 Flag = tuple[tuple[str, ...], Bounds, dict[str, Any]]
 

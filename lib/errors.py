@@ -1,7 +1,4 @@
-"""The one exception for what the user can mend: its text says found, wanted, what to do.
-
-And by what an error tells that memory ran out, which torch says in several ways.
-"""
+"""The one exception for what the user can mend: its text says found, wanted, what to do."""
 
 import importlib
 from types import ModuleType

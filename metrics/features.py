@@ -31,11 +31,15 @@ def features(batches: Iterable[Tensor], extractor: nn.Module, n: int, label: str
     return torch.cat(list(extract(parts, extractor, n, label)))
 
 
-def kept_features(path: Path, compute: Callable[[], Tensor]) -> Tensor:
-    """Features (n, d) float32 on the CPU from the .npy file `path`; computed if it is no whole one.
+def kept_features(
+    data_dir: str | Path, data: str, size: str, extractor: nn.Module, compute: Callable[[], Tensor]
+) -> Tensor:
+    """Features (n, d) float32 on the CPU of this data at this size; computed if no file has them.
 
-    The path names all that the features depend on. If it can't be written, one line says so.
+    The file's name says all that they depend on. If it can't be written, one line says so.
     """
+    name = f"features-{data}-{size}-{extractor.precision}-{extractor.digest[:12]}.npy"
+    path = Path(data_dir) / "reference" / name
     with suppress(OSError, ValueError, EOFError):
         return torch.from_numpy(np.load(path))
     found = compute().float().cpu()
@@ -48,12 +52,6 @@ def kept_features(path: Path, compute: Callable[[], Tensor]) -> Tensor:
     except OSError as error:
         print(f"could not keep {path}: {error.strerror}", file=sys.stderr)
     return found
-
-
-def kept_path(data_dir: str | Path, data: str, size: str, extractor: nn.Module) -> Path:
-    """The file for the features of this data at this size by this extractor."""
-    name = f"features-{data}-{size}-{extractor.precision}-{extractor.digest[:12]}.npy"
-    return Path(data_dir) / "reference" / name
 
 
 def made_by(extractor: nn.Module) -> Result:

@@ -19,7 +19,6 @@ class Protocol:
     n_fake: int | None  # None: as many as real ones
     floor_split: str
     n_floor: int | None
-    about: str
     kid: bool = False  # KID beside the FID: features are kept for it
 
     @property
@@ -28,21 +27,12 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "homework": Protocol(
-        "train", 3000, 3000, "train", 3000, "3000 training images: quick, biased upward by small n"
-    ),
-    "10k": Protocol(
-        "test", None, 10_000, "train", 10_000, "the whole test split, which training never saw"
-    ),
-    "50k": Protocol(  # no 50,000 other real images exist, so its floor is set too high
-        "train", None, 50_000, "test", 10_000, "the whole training split, as papers report it"
-    ),
-    "all": Protocol(
-        "train", None, None, "train", None, "a small training set against as many, with KID", True
-    ),
-    "smoke": Protocol(
-        "train", 64, 64, "train", 64, "64 training images, to see the pipeline run: not a result"
-    ),
+    "homework": Protocol("train", 3000, 3000, "train", 3000),  # quick, biased upward by small n
+    "10k": Protocol("test", None, 10_000, "train", 10_000),  # images that training never saw
+    # as papers report it; no 50,000 other real images exist, so its floor is set too high
+    "50k": Protocol("train", None, 50_000, "test", 10_000),
+    "all": Protocol("train", None, None, "train", None, kid=True),  # for small training sets
+    "smoke": Protocol("train", 64, 64, "train", 64),  # to see the pipeline run: not a result
 }
 
 

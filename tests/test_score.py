@@ -101,7 +101,7 @@ def test_weights_that_are_not_there_are_told_before_the_training(tiny_config, tm
 
 
 def test_the_floor_takes_other_images(trainer, pixel_means, monkeypatch):
-    whole = Protocol("train", 75, 10, "train", 75, "")
+    whole = Protocol("train", 75, 10, "train", 75)
     monkeypatch.setitem(PROTOCOLS, "smoke", whole)
     found = reference.compute_reference(trainer, pixel_means)
     features = pixel_means(trainer.load_data("train").images[order(150, 0, 0)])

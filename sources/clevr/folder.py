@@ -167,9 +167,7 @@ def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:
     write_json(mark, wanted)
 
 
-def format_settings(settings: Any) -> str:
-    if not isinstance(settings, dict):
-        return "none that can be read"
+def format_settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 

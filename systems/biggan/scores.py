@@ -6,6 +6,7 @@ The only classifier here is that of digits, for MNIST. FID's Inception-v3 has no
 
 import math
 import sys
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,7 @@ from dataset import identity, order
 from fid import GROUPS
 from lib.results import Result
 from metrics.digits import as_input, load_digits
-from metrics.features import (
-    batches_of,
-    features,
-    fid_of_features,
-    kept_features,
-    kept_path,
-    made_by,
-)
+from metrics.features import batches_of, features, fid_of_features, kept_features, made_by
 from metrics.prdc import manifold_scores
 from metrics.prdc import results as prdc_results
 from metrics.protocols import PROTOCOLS
@@ -68,10 +62,8 @@ def real_features(trainer, n: int, extractor: nn.Module) -> Tensor:
     name = f"{config.dataset}-{identity(config)}"
     size = f"{config.image_size}px-{trainer.num_classes}x{n}"
     batches, label = batches_of(data.images, places), "classes: real images"
-    return kept_features(
-        kept_path(config.data_dir, name, size, extractor),
-        lambda: features(batches, extractor, len(places), label),
-    )
+    compute = partial(features, batches, extractor, len(places), label)
+    return kept_features(config.data_dir, name, size, extractor, compute)
 
 
 def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Result]:
@@ -110,8 +102,7 @@ def class_fids(pairs: list[tuple[Tensor, Tensor]], names: list[str]) -> list[Res
 def class_accuracy(asked: Tensor, seen: Tensor, names: list[str]) -> Result:
     """Share p of images seen as the class asked for; asked, seen (N,) are classes 0 .. K-1.
 
-    The error is sqrt(p (1 - p) / n); confusion (K, K) has a row a class asked for, a column a class
-    seen. A class that was not asked for has the share NaN.
+    confusion (K, K): a row asked, a column seen. The share of a class nobody asked for is NaN.
     """
     k = len(names)
     confusion = torch.bincount(asked * k + seen, minlength=k * k).view(k, k)

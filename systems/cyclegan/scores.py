@@ -6,6 +6,7 @@ worth anything a translation must beat it. docs/cyclegan.md.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ import dataset
 from dataset import order, to_bytes, to_signed
 from inception.kid import MOST
 from lib.results import Result, mean_result
-from metrics.features import BATCH_SIZE, batches_of, features, fid_and_kid, kept_features, kept_path
+from metrics.features import BATCH_SIZE, batches_of, features, fid_and_kid, kept_features
 from metrics.lpips import lpips_if_any
 from metrics.protocols import most_of
 from systems.cyclegan.config import DIRECTIONS
@@ -63,10 +64,8 @@ def real_features(trainer, domain: str, extractor: nn.Module) -> Tensor:
     few = f"-{len(chosen)}" * (config.fid_protocol == "smoke")
     size = f"{config.image_size}px{trainer.channels}{few}"
     label = f"real images of {domain}"
-    return kept_features(
-        kept_path(spec.data_dir, data, size, extractor),
-        lambda: features(batches_of(images, chosen), extractor, len(chosen), label),
-    )
+    compute = partial(features, batches_of(images, chosen), extractor, len(chosen), label)
+    return kept_features(spec.data_dir, data, size, extractor, compute)
 
 
 def reconstruction_scores(trainer) -> list[Result]:
