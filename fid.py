@@ -59,7 +59,9 @@ def covariance_factor(cov: Tensor, n: int | None = None) -> Tensor:
     left = (cov.diagonal() - F.square().sum(1)).abs().max()
     if left <= 1e-6 * largest:  # 1e-7 is the float32 in which references are kept
         return F
-    values, vectors = torch.linalg.eigh(cov)  # not positive semidefinite: less exact than claimed
+    values, vectors = torch.linalg.eigh(cov)
+    if -values[0] > 1e-3 * values[-1]:
+        raise UserError("a covariance has negative eigenvalues: these are no moments of images.")
     kept = values > rounding * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
 

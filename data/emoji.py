@@ -29,7 +29,7 @@ from lib.download import npm_pack
 from lib.errors import UserError
 from lib.guards import Bar
 from sources.archive import opened
-from sources.pictures import decode
+from sources.pictures import decode, reason
 
 SIZE = 32
 PRESENTATION = "FE0F"  # asks for the coloured form; packages disagree on where it stands
@@ -109,7 +109,9 @@ def picture(data: bytes, name: str) -> Image.Image:
     try:
         pixels = decode(data, SIZE, upscale=True).pixels
     except Exception as error:  # Pillow raises anything at a damaged file
-        raise UserError(f"{name} can't be read as an image ({error}): fetch it again.") from None
+        raise UserError(
+            f"{name} can't be read as an image ({reason(error)}): fetch it again."
+        ) from None
     return Image.fromarray(pixels.transpose(1, 2, 0).copy())
 
 

@@ -88,20 +88,21 @@ def read_state_dict(path: Path) -> State:
             f"--inception_weights {path}: no file is there; leave it out for the standard weights."
         ) from None
     except Exception as error:  # an unpickler that is fed garbage raises anything
-        raise UserError(f"{path} is truncated or not a file of torch.save") from error
+        raise UserError(f"{path} is truncated or not a file of torch.save.") from error
     if not isinstance(saved, dict):
-        raise UserError(f"{path} holds a {type(saved).__name__}, not a state dict")
+        raise UserError(f"{path} holds a {type(saved).__name__}, not a state dict.")
     state = {}
     for name, shape in trained_shapes().items():
         value = saved.get(name, torch.ones(shape) if name.endswith("bn.weight") else None)
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            found = tuple(value.shape) if isinstance(value, Tensor) else "nothing"
+        real = isinstance(value, Tensor) and not (value.is_meta or value.is_complex())
+        if not real or tuple(value.shape) != shape:
+            found = tuple(value.shape) if real else "nothing that can be used"
             raise UserError(
-                f"{path} is not the Inception-v3 of FID: {name} should be {shape}, found {found}"
+                f"{path} is not the Inception-v3 of FID: {name} should be {shape}, found {found}."
             )
         state[name] = value.float().contiguous()
     if "digest" in saved and saved["digest"] != digest(state):
-        raise UserError(f"{path} has changed since it was written (its digest does not match)")
+        raise UserError(f"{path} has changed since it was written (its digest does not match).")
     return state
 
 

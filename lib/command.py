@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, TextIO
 
 import torch
@@ -67,6 +68,9 @@ def command(*flags: Flag, passes: Callable[[argparse.Namespace], bool] | None = 
             args.rest = rest
             for action, (_, bounds, _) in zip(actions, flags, strict=True):
                 check_bounds(action, getattr(args, action.dest), bounds)
+            words = sys.argv[1:] if argv is None else argv
+            if "--out=" in words or ("--out", "") in pairwise(words):
+                raise UserError("--out is empty: wanted a path; for this folder give a dot.")
             return work(args)
 
         @functools.wraps(work)
@@ -113,9 +117,11 @@ def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int
 
     voice: the stream for an error that one process of several meets alone (default: stderr).
     """
-    for stream in (sys.stdout, sys.stderr):  # a character that a terminal lacks ends nothing
-        if hasattr(stream, "reconfigure"):  # a notebook's has none
+    for name in ("stdout", "stderr"):  # a character that a terminal lacks ends nothing
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (a service has none)
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
             stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, stream)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         return action() or 0

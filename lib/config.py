@@ -126,8 +126,8 @@ class Config:
         if self.run and not PLAIN.fullmatch(self.run):
             raise UserError(f"--run {self.run!r}: wanted a plain folder name without slashes.")
         for name in ("data_dir", "runs_dir"):
-            if not getattr(self, name):
-                raise UserError(f"--{name} is empty: wanted a folder; for this one give a dot.")
+            if not (given := getattr(self, name)) or given.startswith("~"):
+                raise UserError(f"--{name} {given!r}: wanted a folder's path; of this one a dot.")
         if self.do_train and self.no_score and self.fid_every:
             raise UserError(
                 f"--fid_every {self.fid_every} asks for scores and --no_score forbids them:"
@@ -189,7 +189,9 @@ def in_a_name(value: Any) -> str:
     """Make a value fit a folder's name: of a path the last part alone, and no odd characters."""
     if not isinstance(value, str):
         return str(value)
-    return re.sub(r"[^\w.,+-]", "_", Path(value).resolve().name if "/" in value else value)
+    return re.sub(
+        r"[^\w.,+-]", "_", os.path.basename(os.path.realpath(value)) if "/" in value else value
+    )
 
 
 class Retired(NamedTuple):
@@ -269,7 +271,7 @@ def merge(config_class: type[C], saved: dict[str, Any], given: dict[str, Any], p
     try:
         config = config_class(**(kept | given))
     except UserError as error:
-        raise UserError(f"{path} with the flags given: {error}") from None
+        raise UserError(f"{path} with the flags given: {error}" if saved else str(error)) from None
     differing = differences(config, saved)
     if differing:
         raise UserError(

@@ -88,7 +88,7 @@ def check_out(root: Path, out: Path, *, deep: bool) -> None:
 
     deep: pictures are taken from folders below root too.
     """
-    here, there = root.resolve(), out.resolve()
+    here, there = (Path(os.path.realpath(path)) for path in (root, out))
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: name a folder.")
     if there == here:

@@ -1,6 +1,7 @@
 """Open saved runs, for the scripts that look at them."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def named_runs(names: list[str]) -> list[Path]:
     runs/* also names files, a report and folders of other runs, which are passed over; a single
     name is kept, for the caller to complain of.
     """
-    named = list({path.resolve(): path for path in map(Path, names)}.values())
+    named = list({os.path.realpath(path): path for path in map(Path, names)}.values())
     found = [path for path in named if len(named) == 1 or not lies_beside_runs(path)]
     if named and not found:
         raise UserError(

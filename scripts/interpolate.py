@@ -202,7 +202,7 @@ def examine(
     flag("--images", type=int, default=10, bounds=(2, 100), help="images a pair, K + 1"),
     flag("--extrapolate", type=int, default=0, bounds=(0, 100), help="images beyond each end"),
     flag("--path", choices=[*PATHS, "both"], default="linear", help="through the noise"),
-    flag("--seed", type=int, default=0, help="of the noise vectors"),
+    flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of the noise vectors"),
     flag("--out", type=Path, help="folder to write to (default: RUN_DIR/interpolation)"),
     flag("--no_features", action="store_true", help="pixel changes alone, no Inception"),
 )

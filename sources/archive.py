@@ -60,8 +60,9 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
             yield tar
             check_end(tar)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split())[:80]
         raise UserError(
-            f"{path} is damaged ({error}): delete it and run again, or put a whole one there."
+            f"{path} is damaged ({reason}): delete it and run again, or put a whole one there."
         ) from None
 
 

@@ -204,4 +204,4 @@ def split_cache(spec: DataSpec, files: Files, split: str) -> Path:
 
 
 def plain_name(path: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in Path(path).resolve().stem)[:40]
+    return "".join(c if c.isalnum() else "_" for c in Path(os.path.realpath(path)).stem)[:40]

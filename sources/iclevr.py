@@ -182,10 +182,10 @@ def check_rows(path: Path, rows: dict[str, Any]) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises UserError if it isn't there or is no JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there: {wanted(path.parent.parent)}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} can't be read as JSON ({error}): put a whole file there."
         ) from None

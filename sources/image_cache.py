@@ -29,7 +29,7 @@ def described(path: Path) -> dict[str, Any] | None:
     try:
         about = json.loads(suffixed(path, ".json").read_text())
         whole = suffixed(path, ".u8").stat().st_size == math.prod(about["shape"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return about if whole else None
 

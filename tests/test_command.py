@@ -59,6 +59,7 @@ def test_a_bug_keeps_its_traceback(bug):
     flag("--n", type=int, default=5, bounds=(2, 100), help="images"),
     flag("--share", type=float, bounds=(0, 1), help="of them"),
     flag("--fast", action="store_true", help="be quick"),
+    flag("--out", default="x", help="a folder"),
 )
 def example(args: argparse.Namespace) -> None:
     """Not the module's own docstring, which --help shows."""
@@ -68,6 +69,8 @@ def example(args: argparse.Namespace) -> None:
 def test_numbers_have_bounds_that_are_told_and_help_has_defaults(capsys):
     assert example(["r"]) == example(["r", "--n", "100", "--share", "1"]) == 0
     assert "n=100, share=1.0" in capsys.readouterr().out
+    assert example(["r", "--out", ""]) == example(["r", "--out="]) == 1
+    assert capsys.readouterr().err.count("--out is empty") == 2
     with pytest.raises(SystemExit):
         example(["--help"])
     told = capsys.readouterr().out
@@ -120,13 +123,16 @@ def test_a_reader_that_leaves_ends_a_command_in_silence(tmp_path):
         "@command()\ndef main(args):\n    for i in range(100_000): print(i)\n"
         "sys.exit(main())\n"
     )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         f"{sys.executable} {program} | head -n 1",
         shell=True,
         capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=env,
     )
     assert (done.stdout, done.stderr) == (b"0\n", b"")
+    no_streams = f"{sys.executable} {program} >&- 2>&-"  # a service's
+    assert subprocess.run(no_streams, shell=True, env=env).returncode == 0
 
 
 def test_an_optional_package_is_named_with_its_pip_command(monkeypatch):

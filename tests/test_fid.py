@@ -99,10 +99,12 @@ def test_few_samples_give_what_the_gram_matrix_of_their_features_gives(n1, n2, k
     assert value == approx(wanted.item(), rel=1e-9 if kept_in == torch.float64 else 1e-4)
 
 
-def test_a_covariance_that_is_none_still_gets_a_factor():
-    """As a foreign file may hold: what is below zero is left out."""
-    factor = covariance_factor(torch.diag(torch.tensor([1.0, 4, -0.5], dtype=torch.float64)))
+def test_a_covariance_that_is_nearly_one_gets_a_factor_and_another_is_refused():
+    """As a foreign file may hold: what is a little below zero is left out."""
+    factor = covariance_factor(torch.diag(torch.tensor([1.0, 4, -0.001], dtype=torch.float64)))
     assert torch.allclose(factor @ factor.T, torch.diag(torch.tensor([1.0, 4, 0]).double()))
+    with pytest.raises(UserError, match="negative eigenvalues"):
+        covariance_factor(torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64))
 
 
 def test_other_dimensions_and_nan_are_refused():
