@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from lib.checkpoint import write_beside_and_rename
+from lib.config import Config, defining
 from lib.errors import UserError
 from lib.results import naming
 
@@ -60,17 +61,15 @@ class EventFile:
 
         self.write(step, summary=image(tag, picture, dataformats="CHW"))
 
-    def text(self, tag: str, words: str, step: int) -> None:
-        from torch.utils.tensorboard.summary import text
-
-        self.write(step, summary=text(tag, printable(words)))
-
-    def hparams(self, values: dict[str, Any]) -> None:
-        """Settings for the HPARAMS tab, which shows the newest of each scalar beside them."""
+    def hparams(self, config: Config) -> None:
+        """What defines a run, for the HPARAMS tab: it shows the newest of each scalar beside it."""
         from torch.utils.tensorboard.summary import hparams
 
-        kept = {n: v if type(v) in (int, float) else printable(str(v)) for n, v in values.items()}
-        self.write(summary=hparams(kept, {})[1])
+        values = {field.name: getattr(config, field.name) for field in defining(config)}
+        for name, value in values.items():
+            if type(value) not in (int, float):  # a protobuf refuses bytes that are no text
+                values[name] = str(value).encode(errors="backslashreplace").decode()
+        self.write(summary=hparams(values, {})[1])
 
     def flush(self) -> None:
         with naming(self.path):
@@ -80,11 +79,6 @@ class EventFile:
     def close(self) -> None:
         with naming(self.path):
             self.file.close()
-
-
-def printable(words: str) -> str:
-    """Escape the bytes of a file's name that are no text, which a protobuf refuses."""
-    return words.encode(errors="backslashreplace").decode()
 
 
 class Record(NamedTuple):
@@ -214,10 +208,10 @@ def read_scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: sorted(points.items()) for tag, points in curves.items()}
 
 
-def has_event(run_dir: Path, tag: str, step: int, value: float | None = None) -> bool:
-    """True if the event files have the tag at that step (with that scalar value, if given)."""
+def has_event(run_dir: Path, tag: str, step: int, value: float) -> bool:
+    """True if the event files have the tag at that step with that value."""
     return any(
-        found.tag == tag and value in (None, found.simple_value)
+        found.tag == tag and found.simple_value == value
         for path in event_files(run_dir)
         for record in whole_records(path.read_bytes())
         if record.event.step == step

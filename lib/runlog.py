@@ -8,13 +8,11 @@ no seam.
 import math
 import re
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from lib.config import Config, defining, save_config
+from lib.config import Config, save_config
 from lib.events import EventFile, cut_events, has_event
 from lib.guards import Bar
 from lib.results import Result, append_result, keep_result, naming, tensorboard_point
@@ -51,13 +49,6 @@ class RunLog:
         for tag, value, step in new_points(self.run_dir, results):
             self.events.scalar(tag, value, step)
 
-    def settings(self, values: dict[str, Any]) -> None:
-        """Write the settings as a table for TensorBoard's Text tab."""
-        if has_event(self.run_dir, "settings/text_summary", 0):
-            return
-        rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
-        self.events.text("settings", f"| setting | value |\n| --- | --- |\n{rows}", 0)
-
     def flush(self) -> None:
         self.events.flush()
 
@@ -79,9 +70,7 @@ def open_log(config: Config, step: int) -> RunLog:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, config.run_dir / "config.json")
     log = RunLog(config.run_dir, step)
-    log.events.hparams(hparams_of(config))  # in every event file: an old run gets them too
-    if step == 0:
-        log.settings(asdict(config))
+    log.events.hparams(config)  # in every event file: an old run gets them too
     return log
 
 
@@ -101,13 +90,9 @@ def record(config: Config, results: list[Result]) -> None:
     finally:
         if new := new_points(run_dir, results):
             with closing(EventFile(run_dir)) as events:
-                events.hparams(hparams_of(config))
+                events.hparams(config)
                 for tag, value, step in new:
                     events.scalar(tag, value, step)
-
-
-def hparams_of(config: Config) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in defining(config)}
 
 
 def make_grid(images: Tensor, *, columns: int) -> Tensor:

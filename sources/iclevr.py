@@ -7,6 +7,7 @@ these. `python data/iclevr.py render` makes such a folder, with a val.json of he
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     files, rows = find(spec.data_dir), read_split(spec.data_dir, split)
     key = digest(files.fingerprint(), list(rows))
     path = spec.data_dir / "cache" / f"iclevr-{spec.image_size}px-{key}-{split}"
+    if image_cache.described(path) is None:
+        note_unnamed(spec.data_dir, files)
     Decoding(
         files,
         list(rows),
@@ -177,6 +180,19 @@ def check_rows(path: Path, rows: dict[str, Any]) -> None:
     if found:
         hint = f"; {no_such_label(unknown[0])}" if unknown else ": mend the file."
         raise UserError(f"{path}: {', '.join(found)}{hint}")
+
+
+def note_unnamed(data_dir: Path, files: FolderFiles) -> None:
+    """A line on stderr about images that no .json names: they are left out."""
+    root = Path(data_dir) / "iclevr"
+    there = (root / file for file in SPLITS.values() if (root / file).is_file())
+    named = {name for path in there for name in read_json(path)}
+    if unnamed := sorted(set(files.names) - named):
+        print(
+            f"iclevr: {len(unnamed):,} images in {files.root} are named in no .json and left out:"
+            f" {examples(unnamed)}",
+            file=sys.stderr,
+        )
 
 
 def read_json(path: Path) -> Any:

@@ -94,15 +94,11 @@ def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
 
 def nearest_in_size(mlp: Group, cnns: list[Group]) -> Group | None:
     """The CNN of the same settings but for the widths whose number of parameters is nearest."""
-
-    def rest(group: Group) -> dict[str, Any]:
-        return {k: v for k, v in group.settings.items() if k not in ("arch", *HIDDEN)}
-
-    def size(group: Group) -> int:
-        return sum(group.runs[0].parameters.values())
-
-    alike = [cnn for cnn in cnns if rest(cnn) == rest(mlp)]
-    return min(alike, key=lambda cnn: abs(size(cnn) - size(mlp)), default=None)
+    fixed = {k: v for k, v in mlp.settings.items() if k not in ("arch", *HIDDEN)}
+    alike = [cnn for cnn in cnns if fixed.items() <= cnn.settings.items()]
+    sizes = [sum(group.runs[0].parameters.values()) for group in (*alike, mlp)]
+    distances = [abs(size - sizes[-1]) for size in sizes[:-1]]
+    return alike[distances.index(min(distances))] if alike else None
 
 
 def fine_detail(cnn: Run, mlp: Run) -> str:

@@ -70,8 +70,8 @@ def head(run: Run, which: str) -> Pictures:
 
 
 def game(run: Run, found: Diagnosis) -> list[Block]:
-    sentences = [*map(Text, found.sentences), Text(found.advice, note=True)]
-    return [Heading(f"{run.short}: {found.verdict}"), *sentences]
+    heading = Heading(f"{run.short}: {found.verdict}")
+    return [heading, *map(Text, found.sentences), Text(found.advice, note=True)]
 
 
 def made(runs: list[Run]) -> str:
