@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -146,12 +147,12 @@ def build(tiny_config, request):
 def refusal(capsys):
     """refusal(main, word, ...) -> the one sentence with which the command ends in status 1."""
 
-    def make(main, *argv) -> str:
+    def make(main, *argv, before: str = "") -> str:
+        """before: a pattern of the lines that the command printed first, as a bar's."""
         capsys.readouterr()
         assert main([*map(str, argv)]) == 1, argv
         error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
+        assert re.fullmatch(rf"({before}.*\n)*error: .*\n" if before else r"error: .*\n", error)
         return error
 
     return make
