@@ -158,7 +158,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--kid compares two sets, --save-stats writes one: leave one of them out")
     try:
         torch.empty(1, device=args.device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+    except (RuntimeError, AssertionError, ImportError) as problem:
         raise UserError(f"--device {args.device} cannot be used here: try cpu") from problem
     (save_stats if args.save_stats else score)(args)
 

@@ -94,13 +94,14 @@ def read_state_dict(path: Path) -> State:
     state = {}
     for name, shape in trained_shapes().items():
         value = saved.get(name, torch.ones(shape) if name.endswith("bn.weight") else None)
-        real = isinstance(value, Tensor) and not (value.is_meta or value.is_complex())
-        if not real or tuple(value.shape) != shape:
-            found = tuple(value.shape) if real else "nothing that can be used"
+        usable = isinstance(value, Tensor) and value.is_floating_point() and not value.is_meta
+        usable = usable and value.layout == torch.strided  # neither sparse nor quantised
+        if not usable or tuple(value.shape) != shape:
+            found = tuple(value.shape) if usable else "nothing that can be used"
             raise UserError(
                 f"{path} is not the Inception-v3 of FID: {name} should be {shape}, found {found}."
             )
-        state[name] = value.float().contiguous()
+        state[name] = value.detach().float().contiguous()
     if "digest" in saved and saved["digest"] != digest(state):
         raise UserError(f"{path} has changed since it was written (its digest does not match).")
     return state

@@ -151,7 +151,7 @@ def save(image: Tensor, path: Path) -> None:
     """
     pixels = (image if image.dtype == torch.uint8 else to_bytes(image)).cpu()
     pixels = np.ascontiguousarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{os.getpid()}.part")  # short: the name may be as long as any
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         kind = Image.registered_extensions()[path.suffix.lower()]

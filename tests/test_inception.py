@@ -225,7 +225,11 @@ def test_foreign_files_are_refused_with_a_sentence(tiny, tmp_path):
         weights.find_weights(path)
     other = tiny | {"first.conv.weight": torch.zeros(2, 2, 7, 1)}
     words = r"first.conv.weight should be \(2, 2, 1, 7\), found"
-    for saved, told in (([1, 2], "holds a list"), (other, words)):
+    empty = {name: value.to("meta") for name, value in tiny.items()}
+    sparse = tiny | {"first.conv.weight": tiny["first.conv.weight"].to_sparse()}
+    unusable = "found nothing that can be used"
+    cases = ([1, 2], "holds a list"), (other, words), (empty, unusable), (sparse, unusable)
+    for saved, told in cases:
         torch.save(saved, path)
         with pytest.raises(UserError, match=told):
             weights.find_weights(path)
