@@ -17,6 +17,9 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+import lib  # noqa: F401 (first: Ctrl-C while torch is imported is one word)
+
+# isort: split
 import numpy as np
 import torch
 from torch import Tensor
@@ -168,8 +171,8 @@ def find(path: Path, *, for_kid: bool = False) -> list[Path] | Moments:
 
     for_kid: a folder's, shuffled if KID takes only MOST of them: else the first by name.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist: name a folder of images or a .npz of moments")
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(f"{path} is not there: name a folder of images or a .npz of moments")
     if for_kid and path.is_file():
         raise UserError(f"--kid: {path} is a file, and KID needs the images: name their folder")
     found = image_paths(path) if path.is_dir() else Moments.load(path)

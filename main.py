@@ -9,6 +9,9 @@ Under torchrun several processes share the work (docs/distributed.md).
 
 import sys
 
+import lib  # noqa: F401 (first: Ctrl-C while torch is imported is one word)
+
+# isort: split
 import torch
 
 from dataset import num_channels

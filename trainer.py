@@ -18,9 +18,8 @@ from dataset import Batch, Batches, ImageData
 from lib import checkpoint, distributed, guards
 from lib.config import Config
 from lib.distributed import agree, agreed_signal, main_process_first, on_main_process
-from lib.events import cut_events
 from lib.results import Result
-from lib.runlog import GAN_VALUES, NoLog, RunLog, make_grid, open_log, write_line
+from lib.runlog import GAN_VALUES, NoLog, RunLog, make_grid, open_log, tidy, write_line
 from lib.seeding import generator, stream
 from sources import DataSpec
 from training.augment import Augment
@@ -62,6 +61,7 @@ class Trainer:
         self.config, self.device = config, device
         self.step = 0  # steps done
         self.step_images = config.batch_size  # taken from the dataset at each step
+        self.score_size = config.image_size  # side of the images that FID compares
         self.ranks = distributed.world()  # processes that share each batch
         self.threads = 0  # of the CPU that trained the checkpoint
         self.trained_on = ""  # the fingerprint of the data that the weights have seen
@@ -69,11 +69,6 @@ class Trainer:
         self.autocast = autocast(config, device)  # the context of a step's forward passes
         self.observers: list[Observer] = []
         self.checkpoint_dir = config.run_dir / "checkpoints"
-
-    @property
-    def score_size(self) -> int:
-        """Side of the images that FID compares, generated and real."""
-        return self.config.image_size
 
     def train(self, score: Score | None = None) -> None:
         """Train from the latest checkpoint to the last step. SIGINT and SIGTERM save and exit."""
@@ -83,7 +78,7 @@ class Trainer:
             on_main_process(lambda: stack.enter_context(guards.run_lock(config.run_dir)))
             agree(self.resume)
             if self.step >= last:
-                on_main_process(self.tidy)
+                on_main_process(lambda: tidy(config, self.step))
                 print(f"nothing to train: the checkpoint is at step {self.step} of {last}")
                 return
             guards.use_threads(config.threads, self.threads)
@@ -94,11 +89,6 @@ class Trainer:
             log = agree(lambda: NoLog() if distributed.rank() else open_log(config, self.step))
             stack.callback(log.close)
             self.run_steps(batches, log, score)
-
-    def tidy(self) -> None:
-        """Mend the event files, and delete the checkpoints that a kill left over."""
-        cut_events(self.config.run_dir, self.step)
-        checkpoint.prune(self.checkpoint_dir, self.step, keep=self.config.keep_checkpoints)
 
     def run_steps(self, batches: Batches, log: RunLog, score: Score | None) -> None:
         """Train step by step, and log and save what is due, until the last step or a signal."""
@@ -146,16 +136,14 @@ class Trainer:
         """Write a checkpoint, behind the curves that it continues."""
         log.flush()
         facts = {"step": self.step, "ranks": self.ranks, "data": self.trained_on}
-        facts["threads"] = torch.get_num_threads()
         state = checkpoint.pack(self.config, self.networks, self.optimizers, facts)
         keep = self.config.keep_checkpoints
         on_main_process(lambda: checkpoint.save(self.checkpoint_dir, state, keep=keep))
 
     def resume(self) -> bool:
         """Load the newest whole checkpoint; False if there is none, UserError if none fits."""
-        folder, model = self.checkpoint_dir, self.config.model
         guards.refuse_misplaced(self.config.run_dir)
-        state = checkpoint.load_newest(folder, model=model, check=self.check_state)
+        state = checkpoint.load_newest(self.checkpoint_dir, self.config.model, self.check_state)
         if state is not None:
             self.restore(state)
         return state is not None
@@ -183,14 +171,14 @@ class Trainer:
         """Make uint8 images (N, C, S, S): what is scored is what would be saved."""
         return dataset.to_bytes(self.sample(*inputs))
 
-    def generate(self, n: int, seed: int) -> Iterator[Tensor]:
-        """Yield n images in batches of uint8, a function of the weights and the seed."""
-        yield from (self.images_from(*inputs) for inputs in self.sampling_inputs(n, seed))
+    def generate(self, n: int, seed: int, *, shared: bool = False) -> Iterator[Tensor]:
+        """Yield n images in batches of uint8, a function of the weights and the seed.
 
-    def generate_share(self, n: int, seed: int) -> Iterator[Tensor]:
-        """Yield this process's share of `generate`: every world()-th image."""
+        shared: only every world()-th of them, this process's share.
+        """
         for i, inputs in enumerate(self.sampling_inputs(n, seed)):
-            yield self.images_from(*(distributed.shard(x, i * AT_ONCE) for x in inputs))
+            own = (distributed.shard(x, i * AT_ONCE) for x in inputs) if shared else inputs
+            yield self.images_from(*own)
 
     def sampling_mode(self) -> dict[str, Any]:
         """Say how `sample` runs the model: part of every result."""
@@ -311,9 +299,8 @@ class GANTrainer(Trainer):
             yield (torch.randn(min(AT_ONCE, n - start), *self.z_shape, generator=draws),)
 
     def statistics_inputs(self) -> Iterator[Inputs]:
-        """Yield inputs like those of training, for an average's BatchNorm statistics."""
-        for i in range(STATISTICS // AT_ONCE):
-            yield (self.fixed_noise(AT_ONCE, "statistics", i),)
+        """Make inputs like those of training, for an average's BatchNorm statistics."""
+        return ((self.fixed_noise(AT_ONCE, "statistics", i),) for i in range(STATISTICS // AT_ONCE))
 
     def sampled_generator(self) -> nn.Module:
         """G, or with --ema its average with fresh BatchNorm statistics."""

@@ -84,7 +84,7 @@ def trained_runs(runs_dir: Path | str) -> list[Path]:
 
 
 def load_newest(
-    folder: Path, *, model: str, check: Callable[[dict[str, Any]], None] = lambda state: None
+    folder: Path, model: str, check: Callable[[dict[str, Any]], None] = lambda state: None
 ) -> dict[str, Any] | None:
     """The newest whole checkpoint of this model; None if the folder has no checkpoint at all.
 
@@ -155,6 +155,7 @@ def pack(
 ) -> dict[str, Any]:
     """Collect what a checkpoint holds; facts: at least the step."""
     return facts | {
+        "threads": torch.get_num_threads(),
         "model": config.model,
         "config": asdict(config),
         "networks": {name: network.state_dict() for name, network in networks.items()},

@@ -92,26 +92,6 @@ def check_bounds(action: argparse.Action, value: Any, bounds: Bounds) -> None:
         raise UserError(f"{action.option_strings[0]} {value}: wanted {wanted}.")
 
 
-OPTIONAL = {"matplotlib": "matplotlib", "lpips": "lpips", "sklearn": "scikit-learn"}
-
-
-def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Print a missing optional package as one sentence, also while a script is imported."""
-    module = (error.name or "").partition(".")[0] if kind is ModuleNotFoundError else ""
-    if name := OPTIONAL.get(module):
-        advice = f"pip install {name}, or all optional ones: pip install -r requirements-extra.txt"
-        words = f"this command needs the package {name}, which is not installed: {advice}"
-        print_error(UserError(words))
-    elif kind is KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-if sys.excepthook is sys.__excepthook__:  # leave a program's own
-    sys.excepthook = explain
-
-
 def run(action: Callable[[], int | None], *, voice: TextIO | None = None) -> int:
     """Run a command; its exit status: 0, 1 for what the user can mend, 130 for Ctrl-C.
 

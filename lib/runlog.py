@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lib.checkpoint import prune
 from lib.config import Config, save_config
 from lib.events import EventFile, cut_events, has_event
 from lib.guards import Bar
@@ -72,6 +73,12 @@ def open_log(config: Config, step: int) -> RunLog:
     log = RunLog(config.run_dir, step)
     log.events.hparams(config)  # in every event file: an old run gets them too
     return log
+
+
+def tidy(config: Config, step: int) -> None:
+    """Mend the event files, and delete the checkpoints that a kill left over."""
+    cut_events(config.run_dir, step)
+    prune(config.run_dir / "checkpoints", step, keep=config.keep_checkpoints)
 
 
 def record(config: Config, results: list[Result]) -> None:

@@ -163,7 +163,8 @@ class Scorer:
         """
         real, protocol = self.reference, self.protocol
         n_fake = protocol.n_fake or real.moments.n
-        images = until(stopping, self.trainer.generate_share(n_fake, self.trainer.config.seed))
+        seed = self.trainer.config.seed
+        images = until(stopping, self.trainer.generate(n_fake, seed, shared=True))
         recorder = FeatureRecorder(self.extractor, MOST if protocol.kid else 0)
         label = f"FID: {n_fake:,} generated images"
         groups = features_to_groups(images, recorder, n_fake, groups=GROUPS, label=label)

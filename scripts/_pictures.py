@@ -17,6 +17,7 @@ from dataset import to_bytes
 from lib.command import FULL, flag
 from lib.errors import UserError
 from lib.guards import Bar
+from lib.results import naming
 from sources.decoding import skipped
 from sources.image_files import FolderFiles
 from sources.image_folder import EXTENSIONS, passed_over
@@ -155,7 +156,8 @@ def save(image: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         kind = Image.registered_extensions()[path.suffix.lower()]
-        Image.fromarray(pixels).save(part, kind, quality=95)
+        with naming(path):
+            Image.fromarray(pixels).save(part, kind, quality=95)
         part.replace(path)
     finally:
         with suppress(OSError):

@@ -24,7 +24,10 @@ def open_run(run_dir: str | Path, *, device: str = "cpu", **changes: Any) -> Tra
     saved, path = saved_settings(run_dir), run_dir / "config.json"
     model = saved.get("model")
     if model not in SYSTEMS:
-        raise UserError(f"{path} is of the model {model!r}: wanted one of {', '.join(SYSTEMS)}.")
+        raise UserError(
+            f"{path} is of the model {model!r}: wanted one of {', '.join(SYSTEMS)}. Mend the file,"
+            " or train into another --run."
+        )
     own = {"runs_dir": str(run_dir.parent), "run": run_dir.name, "device": device}
     config = merge(SYSTEMS[model].config_class, saved, own | changes, path)
     trainer = build(config, pick_device(config))

@@ -14,9 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import _root  # noqa: F401
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lib.command import command, flag
 from scripts._benchmark import timing
@@ -32,7 +31,7 @@ MOST = 1_000_000
 @command(
     flag("--only", nargs="+", choices=CONTESTS, default=USUAL, help="these contests"),
     flag("--rounds", type=int, default=5, bounds=(1, MOST), help="timings of each rival, at least"),
-    flag("--seconds", type=float, default=30.0, bounds=(0, MOST), help="more rounds until then"),
+    flag("--seconds", type=float, default=15.0, bounds=(0, MOST), help="more rounds until then"),
     flag("--device", choices=["cpu", "cuda"], default=DEVICE, help="busy and frechet: cpu"),
     flag("--bf16", action="store_true", help="ours in bf16 too"),
     flag("--data_dir", default="data", help="folder of datasets"),

@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _root  # noqa: F401
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # before this folder and its collapse.py
 
 import dataset
 from lib.command import command, flag

@@ -6,7 +6,7 @@ import textwrap
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import _root  # noqa: F401
 
 from lib.command import command, flag, run
 from lib.config import load_saved

@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _root  # noqa: F401
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import order
 from inception import load_inception

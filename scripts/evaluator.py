@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _root  # noqa: F401
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
 from dataset import Batches, ImageData, to_signed

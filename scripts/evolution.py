@@ -15,10 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import _root  # noqa: F401
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lib.command import command, flag
 from lib.errors import UserError
@@ -33,7 +32,7 @@ def find_grids(run_dir: Path, tag: str) -> list[tuple[int, Path]]:
     """(step, PNG) of each grid of that tag, oldest first."""
     name = re.compile(re.escape(tag.replace("/", "-")) + r"-(\d{7,18})\.png")
     named = [(name.fullmatch(path.name), path) for path in (run_dir / "samples").glob("*.png")]
-    return sorted((int(made[1]), path) for made, path in named if made)
+    return sorted((int(made[1]), path) for made, path in named if made and path.is_file())
 
 
 def evenly(items: list[Any], most: int) -> list[Any]:

@@ -15,11 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import _root  # noqa: F401
 import numpy as np
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import to_bytes
 from inception import load_inception

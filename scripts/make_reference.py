@@ -5,11 +5,9 @@ About 8 minutes on two cores: 3000 images for the moments and 3000 others for th
 """
 
 import sys
-from pathlib import Path
 
+import _root  # noqa: F401
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from inception import load_inception
 from lib import command

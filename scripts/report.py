@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import _root  # noqa: F401
 
 from inception import load_inception
 from lib.checkpoint import write_beside_and_rename

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import _root  # noqa: F401
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import to_bytes
 from lib.command import command, flag

@@ -10,11 +10,9 @@ of main.py is passed to all runs. The same command again goes on where it stoppe
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 
+import _root  # noqa: F401
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lib.command import command, flag, pick_device
 from lib.config import Config
@@ -90,7 +88,7 @@ def plan(configs: list[Config]) -> str:
     """Say what will be run, and what is there of it."""
     base, width = configs[0], max(len(config.run_name) for config in configs)
     first = (
-        f"{len(configs)} runs of {base.model} in {base.runs_dir}/, to step"
+        f"{len(configs)} run{'s' * (len(configs) > 1)} of {base.model} in {base.runs_dir}/, to step"
         f" {base.num_training_steps}, FID {base.fid_protocol} in {base.fid_precision}"
     )
     return "\n".join([first, *(f"  {c.run_name:{width}}  {state(c)}" for c in configs)])

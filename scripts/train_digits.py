@@ -13,13 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _root  # noqa: F401
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import dataset
 from dataset import Batches, ImageData

@@ -11,10 +11,9 @@ import os
 import sys
 from pathlib import Path
 
+import _root  # noqa: F401
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from dataset import to_signed
 from lib.command import command

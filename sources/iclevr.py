@@ -169,14 +169,14 @@ def check_rows(path: Path, rows: dict[str, Any]) -> None:
     lists = {name: labels for name, labels in rows.items() if name not in wrong}
     unknown = sorted({str(label) for r in lists.values() for label in r if label not in LABELS})
     problems = {
-        "have no list of labels": list(wrong),
-        "are unknown labels": [f'"{label}"' for label in unknown],
-        "name a label twice": [n for n, r in lists.items() if len(set(map(str, r))) < len(r)],
-        f"have more than {MOST_OBJECTS} labels": [
+        "names without a list of labels": list(wrong),
+        "unknown labels": [f'"{label}"' for label in unknown],
+        "names with a label twice": [n for n, r in lists.items() if len(set(map(str, r))) < len(r)],
+        f"names with more than {MOST_OBJECTS} labels": [
             name for name, r in lists.items() if len(set(map(str, r))) > MOST_OBJECTS
         ],
     }
-    found = [f"{len(them):,} {what} ({examples(them)})" for what, them in problems.items() if them]
+    found = [f"{what}: {len(them):,} ({examples(them)})" for what, them in problems.items() if them]
     if found:
         hint = f"; {no_such_label(unknown[0])}" if unknown else ": mend the file."
         raise UserError(f"{path}: {', '.join(found)}{hint}")

@@ -5,6 +5,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -140,15 +141,27 @@ def test_an_optional_package_is_named_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(UserError, match=r"^t-SNE needs the package scikit-learn, which is not"):
         need("scikit-learn", "t-SNE")
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(UserError, match=r"not installed: pip install imageio-ffmpeg$"):
-        need("imageio-ffmpeg", "an mp4")
 
 
-def test_an_optional_package_that_is_missing_is_named_with_the_command():
-    blocked = "import runpy, sys; sys.modules['matplotlib'] = None; sys.argv = ['report.py', 'x']"
-    code = f"{blocked}; runpy.run_path('scripts/report.py', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+def start(script: Path, stubs: Path, **modules: str) -> subprocess.CompletedProcess:
+    """Run a script where some modules have another content."""
+    for name, text in modules.items():
+        (stubs / f"{name}.py").write_text(text)
+    env = os.environ | {"PYTHONPATH": str(stubs)}
+    return subprocess.run([sys.executable, script, "x"], env=env, capture_output=True, text=True)
+
+
+def test_an_optional_package_that_is_missing_is_named_with_the_command(tmp_path):
+    missing = "raise ModuleNotFoundError(name='matplotlib')"
+    done = start(ROOT / "scripts/report.py", tmp_path, matplotlib=missing)
     assert done.returncode == 1
     assert "pip install matplotlib" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "script", ["main.py", "fid.py", *(f"scripts/{name}.py" for name in SCRIPTS)]
+)
+def test_ctrl_c_while_torch_is_imported_is_one_word(script, tmp_path):
+    done = start(ROOT / script, tmp_path, torch="raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")

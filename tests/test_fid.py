@@ -230,7 +230,7 @@ def test_command_refuses_bad_flags_paths_and_a_broken_image(folders, refusal, tm
         "cannot be used here": ("--device", "abacus", a, b),
         "leave one of them out": ("--kid", "--save-stats", a, b),
         "needs the images": ("--kid", moments, b),
-        "does not exist": (a, none),
+        "is not there": (a, none),
         "no images": (a, tmp_path / "empty"),
         "one image": (write_images(tmp_path / "one", 1), a),
         "exists": ("--save-stats", a, moments),

@@ -102,14 +102,14 @@ def test_all_that_is_amiss_with_labels_is_told_at_once(course):
         load(course)
     text = str(told.value)
     for part in (
-        "1 have no list of labels (b_0.png)",
-        '1 are unknown labels ("grey cube")',
-        "1 name a label twice (a_0.png)",
+        "names without a list of labels: 1 (b_0.png)",
+        'unknown labels: 1 ("grey cube")',
+        "names with a label twice: 1 (a_0.png)",
         'did you mean "gray cube"',
     ):
         assert part in text
     write(course / "iclevr", "train.json", ROWS | {"a_0.png": list(LABELS[:4])})
-    with pytest.raises(UserError, match="1 have more than 3 labels"):
+    with pytest.raises(UserError, match="names with more than 3 labels: 1"):
         load(course)
 
 

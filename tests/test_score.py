@@ -252,14 +252,14 @@ def test_a_fid_of_a_killed_run_is_there_once_as_if_it_had_not_been_killed(build,
 
 def test_a_signal_puts_a_fid_off_to_the_next_command(build, train_scored):
     trainer = build(run="stopped", fid_protocol="smoke", fid_every=4)
-    share = trainer.generate_share
+    share = trainer.generate
 
-    def interrupted(n, seed):
+    def interrupted(n, seed, **_):
         os.kill(os.getpid(), signal.SIGTERM)
         return share(n, seed)
 
     scorer = score.Scorer(trainer)
-    trainer.generate_share = interrupted
+    trainer.generate = interrupted
     with pytest.raises(SystemExit) as stop:
         trainer.train(scorer.during_training)
     assert stop.value.code == 128 + signal.SIGTERM
@@ -349,11 +349,11 @@ def test_scores_are_kept_if_nobody_reads_what_is_printed(trainer, monkeypatch):
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_signal_while_scoring_says_what_is_kept(trainer, capsys, stop, late):
-    def interrupted(*_):
+    def interrupted(*_, **options):
         os.kill(os.getpid(), stop)
         return iter([])
 
-    setattr(trainer, "evaluate" if late else "generate_share", interrupted)
+    setattr(trainer, "evaluate" if late else "generate", interrupted)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises((SystemExit, KeyboardInterrupt)) as stopped:
         score.score(trainer)

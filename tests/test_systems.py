@@ -213,7 +213,7 @@ def test_the_shares_of_two_ranks_are_the_whole(name, build, monkeypatch):
     for rank in range(2):
         monkeypatch.setattr(distributed, "world", lambda: 2)
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        share = torch.cat(list(trainer.generate_share(103, seed=0)))
+        share = torch.cat(list(trainer.generate(103, seed=0, shared=True)))
         off = share.int() - torch.cat(whole)[rank::2].int()
         assert off.abs().max() <= 1  # a batch of another size may round otherwise
 

@@ -31,6 +31,7 @@ from training.modes import frozen, sampling
 class ToyConfig(GANConfig):
     latent_dim: int = setting(3, "size of z", group="networks", tag="z{}", at_least=1)
     learning_rate: float = setting(1e-2, "of Adam", group="training", above=0)
+    image_size = 4
 
 
 class ToyG(nn.Module):
