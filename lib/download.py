@@ -54,7 +54,7 @@ def fetch(url: str, path: Path, **digests: str) -> Path:
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """Hex digest of a file's bytes. (hashlib.file_digest came with Python 3.11.)"""
+    """Hex digest of a file's bytes, as hashlib.file_digest gives it from Python 3.11 on."""
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

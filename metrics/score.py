@@ -93,8 +93,7 @@ def sigterm_exits() -> Iterator[None]:
 
 
 def refuse_early(config: Config) -> None:
-    """Raises UserError if the score after the training would lack its real images, or the weights
-    that --inception_weights names.
+    """Raises UserError if the score after the training would lack its real images or its weights.
 
     The files' names alone tell, so it need not wait for the training to be over.
     """

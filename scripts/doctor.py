@@ -1,4 +1,4 @@
-"""Say what the curves of runs tell of their game: python scripts/doctor.py RUN... docs/doctor.md"""
+"""Say what the curves of runs tell: python scripts/doctor.py RUN..., see docs/doctor.md."""
 
 import argparse
 import sys

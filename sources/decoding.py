@@ -99,7 +99,7 @@ class Decoding:
         return line + self.left_out()
 
     def left_out(self) -> str:
-        """ "; left out 2 too small; skipped 1 unreadable: a.jpg (why)", or nothing."""
+        """Write '; left out 2 too small; skipped 1 unreadable: a.jpg (why)', or nothing."""
         line = f"; left out {len(self.too_small):,} too small" if self.too_small else ""
         line += skipped(self.unreadable, "unreadable")
         if self.files.passed_over:
@@ -109,7 +109,7 @@ class Decoding:
 
 
 def skipped(problems: dict[str, str], kind: str) -> str:
-    """ "; skipped 1 unreadable: a.png (why)", or nothing."""
+    """Write '; skipped 1 unreadable: a.png (why)', or nothing."""
     if not problems:
         return ""
     named = [f"{name} ({why})" for name, why in list(problems.items())[:NAMED]]

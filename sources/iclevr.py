@@ -82,7 +82,7 @@ def multi_hot(rows: Iterable[Sequence[str]]) -> Tensor:
 
 
 def parse_prompt(text: str) -> Tensor:
-    """ "red cube, blue sphere; gray cylinder" -> multi-hot (2, 24) int64: a row a prompt.
+    """'red cube, blue sphere; gray cylinder' -> multi-hot (2, 24) int64: a row a prompt.
 
     Raises UserError for an unknown label, naming the nearest, and for none, four or two alike.
     """

@@ -58,7 +58,7 @@ def is_hidden(name: str) -> bool:
 
 
 def passed_over(names: Iterable[str], root: Path | None = None) -> str:
-    """ "12 .gif, 1 broken link": images of kinds that are not read and links to nothing, or "".
+    """Write '12 .gif, 1 broken link': images of kinds that are not read, dead links, or "".
 
     root: the folder that the names are below; in an archive there are no links.
     """

@@ -32,8 +32,9 @@ CHUNK = 500  # images resized at a time
 
 
 def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """images (N, 3, S, S) uint8; labels (N,) 0 to 9, -1 for the unlabeled ones. train, then
-    unlabeled. Downloads 2.6 GB where the files aren't there. Raises UserError if they can't be had.
+    """images (N, 3, S, S) uint8; labels (N,) 0 to 9, -1 for the unlabeled ones, which come last.
+
+    Downloads 2.6 GB where the files aren't there. Raises UserError if they can't be had.
     """
     folder = spec.data_dir / FOLDER
     ARCHIVE.bring([name for pair in FILES[split] for name in pair if name], folder)

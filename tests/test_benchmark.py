@@ -60,8 +60,10 @@ def test_ratios_and_shares_are_of_the_same_round_and_for_each_item():
 
 
 def dcgan_step(z: int, h: int) -> float:
-    """Two a multiply-add of 4x4 kernels, an image; a layer costs the same forward, for its weights'
-    gradient and for its input's. Of D's first layer and G's first no input is asked."""
+    """Two operations a multiply-add of 4x4 kernels, an image; a layer costs three times the same.
+
+    Forward, and for the gradients of its weights and input; D's and G's first need no input's.
+    """
     first, middle, logit = 16**2 * h * 16, 8**2 * 2 * h * h * 16, 4 * h * 16
     assert middle == 4**2 * 4 * h * 2 * h * 16
     D, G = first + 2 * middle + logit, z * 4 * h * 16 + 2 * middle + first

@@ -26,9 +26,7 @@ PIECE = 16_000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """BODY at /file with Range, at /plain without, at /broken only half of what it announces, at
-    /slow in pieces.
-    """
+    """BODY at /file with Range, at /plain without, at /broken half of it, at /slow in pieces."""
 
     def do_GET(self):
         self.server.ranges.append(self.headers["Range"])
@@ -187,8 +185,9 @@ def write_wheel(folder, name, code):
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """A mark, and packages of the only index that pip asks: foreign files by the names
-    that are wanted, and a setuptools, all of which leave the mark when a line of theirs is run.
+    """A mark, and packages of the only index that pip asks; running a line of theirs leaves it.
+
+    They are foreign files by the names that are wanted, and a setuptools.
     """
     packages, mark = tmp_path / "packages", tmp_path / "mark"
     packages.mkdir()

@@ -82,8 +82,7 @@ class Prediction(NamedTuple):
     ink: Tensor
 
     def off_digits(self, measured: dict[str, Any]) -> Tensor:
-        """(N,) bool: farther, or higher in energy, than 99 % of the real test images, or less ink
-        than 99.9 % of them."""
+        """(N,) bool: farther or higher in energy than 99 %, or fainter than 99.9 % of real ones."""
         far = self.distance > measured["far"]
         return far | (self.energy > measured["high_energy"]) | (self.ink < measured["little_ink"])
 

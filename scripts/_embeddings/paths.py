@@ -48,12 +48,12 @@ def class_index(name: str, names: list[str]) -> int:
 
 
 def parse_classes(text: str, names: list[str]) -> list[int]:
-    """ "cat, dog" -> their positions."""
+    """'cat, dog' -> their positions."""
     return [class_index(name.strip(), names) for name in text.split(",") if name.strip()]
 
 
 def parse_pairs(text: str, names: list[str]) -> list[tuple[int, int]]:
-    """ "3,8; cat,dog" -> positions, a pair each. Raises UserError for other names or counts."""
+    """'3,8; cat,dog' -> positions, a pair each. Raises UserError for other names or counts."""
     pairs = []
     for part in filter(None, map(str.strip, text.split(";"))):
         found = parse_classes(part, names)

@@ -22,7 +22,7 @@ MEASURES = {"fid": 2, "precision": 3, "recall": 3, "density": 3, "coverage": 3} 
 
 
 def parse_truncations(text: str) -> list[float]:
-    """ "0.5, 1, 0" -> numbers. Raises UserError if one is below 0 or no number."""
+    """'0.5, 1, 0' -> numbers. Raises UserError if one is below 0 or no number."""
     try:
         values = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:

@@ -66,7 +66,7 @@ def parse_grid(words: list[str], config_class: type[Config]) -> dict[str, list[A
 
 
 def parse_seeds(text: str) -> list[int]:
-    """ "3" -> [42, 43, 44], counted from the default seed; "1,5,9" -> [1, 5, 9]; "7," -> [7]."""
+    """'3' -> [42, 43, 44], counted from the default seed; '1,5,9' -> [1, 5, 9]; '7,' -> [7]."""
     try:
         numbers = [int(word) for word in text.removesuffix(",").split(",")]
     except ValueError:

@@ -71,7 +71,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def span(values: list[float | None]) -> str:
-    """ "0.66 to 1.19", or the one value that all share."""
+    """Write '0.66 to 1.19', or the one value that all share."""
     known = sorted(value for value in values if value is not None)
     ends = dict.fromkeys(f"{value:.2f}" for value in (*known[:1], *known[-1:]))
     return " to ".join(ends) or "unknown"
