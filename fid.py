@@ -17,9 +17,7 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
-import lib  # noqa: F401 (first: Ctrl-C while torch is imported is one word)
-
-# isort: split
+import lib  # isort: skip  # noqa: F401 (first: Ctrl-C while torch is imported is one word)
 import numpy as np
 import torch
 from torch import Tensor

@@ -9,9 +9,7 @@ Under torchrun several processes share the work (docs/distributed.md).
 
 import sys
 
-import lib  # noqa: F401 (first: Ctrl-C while torch is imported is one word)
-
-# isort: split
+import lib  # isort: skip  # noqa: F401 (first: Ctrl-C while torch is imported is one word)
 import torch
 
 from dataset import num_channels

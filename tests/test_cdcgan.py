@@ -309,28 +309,6 @@ def test_labels_of_generated_images_are_the_training_sets(build):
     assert not torch.equal(y, others)
 
 
-def test_a_wrong_list_of_labels_differs_in_one_object_by_colour_or_by_shape():
-    y = torch.zeros(400, 24).index_put(
-        (torch.arange(400), torch.arange(400) % 24), torch.tensor(1.0)
-    )
-    wrong = system.wrong_labels(y, torch.Generator().manual_seed(0))
-    assert torch.equal(wrong.sum(1), torch.ones(400))
-    pairs = zip(y.argmax(1).tolist(), wrong.argmax(1).tolist(), strict=True)
-    words = [[w in LABELS[j].split() for w in LABELS[i].split()] for i, j in pairs]
-    assert all(colour != shape for colour, shape in words)  # one of the two is kept
-    assert 160 < sum(colour for colour, _ in words) < 240
-
-
-def test_mismatched_labels_are_fakes_to_d(build):
-    """By hand: real with y, real with wrong labels and fake with y, in one D loss."""
-    settings = {"condition": "projection", "fresh_noise": True}
-    plain, paired = (build(mismatch_weight=w, **settings) for w in (0.0, 2.0))
-    batch = plain.batches()(0)
-    first, second = plain.train_step(batch), paired.train_step(batch)
-    assert second["discriminator_loss"] > first["discriminator_loss"]
-    assert second["D(x)"] == first["D(x)"]
-
-
 # What is refused
 
 

@@ -67,11 +67,6 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
     auxiliary_weight: float = game(
         1.0, "weight of the labels' cross-entropy", only_with={"condition": "acgan"}
     )
-    mismatch_weight: float = game(
-        0.0,
-        "weight of real images with one wrong label in D's loss, as fakes",
-        only_with={"condition": "projection"},
-    )
     learning_rate: float = default(1e-4)
     learning_rate_d: float = default(4e-4)
     beta1: float = default(0.9)

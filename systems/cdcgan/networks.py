@@ -155,12 +155,12 @@ class ProjectionDiscriminator(ConditionalDiscriminator):
         self.embed = nn.Linear(num_labels, channels, bias=False)
 
     def condition(self, y: Tensor) -> Tensor:
-        """(N, 1, channels); K of them side by side, (N, K, channels), give K logits (N, K)."""
-        return self.embed(y)[:, None]
+        """(N, channels)."""
+        return self.embed(y)
 
     def scores(self, x: Tensor, condition: Tensor) -> Tensor:
         features = self.downs(x)
-        match = (features.sum((2, 3))[:, None] * condition).sum(2)
+        match = (features.sum((2, 3)) * condition).sum(1, keepdim=True)
         return self.real_logit(features) + match
 
 

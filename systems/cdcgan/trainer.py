@@ -18,8 +18,8 @@ from lib.config import Config
 from lib.errors import UserError
 from lib.results import Result
 from lib.runlog import RunLog, make_grid
-from lib.seeding import generator, stream
-from sources.iclevr import COLOURS, LABELS, SHAPES, load_conditions
+from lib.seeding import generator
+from sources.iclevr import LABELS, load_conditions
 from systems.cdcgan.accuracy import accuracy
 from systems.cdcgan.config import CDCGANConfig
 from systems.cdcgan.evaluator import Evaluator, load_evaluator, predict, weights_path
@@ -172,20 +172,14 @@ class CDCGAN(GANTrainer):
         """D ascends log D(x, y) + log(1 - D(G(z, y), y)), or what --loss has in its place.
 
         A D that names labels learns them from real images alone: taught on fakes too it would
-        forgive G's mistakes. With --mismatch_weight a real image with wrong labels is a fake too.
+        forgive G's mistakes.
         """
         self.optimizers["D"].zero_grad()
-        condition = real_condition = self.D.condition(y)
-        if self.config.mismatch_weight:
-            draws = stream(self.device, "wrong labels", self.config.seed, index)
-            wrong = self.D.condition(wrong_labels(y, draws))
-            real_condition = torch.cat((condition, wrong), 1)
+        condition = self.D.condition(y)
         x, fake = self.augment(x, "real", index), self.augment(fake, "fake", index)
-        real_scores, fake_scores = self.logits(x, real_condition), self.logits(fake, condition)
+        real_scores, fake_scores = self.logits(x, condition), self.logits(fake, condition)
         real_logits, fake_logits = real_scores[:, 0], fake_scores[:, 0]
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
-        if self.config.mismatch_weight:
-            loss = loss + self.config.mismatch_weight * self.loss.fake(real_scores[:, 1])
         of_labels, named = self.label_loss(real_scores, y, "real")
         (loss + of_labels).backward()
         named |= self.penalize(x, fake, index, y)
@@ -272,22 +266,6 @@ class CDCGAN(GANTrainer):
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the accuracy on every list of conditions, of the newest and the best weights."""
         return [] if self.evaluator is None else label_results(self)
-
-
-def wrong_labels(y: Tensor, draws: torch.Generator) -> Tensor:
-    """y (N, L) multi-hot -> the same with one object of another colour or, as often, shape.
-
-    Reed et al. 2016 (arXiv:1605.05396), sec. 4.2, draw any other text; a near miss teaches D more.
-    """
-    n, device = len(y), y.device
-    old = torch.multinomial(y, 1, generator=draws)  # one object of each image
-    colour = torch.randint(1, len(COLOURS), (n, 1), generator=draws, device=device)
-    shape = torch.randint(1, len(SHAPES), (n, 1), generator=draws, device=device)
-    in_colour = torch.rand(n, 1, generator=draws, device=device) < 0.5
-    first = old - old % len(COLOURS)  # LABELS has all colours of a shape, then those of the next
-    recoloured = first + (old + colour) % len(COLOURS)
-    reshaped = (old + shape * len(COLOURS)) % len(LABELS)
-    return y.scatter(1, old, 0.0).scatter(1, torch.where(in_colour, recoloured, reshaped), 1.0)
 
 
 def chosen_combinations(labels: Tensor, share: float, seed: int) -> Tensor:
