@@ -10,8 +10,10 @@ from torchvision import datasets, transforms
 
 from lib.config import Config
 
+Networks = tuple[nn.Module, nn.Module]  # G, D
 
-def dcgan_networks(config: Config) -> tuple[nn.Module, nn.Module]:
+
+def dcgan_networks(config: Config) -> Networks:
     """G and D, one Sequential each."""
     g, d = config.generator_hidden_dim, config.discriminator_hidden_dim
     doublings = [2**i for i in range(config.image_size.bit_length() - 3)]  # 32 pixels: 1, 2, 4
@@ -23,17 +25,25 @@ def dcgan_networks(config: Config) -> tuple[nn.Module, nn.Module]:
     for a, b in pairwise(d * k for k in doublings):
         downs += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, True)]
     downs += [nn.Conv2d(d * doublings[-1], 1, 4, bias=False), nn.Sigmoid(), nn.Flatten(0)]
-    return nn.Sequential(*ups, nn.Tanh()), nn.Sequential(*downs)
+    G, D = nn.Sequential(*ups, nn.Tanh()), nn.Sequential(*downs)
+    return G.apply(init_weights), D.apply(init_weights)
 
 
-def dcgan(config: Config, device: torch.device) -> Iterator[None]:
-    """A step each time."""
+def init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+
+
+def dcgan(config: Config, device: torch.device, networks: Networks | None = None) -> Iterator[None]:
+    """Take a step each time; networks: G and D, instead of new ones."""
     kind = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[config.dataset]
     size = (config.image_size, config.image_size)
     steps = [transforms.Resize(size), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
     data = kind(config.data_dir, transform=transforms.Compose(steps), download=True)
     loader = DataLoader(data, config.batch_size, shuffle=True, drop_last=True)
-    G, D = (network.to(device) for network in dcgan_networks(config))
+    G, D = (network.to(device) for network in networks or dcgan_networks(config))
     rate, betas, bce = config.learning_rate, (config.beta1, config.beta2), nn.BCELoss()
     adam_G, adam_D = (torch.optim.Adam(n.parameters(), rate, betas) for n in (G, D))
     while True:
