@@ -1,8 +1,4 @@
-"""Plumbing: settings, files, processes, logs. Skip it at a first reading.
-
-Imported before torch, it sees to it that Ctrl-C and a missing optional package end any command by
-one sentence from its first second on.
-"""
+"""Plumbing: settings, files, processes, logs. Skip it at a first reading."""
 
 import sys
 from typing import Any
@@ -11,12 +7,11 @@ OPTIONAL = {"matplotlib": "matplotlib", "lpips": "lpips", "sklearn": "scikit-lea
 
 
 def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Print what ended the program, also while it was being imported."""
+    """Print what ended a program, also while torch is imported: this module comes before it."""
     module = (error.name or "").partition(".")[0] if kind is ModuleNotFoundError else ""
     if name := OPTIONAL.get(module):
-        advice = f"pip install {name}, or all optional ones: pip install -r requirements-extra.txt"
-        wanted = f"this command needs the package {name}, which is not installed"
-        print(f"error: {wanted}: {advice}", file=sys.stderr)
+        need = f"{name}, which is not installed: pip install {name}, or -r requirements-extra.txt"
+        print(f"error: this command needs the package {need}", file=sys.stderr)
     elif kind is KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     else:

@@ -72,7 +72,8 @@ def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
 def paths(folder: Path) -> list[Path]:
     """All checkpoints of a folder, oldest step first."""
     there = folder.iterdir() if folder.is_dir() else ()  # glob would hide one that can't be read
-    found = (p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name) and not p.is_fifo())
+    named = (p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name))
+    found = (p for p in named if not (p.is_fifo() or p.is_char_device()))  # these never end
     return sorted(found, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
 
 

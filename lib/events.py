@@ -90,7 +90,7 @@ class Record(NamedTuple):
 
 
 def event_files(run_dir: Path) -> list[Path]:
-    return sorted(p for p in run_dir.glob("events.out.tfevents.*") if not p.is_fifo())
+    return sorted(p for p in run_dir.glob("events.out.tfevents.*") if p.is_file())
 
 
 def whole_records(data: bytes) -> Iterator[Record]:

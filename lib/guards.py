@@ -131,6 +131,16 @@ def stop_signals(*, alone: bool = True) -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_IGN if stopped_together else handler)
 
 
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Inside, SIGTERM raises SystemExit(143), so that what is at work is ended in order."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def leave(number: int, step: int, bar: "Bar") -> NoReturn:
     """Exit with the status of the signal of this number, after saving this step."""
     bar.close()

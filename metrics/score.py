@@ -4,12 +4,11 @@ A line names everything the value depends on; a FID without those is not a resul
 """
 
 import math
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from inception.moments import FeatureRecorder, features_to_groups
 from lib.config import Config
 from lib.distributed import main_process_first, on_main_process, share_size, world
 from lib.errors import UserError
+from lib.guards import sigterm_exits
 from lib.results import Result, format_drawing
 from lib.runlog import RunLog, record
 from metrics.features import made_by
@@ -66,7 +66,7 @@ def keeping(trainer: Trainer) -> Iterator[Callable[[list[Result]], None]]:
                 problems.append(f"the scores could not be kept in {folder}: {why.rstrip('.')}.")
 
     try:
-        with sigterm_exits():
+        with nullcontext() if world() > 1 else sigterm_exits():  # or torchrun stops them
             yield tell
     except UserError as error:
         raise UserError(" ".join([str(error), *problems])) from None
@@ -77,19 +77,6 @@ def keeping(trainer: Trainer) -> Iterator[Callable[[list[Result]], None]]:
         raise
     if problems:
         raise UserError(problems[0])
-
-
-@contextmanager
-def sigterm_exits() -> Iterator[None]:
-    """Inside, SIGTERM raises SystemExit(143). Several processes are torchrun's to stop."""
-    if world() > 1:
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def refuse_early(config: Config) -> None:

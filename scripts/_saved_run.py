@@ -23,10 +23,9 @@ def open_run(run_dir: str | Path, *, device: str = "cpu", **changes: Any) -> Tra
         run_dir = run_dir.resolve()
     saved, path = saved_settings(run_dir), run_dir / "config.json"
     model = saved.get("model")
-    if model not in SYSTEMS:
+    if not isinstance(model, str) or model not in SYSTEMS:
         raise UserError(
-            f"{path} is of the model {model!r}: wanted one of {', '.join(SYSTEMS)}. Mend the file,"
-            " or train into another --run."
+            f"{path} is of the model {model!r}, wanted one of {', '.join(SYSTEMS)}: mend the file."
         )
     own = {"runs_dir": str(run_dir.parent), "run": run_dir.name, "device": device}
     config = merge(SYSTEMS[model].config_class, saved, own | changes, path)

@@ -27,6 +27,7 @@ from scripts._report.blocks import Pictures, to_html, to_markdown
 from scripts._report.page import content
 from scripts._report.runs import Run, best_run, read_run, score_runs
 from scripts._saved_run import named_runs
+from scripts._sweep.grid import parse_seeds
 
 TITLE = "GAN experiments"
 
@@ -41,7 +42,13 @@ QUICK += ["--fid_protocol", "smoke"]
     flag("--all", action="store_true", help="train and score the homework's runs first"),
     flag("--quick", action="store_true", help="with --all: 32 steps, 64 images a score"),
     flag("--seeds", default="1", help="with --all: how many, or a list"),
-    flag("--jobs", type=int, default=0, help="with --all: runs at a time (default: 1; --quick: 2)"),
+    flag(
+        "--jobs",
+        type=int,
+        default=0,
+        bounds=(1, 10_000),
+        help="with --all: runs at a time (default: 1; --quick: 2)",
+    ),
     flag("--runs_dir", default="runs", help="folder of runs"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--out", default="", help="folder to write to (default: RUNS_DIR/report)"),
@@ -56,6 +63,7 @@ def main(args: argparse.Namespace) -> int:
         args.runs_dir = "runs/quick"  # tiny runs would be mistaken for the real ones
     out, failed = Path(args.out or Path(args.runs_dir) / "report"), 0
     if args.all:
+        parse_seeds(args.seeds)  # else each of the sweeps would complain
         only_plans = "--dry_run" in args.rest
         if not only_plans:
             out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -215,12 +216,15 @@ def test_several_processes_make_the_same_pictures(command, tmp_path, monkeypatch
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
 
 
-def test_ctrl_c_is_one_line_of_the_command_alone(command, tmp_path, monkeypatch, capsys):
+def test_a_signal_is_for_the_command_alone(command, tmp_path, monkeypatch, capsys):
     """A terminal sends it to all of them, and each would print a traceback."""
     usual = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(folder, "render_chunk", signal.getsignal)
     assert list(folder.in_processes([signal.SIGINT] * 2, 2)) == [signal.SIG_IGN] * 2
     assert signal.getsignal(signal.SIGINT) is usual
+    monkeypatch.setattr(folder, "render_chunk", partial(os.kill, os.getpid()))
+    with pytest.raises(SystemExit, match="143"):
+        list(folder.in_processes([signal.SIGTERM] * 2, 2))
 
     def interrupted(job):
         raise KeyboardInterrupt

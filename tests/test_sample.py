@@ -1,10 +1,13 @@
 """scripts/sample.py: single images of a checkpoint, of what was asked for, the same every time."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from lib.errors import UserError
 from lib.runlog import NoLog
 from scripts import sample
 from scripts._saved_run import open_run
@@ -25,6 +28,13 @@ def draw(data_dir, tmp_path):
         return [pixels(path) for path in sorted((tmp_path / out).glob("[0-9]*.png"))]
 
     return make
+
+
+@pytest.mark.parametrize("model", ["x", None, ["dcgan"], {}])
+def test_a_run_of_no_model_is_refused(model, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model": model}))
+    with pytest.raises(UserError, match=r"is of the model .*, wanted one of dcgan, "):
+        open_run(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from lib.errors import UserError
-from lib.guards import Bar
+from lib.guards import Bar, sigterm_exits
 from lib.seeding import key_seed
 from sources.clevr.geometry import join
 from sources.clevr.scenes import draw_scene
@@ -71,7 +71,7 @@ def draw_conditions(*, seed: int, name: str) -> list[list[str]]:
 
 
 def read_rows(path: Path) -> Rows:
-    """A train.json of the course's form, checked. UserError."""
+    """A train.json of the course's form; raises UserError if it is another."""
     if not path.is_file():
         raise UserError(f"--labels {path} is not there: name a file of the form of train.json.")
     rows = read_json(path)
@@ -140,7 +140,7 @@ def in_processes(jobs: list, workers: int) -> Iterator[int]:
         pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)))
     finally:
         signal.signal(signal.SIGINT, before)
-    with pool:
+    with sigterm_exits(), pool:
         yield from pool.imap_unordered(render_chunk, jobs)
 
 
