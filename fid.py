@@ -119,7 +119,7 @@ def fid_with_error(real: Moments, groups: list[Moments]) -> tuple[float, float]:
             warnings.warn(
                 f"{moments.n} images for {moments.dims} features: covariance is rank-deficient and "
                 f"FID is biased upward; use >= {moments.dims + 1}",
-                stacklevel=2,
+                stacklevel=1,  # from one place, so that the same is said once
             )
     factor = covariance_factor(real.cov, real.n)
 

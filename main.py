@@ -100,7 +100,7 @@ def train_and_score(config: Config, device: torch.device) -> None:
         trainer.observers.append(Pace(trainer, scorer and scorer.seconds))
         trainer.train(scorer and scorer.during_training)
     elif not distributed.agree(trainer.resume):
-        print(no_checkpoint(trainer))
+        print(distributed.agree(lambda: no_checkpoint(trainer)))
     if not config.no_score:
         score(trainer, scorer)
     print(f"next: tensorboard --logdir {config.runs_dir}")

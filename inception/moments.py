@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checkpoint import write_beside_and_rename
 from lib.distributed import gather, rank, share_size, total, world
 from lib.errors import UserError
+from lib.files import write_beside_and_rename
 from lib.guards import Bar
 
 SYMMETRIC = 1e-6  # how far, of the largest entry: more than float32 sums leave
@@ -108,10 +108,7 @@ class Moments:
         if self.n is not None:
             arrays["n"] = np.int64(self.n)
         np.savez(data := io.BytesIO(), **arrays)
-        try:
-            write_beside_and_rename(Path(path), data.getbuffer())
-        except OSError as problem:
-            raise UserError(f"{path} cannot be written: {problem.strerror}") from problem
+        write_beside_and_rename(Path(path), data.getbuffer())
 
     @classmethod
     def load(cls, path: str | Path) -> "Moments":

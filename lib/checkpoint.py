@@ -5,7 +5,6 @@ kill or a full disk never harms the one before; the newest whole one is the one 
 """
 
 import io
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch.optim import Optimizer
 
 from lib.config import Config, differences
 from lib.errors import UserError, is_out_of_memory
+from lib.files import write_beside_and_rename
 
 FORMAT = 1
 ENTRIES = {"format": 1, "model": "", "config": {}, "step": 0, "networks": {}, "optimizers": {}}
@@ -56,25 +56,13 @@ def prune(folder: Path, step: int, *, keep: int) -> None:
         old.unlink()
 
 
-def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
-    part = path.with_suffix(".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def paths(folder: Path) -> list[Path]:
-    """All checkpoints of a folder, oldest step first."""
+    """All checkpoints of a folder, oldest step first; UserError if one has no end, as a FIFO."""
     there = folder.iterdir() if folder.is_dir() else ()  # glob would hide one that can't be read
-    named = (p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name))
-    found = (p for p in named if not (p.is_fifo() or p.is_char_device()))  # these never end
-    return sorted(found, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
+    named = [p for p in there if re.fullmatch(r"\d{7,}\.pt", p.name)]
+    if endless := [p for p in named if p.is_fifo() or p.is_char_device()]:
+        raise UserError(f"{endless[0]} is no file: move it away.")
+    return sorted(named, key=lambda p: int(p.stem))  # by name 10,000,000 would lie before 9,999,999
 
 
 def trained_runs(runs_dir: Path | str) -> list[Path]:
@@ -109,6 +97,7 @@ def load_newest(
     raise UserError(
         f"none of the {len(found)} files in {folder} is a whole checkpoint of this run:"
         f" {reasons[0]} Move them away to start afresh, or give another --run."
+        " (Those of a G or D of your own open in your script.)"
     )
 
 

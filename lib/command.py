@@ -167,9 +167,10 @@ def summary(trainer: Any) -> str:
 
 
 def no_checkpoint(trainer: Any) -> str:
-    """Say that untrained weights are scored, and how to score the runs that are there instead."""
+    """Say that a fresh run is scored, and which others can be; UserError if --run named it."""
     config = trainer.config
-    said = f"no checkpoint in {trainer.checkpoint_dir}: scoring a fresh initialisation"
+    said = f"no checkpoint in {trainer.checkpoint_dir}"
+    said += "." if config.run else ": scoring a fresh initialisation"
     runs = [run.name for run in trained_runs(config.runs_dir) if PLAIN.fullmatch(run.name)]
     usual = {f.name: f.default for f in fields(config)}
     flags = [
@@ -179,7 +180,10 @@ def no_checkpoint(trainer: Any) -> str:
     ]
     lines = [f"  python main.py --run {name}{''.join(flags)}" for name in runs[:NAMED]]
     more = [f"  and {len(runs) - NAMED} older ones"] if runs[NAMED:] else []
-    return "\n".join([said, *["to score a trained run, newest first:"] * bool(runs), *lines, *more])
+    told = "\n".join([said, *["to score a trained run, newest first:"] * bool(runs), *lines, *more])
+    if config.run:
+        raise UserError(told)
+    return told
 
 
 def plan(trainer: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from lib.errors import UserError
+from lib.files import write_beside_and_rename
 from lib.settings import (
     GROUPS,
     MOST_UNITS,
@@ -238,10 +239,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write beside and rename, so that a full disk does not cost the old one."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    part.replace(path)
+    write_beside_and_rename(path, f"{json.dumps(dataclasses.asdict(config), indent=2)}\n".encode())
 
 
 def load_saved(path: Path) -> dict[str, Any]:
@@ -284,5 +282,6 @@ def describe(config: Config) -> str:
     lines: dict[str, list[str]] = {group: [] for group in GROUPS}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        lines[field.metadata["group"]].append(f"{field.name}={value!s}")
+        if value != "":
+            lines[field.metadata["group"]].append(f"{field.name}={value!s}")
     return "\n".join(f"  {group:<11} {'  '.join(items)}" for group, items in lines.items() if items)

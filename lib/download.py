@@ -146,7 +146,7 @@ def _open(url: str, done: int) -> http.client.HTTPResponse:
 def _fetched_by(command: list[str], folder: Path) -> Path:
     """Run a client that leaves one file in its working directory; move that file into folder."""
     package = command[-1].removeprefix("../").removesuffix(".txt")  # pip's is named in a file
-    print(f"fetching {package} with {' '.join(command[:-1])}", file=sys.stderr)
+    print(f"fetching {package} with {' '.join(command[:5])} ...", file=sys.stderr)
     options = {"capture_output": True, "text": True, "errors": "replace"}
     try:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

@@ -33,3 +33,5 @@ def need(package: str, purpose: str) -> ModuleType:
         raise UserError(
             f"{purpose} needs the package {package}, which is not installed: pip install {package}"
         ) from None
+    except ValueError as error:  # matplotlib's, of a wrong MPLBACKEND
+        raise UserError(f"{purpose} needs {package}, which can't be imported: {error}") from None

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from lib.checkpoint import write_beside_and_rename
 from lib.config import Config, defining
 from lib.errors import UserError
-from lib.results import naming
+from lib.files import naming, write_beside_and_rename
 
 FLUSH_SECONDS = 10.0  # how old an event gets before a TensorBoard that looks on can see it
 FRAME = 16  # bytes of a record that are not the event
@@ -90,7 +89,8 @@ class Record(NamedTuple):
 
 
 def event_files(run_dir: Path) -> list[Path]:
-    return sorted(p for p in run_dir.glob("events.out.tfevents.*") if p.is_file())
+    there = run_dir.iterdir() if run_dir.is_dir() else ()  # glob would hide one that can't be read
+    return sorted(p for p in there if p.name.startswith("events.out.tfevents.") and p.is_file())
 
 
 def whole_records(data: bytes) -> Iterator[Record]:
@@ -192,9 +192,7 @@ def cut_events(run_dir: Path, step: int) -> int:
         if not kept:
             path.unlink()
         elif len(kept) < len(data):
-            part = path.with_name("cut.part")
-            part.write_bytes(kept)
-            part.replace(path)
+            write_beside_and_rename(path, kept)
     return dropped
 
 

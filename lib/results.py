@@ -6,8 +6,6 @@ Lines are checked once, where they are read: `read_results` passes a bad one ove
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lib.files import naming
 
 Result = dict[str, Any]  # a score: "metric", "value", "step", mostly "error", "n", "about"
 
@@ -88,17 +88,6 @@ def append_result(run_dir: Path, result: Result) -> None:
     torn = path.is_file() and not path.read_bytes().endswith(b"\n")
     with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write("\n" * torn + json.dumps(plain(result) | {"date": now}) + "\n")
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put the path into an OSError that names no file, such as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-        raise
 
 
 def keep_result(run_dir: Path, result: Result) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 from lib.checkpoint import prune
 from lib.config import Config, save_config
 from lib.events import EventFile, cut_events, has_event
+from lib.files import naming
 from lib.guards import Bar
-from lib.results import Result, append_result, keep_result, naming, tensorboard_point
+from lib.results import Result, append_result, keep_result, tensorboard_point
 
 
 class RunLog:

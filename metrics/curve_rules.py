@@ -79,9 +79,9 @@ def findings(values: Values, penalty: str) -> Iterator[tuple[str, str]]:
         yield BLIND, f"D(x) and D(G(z1)) stand still at {real[-1]:.3g} and {fake[-1]:.3g}"
     sure = np.median(real) >= SURE and np.median(fake) <= 1 - SURE
     share = (gap <= OVERTHROWN).mean()
-    overthrown = f"overthrown (D(x) - D(G(z1)) < 0.5) at {share:.0%} of the points"
+    dips = f"D(x) - D(G(z1)) falls below 0.5 at {share:.0%} of the points"
     if probable and sure and share < RARELY:
-        yield D_WINS, f"D is sure and was {overthrown}"
+        yield D_WINS, f"D is sure: {dips}"
     if probable and np.median(fake) >= FOOLED and (share := (fake >= 0.5).mean()) >= MOSTLY:
         yield G_WINS, f"D takes fakes for real: D(G(z1)) is above 0.5 at {share:.0%} of the points"
     if middle <= INVERTED and (share := (gap < 0).mean()) >= MOSTLY:
@@ -97,10 +97,8 @@ def findings(values: Values, penalty: str) -> Iterator[tuple[str, str]]:
             yield BALANCED, f"{near} of the points: D tells the two apart"
         yield EQUILIBRIUM, f"{near}: D guesses"
     if probable:
-        lead = (
-            "D leads: it is sure in the median, yet" if sure else "neither side has the game: D is"
-        )
-        yield BALANCED, f"{lead} {overthrown}, which is away from the equilibrium"
+        lead = "D leads: it is sure in the median, yet" if sure else "neither side wins:"
+        yield BALANCED, f"{lead} {dips}; at the equilibrium it is 0"
     yield NO_VERDICT, f"D(x) - D(G(z1)) is {middle:.2f} in the median"
 
 

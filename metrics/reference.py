@@ -2,8 +2,8 @@
 
 A reference belongs to a dataset (which folder, which style), an image size, a protocol, and to the
 weights and the precision of the extractor; its file name says all of it. The default protocol's on
-MNIST is shipped in inception/reference/ (`python scripts/make_reference.py` makes it again); others
-are computed once and kept in <data_dir>/reference/.
+MNIST is shipped in inception/reference/; without that file, as for all others, the first score
+computes it and keeps it in <data_dir>/reference/.
 """
 
 import math

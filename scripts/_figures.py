@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from lib.checkpoint import write_beside_and_rename
 from lib.errors import need
+from lib.files import write_beside_and_rename
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from dataset import to_bytes
 from lib.command import FULL, flag
 from lib.errors import UserError
+from lib.files import naming
 from lib.guards import Bar
-from lib.results import naming
 from sources.decoding import skipped
 from sources.image_files import FolderFiles
 from sources.image_folder import EXTENSIONS, passed_over
@@ -69,7 +69,7 @@ def find_pictures(source: str, out: Path) -> Pictures:
 
 
 def matching(path: Path) -> tuple[Path, list[str]]:
-    """A folder and the files below it that a path or pattern names.
+    """A folder and the files below it, each once, that a path or pattern names.
 
     Folders that are there by that very name are no pattern: "ph [2019]/*.png".
     """
@@ -81,7 +81,9 @@ def matching(path: Path) -> tuple[Path, list[str]]:
     pattern = str(path.relative_to(root))
     found = glob.glob(pattern, root_dir=root, recursive=True)
     found = found or glob.glob(pattern.replace("[", "[[]"), root_dir=root, recursive=True)
-    return root, sorted(name for name in found if not (root / name).is_dir())
+    files = [root / name for name in sorted(found, key=len, reverse=True)]
+    places = {(os.path.realpath(file.parent), file.name): file for file in files}
+    return root, sorted(str(f.relative_to(root)) for f in places.values() if not f.is_dir())
 
 
 def check_out(root: Path, out: Path, *, deep: bool) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 import dataset
 from lib.command import command, flag
 from lib.errors import UserError, need
+from lib.files import write_beside_and_rename
 from metrics import collapse
 from metrics.digits import SIZE, as_input, load_digits, predict
 from metrics.score import provenance
@@ -43,14 +44,14 @@ SHARES = {
     flag("run_dir", type=Path, nargs="?", help="a run's folder, runs/NAME"),
     flag("--images", type=Path, help="a folder of image files in place of a run"),
     flag("--n", type=int, bounds=(LEAST, 100_000), help="images (default: 1000; of --images all)"),
-    flag("--seed", type=int, help="of noise and draws (default: the run's own; 0 for --images)"),
+    flag("--seed", type=int, bounds=(0, 2**63 - 1), help="of noise (default: the run's own, or 0)"),
     flag("--data_dir", default="data", help="folder of datasets"),
-    flag("--out", type=Path, help="folder to write to (default: RUN_DIR/collapse)"),
+    flag("--out", type=Path, help="folder to write to (default: RUN_DIR/collapse, or collapse/)"),
 )
 def main(args: argparse.Namespace) -> None:
     if (args.run_dir is None) == (args.images is None):
         raise UserError("wanted either a run's folder or --images FOLDER: see --help.")
-    out = args.out or (args.run_dir or args.images) / "collapse"
+    out = args.out or (args.run_dir or Path()) / "collapse"  # never among --images
     need("matplotlib", "collapse.py")  # before a minute of work
     if args.images:
         result = examine_folder(args.images, args.data_dir, args.seed or 0, out, args.n)
@@ -129,7 +130,7 @@ def examine_images(
     result["files"] = [write_figure(f, out / f"{n}.png", dpi=120) for n, f in pictures.items()]
     result["of"] = about
     result["classifier"] = {key: measured[key] for key in ("errors", "n")}
-    (out / "collapse.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_beside_and_rename(out / "collapse.json", f"{json.dumps(result, indent=2)}\n".encode())
     return result
 
 
@@ -141,7 +142,7 @@ def rows_shown(nearest: Tensor, labels: Tensor) -> dict[int, str]:
         digit = int(labels[row])
         if len(seen) < ROWS // 2 and digit not in seen and row not in names:
             seen.add(digit)
-            names[row] = f"nearest {digit}"
+            names[row] = f"nearest, a {digit}"
     return names
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from dataset import order
 from inception import load_inception
-from lib.checkpoint import write_beside_and_rename
 from lib.command import command, flag
 from lib.errors import UserError, need
+from lib.files import write_beside_and_rename
 from metrics.features import features
 from metrics.prdc import MOST, K, real_features
 from scripts._embeddings import paths, space, truncation

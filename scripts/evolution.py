@@ -1,7 +1,7 @@
 """The grids of one fixed noise, as a run saved them, one after the other: how its images evolved.
 
     python scripts/evolution.py runs/NAME                         RUN/evolution.gif, 4 a second
-    python scripts/evolution.py runs/NAME --format apng --fps 8   all colours, larger
+    python scripts/evolution.py runs/NAME --out a.png --fps 8     all colours, larger
     python scripts/evolution.py runs/NAME --strip 5               RUN/strip.png, five stages
 
 Each frame says its step; the last one stays for two seconds. Train with --sample_every 200 for
@@ -21,17 +21,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib.command import command, flag
 from lib.errors import UserError
+from lib.files import naming
 from scripts._saved_run import contents
 
 FPS = 4.0
 LAST = 2.0  # seconds that the last frame stays, at least
-FORMATS = {".gif": "gif", ".png": "apng", ".apng": "apng"}  # by ending
 
 
 def find_grids(run_dir: Path, tag: str) -> list[tuple[int, Path]]:
     """(step, PNG) of each grid of that tag, oldest first."""
     name = re.compile(re.escape(tag.replace("/", "-")) + r"-(\d{7,18})\.png")
-    named = [(name.fullmatch(path.name), path) for path in (run_dir / "samples").glob("*.png")]
+    named = [(name.fullmatch(path.name), path) for path in (run_dir / "samples").iterdir()]
     return sorted((int(made[1]), path) for made, path in named if made and path.is_file())
 
 
@@ -105,14 +105,11 @@ def save_strip(frames: list[Image.Image], path: Path) -> None:
 
 
 def target(args: argparse.Namespace) -> Path:
-    """The file to write, in the format of its name: --out's, else --format's, else a GIF."""
-    usual = "strip.png" if args.strip else f"evolution.{args.format or 'gif'}"
-    path = Path(args.out or args.run_dir / usual)
-    kind, wanted = FORMATS.get(path.suffix.lower()), [".png"] if args.strip else FORMATS
+    """The file to write, in the format of its name; a GIF by default."""
+    path = Path(args.out or args.run_dir / ("strip.png" if args.strip else "evolution.gif"))
+    wanted = [".png"] if args.strip else [".gif", ".png", ".apng"]
     if path.suffix.lower() not in wanted:
         raise UserError(f"--out {path}: wanted a name that ends in {', '.join(wanted)}.")
-    if args.format and args.format != kind:
-        raise UserError(f"--out {path} --format {args.format}: they differ; leave one of them out.")
     if args.out and not path.parent.is_dir():
         raise UserError(f"--out {path}: {path.parent} is no folder: make it first.")
     return path
@@ -120,8 +117,7 @@ def target(args: argparse.Namespace) -> Path:
 
 @command(
     flag("run_dir", type=Path, help="folder of a run, such as runs/NAME"),
-    flag("--out", default="", help="file to write (default: RUN_DIR/evolution.gif)"),
-    flag("--format", choices=("gif", "apng"), default="", help="(default: as --out ends)"),
+    flag("--out", default="", help="a .gif, .png or .apng (default: RUN_DIR/evolution.gif)"),
     flag("--fps", type=float, default=FPS, bounds=(0.01, 50), help="grids a second"),
     flag("--tag", default="samples", help="which grids, by tag"),
     flag("--frames", type=int, default=120, bounds=(2, 10_000), help="at most, evenly chosen"),
@@ -129,11 +125,11 @@ def target(args: argparse.Namespace) -> Path:
     flag("--side", type=int, default=640, bounds=(16, 10_000), help="at most, in pixels"),
 )
 def main(args: argparse.Namespace) -> None:
-    if args.strip and (args.format or args.fps != FPS):
-        raise UserError("--strip makes one PNG: leave --format and --fps out.")
+    if args.strip and args.fps != FPS:
+        raise UserError("--strip makes one PNG: leave --fps out.")
     path = target(args)
     frames = make_frames(args.run_dir, args.tag, args.strip or args.frames, args.side)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with naming(path), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
         save_strip(frames, part) if args.strip else save_pictures(frames, part, args.fps)
         part.replace(path)

@@ -24,6 +24,7 @@ from dataset import to_bytes
 from inception import load_inception
 from lib.command import command, flag
 from lib.errors import UserError, need
+from lib.files import write_beside_and_rename
 from lib.seeding import generator
 from metrics.digits import load_digits, predict
 from scripts._figures import new_figure, write_figure
@@ -191,7 +192,8 @@ def examine(
         result["files"].append(write_figure(grid_figure(x, ts, title), out / f"{path}.png"))
         result["change"][path] = {k: statistics(v[:, inside]) for k, v in changes[path].items()}
     result["files"].append(write_figure(change_figure(changes, ts), out / "change.png"))
-    (out / "interpolation.json").write_text(json.dumps(result, indent=2) + "\n")
+    told = f"{json.dumps(result, indent=2)}\n".encode()
+    write_beside_and_rename(out / "interpolation.json", told)
     return result
 
 

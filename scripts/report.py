@@ -18,14 +18,14 @@ from typing import Any
 import _root  # noqa: F401
 
 from inception import load_inception
-from lib.checkpoint import write_beside_and_rename
 from lib.command import command, flag
 from lib.errors import UserError
+from lib.files import write_beside_and_rename
 from lib.flags import print_error
 from scripts import collapse, interpolate, sweep
 from scripts._report.blocks import Pictures, to_html, to_markdown
 from scripts._report.page import content
-from scripts._report.runs import Run, best_run, read_run, score_runs
+from scripts._report.runs import Run, best_run, of_one_kind, read_run, score_runs
 from scripts._saved_run import named_runs
 from scripts._sweep.grid import parse_seeds
 
@@ -101,9 +101,12 @@ def report(folders: list[Path], out: Path, args: argparse.Namespace) -> int:
         )
     for sentence in unread:
         print_error(UserError(sentence))
-    score_runs(runs)
-    best = best_run(runs) or runs[0]
-    blocks = content(runs, unread, *examine(best, out, args))
+    alike = of_one_kind(runs)
+    notes = [f"{r.name} is of another system or other data." for r in runs if r not in alike]
+    if notes:
+        print(*notes, "Give their folders to get a report on those.", sep="\n")
+    score_runs(alike)
+    blocks = content(alike, [*unread, *notes], *examine(best_run(alike) or alike[0], out, args))
     out.mkdir(parents=True, exist_ok=True)
     for block in blocks:
         for picture in block.pictures if isinstance(block, Pictures) else []:

@@ -198,6 +198,8 @@ def note_unnamed(data_dir: Path, files: FolderFiles) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises UserError if it isn't there or is no JSON."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there: {wanted(path.parent.parent)}") from None

@@ -165,12 +165,10 @@ def test_struck_and_run_again_it_ends_bit_identical(tiny, tmp_path, number, stat
     assert set(found[0].values()) == {1}
 
 
-def test_a_run_that_was_scored_keeps_its_settings(tiny, tmp_path, pixel_means, capsys, refusal):
+def test_a_run_by_name_keeps_its_settings(tiny, tmp_path, pixel_means, capsys, refusal):
     mine = [*tiny, "--fid_protocol", "smoke", "--run", "mine"]
-    assert main.main([*mine, "--generator_hidden_dim", "8"]) == 0
-    told = capsys.readouterr().out
-    assert "no checkpoint in" in told
-    assert "to score a trained run" not in told
+    assert "no checkpoint in" in refusal(main.main, *mine)
+    assert main.main([*mine, "--generator_hidden_dim", "8", "--do_train"]) == 0
     again = ["--runs_dir", str(tmp_path / "runs"), "--run", "mine", "--dry_run"]
     assert main.main(again) == 0
     assert "generator_hidden_dim=8" in capsys.readouterr().out.split("running on")[-2]

@@ -150,7 +150,9 @@ def test_the_command_on_a_run_reports_and_writes(fake_mnist, build, data_dir, tm
         assert len(np.unique(pixels)) > 50
 
 
-def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsys, refusal):
+def test_the_command_on_a_folder_of_images(
+    fake_mnist, data_dir, tmp_path, capsys, refusal, monkeypatch
+):
     rng = np.random.default_rng(0)
     for i in range(20):  # of two sizes, grey and coloured
         shape = (28, 28) if i % 2 else (40, 36, 3)
@@ -163,6 +165,9 @@ def test_the_command_on_a_folder_of_images(fake_mnist, data_dir, tmp_path, capsy
     Image.new("L", (28, 28)).save(tmp_path / "20.png")
     assert script.main([*argv, "--n", "20"]) == 0
     assert json.loads((out / "collapse.json").read_text())["n"] == 20
+    monkeypatch.chdir(tmp_path.parent)
+    assert script.main(argv[:4]) == 0
+    assert (tmp_path.parent / "collapse").is_dir()  # not among the images
     assert "holds 21 images: wanted at least 22" in refusal(script.main, *argv, "--n", 22)
     for i in (0, 20):
         (tmp_path / f"{i}.png").unlink()

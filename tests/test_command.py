@@ -141,6 +141,9 @@ def test_an_optional_package_is_named_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(UserError, match=r"^t-SNE needs the package scikit-learn, which is not"):
         need("scikit-learn", "t-SNE")
+    monkeypatch.setattr(importlib, "import_module", lambda name: int("nonsense"))
+    with pytest.raises(UserError, match=r"needs matplotlib, which can't be imported: .*base"):
+        need("matplotlib", "a plot")
 
 
 def start(script: Path, stubs: Path, **modules: str) -> subprocess.CompletedProcess:

@@ -383,27 +383,3 @@ def test_the_command_on_public_weights(package, weights, tmp_path, monkeypatch, 
     more = ["--truncations", "1,0.5", "--real", str(paint(tmp_path / "real", 12)), "--n", "10"]
     assert script.main([*command, *flags, *more]) == 0
     assert json.loads((out / "truncation.json").read_text())["n"] == 10
-
-
-def test_the_packages_own_network(tmp_path):
-    biggan = pytest.importorskip(
-        "pytorch_pretrained_biggan", reason="pytorch-pretrained-biggan is not installed"
-    )
-    layers = [(False, 16, 16), (True, 16, 8), (True, 8, 4), (True, 4, 2), (True, 2, 1)]
-    config = biggan.BigGANConfig(
-        output_dim=64, z_dim=8, class_embed_dim=8, channel_width=4, num_classes=1000, layers=layers
-    )
-    config.attention_layer_position = 1
-    network = biggan.BigGAN(config).eval()
-    nn.init.ones_(network.generator.bn.weight)
-    nn.init.zeros_(network.generator.bn.bias)
-    torch.save(network.state_dict(), tmp_path / "small-pytorch_model.bin")
-    (tmp_path / "small-config.json").write_text(config.to_json_string())
-    model = load_public(tmp_path / "small-pytorch_model.bin")
-    y, z = torch.tensor([1, 254]), model.draw_z(2, 0, truncation=0.5)
-    with torch.no_grad():
-        wanted = network(z, nn.functional.one_hot(y, 1000).float(), 0.5)
-    found = model.images_of(z, model.embeddings()[y], truncated=0.5)
-    assert torch.allclose(found, wanted, atol=1e-6)
-    assert found.shape == (2, 3, 64, 64)
-    assert model.class_names[254] == "pug"

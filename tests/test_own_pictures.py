@@ -142,6 +142,7 @@ def test_what_the_user_names_is_found(source, names, tmp_path, monkeypatch):
     for name in ("d/a.png", ".cache/a.png", "ph [2019]/a.png", "ph [2019]/a [1].png", "2/x.png"):
         paint(tmp_path / name, (2, 2))
     paint(tmp_path / "here" / "a.png", (2, 2))
+    (tmp_path / "d" / "round").symlink_to(tmp_path / "d")  # what is below it is there already
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path))
     out = tmp_path.with_name("elsewhere")

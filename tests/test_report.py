@@ -22,7 +22,7 @@ from scripts._report.blocks import Fold, Heading, Items, Picture, Pictures, Tabl
 from scripts._report.blocks import to_markdown as markdown
 from scripts._report.groups import effects, group_runs, label, name_runs, seed_spread, varying
 from scripts._report.plots import curve, enlarged, file_name
-from scripts._report.runs import read_run, score_runs
+from scripts._report.runs import of_one_kind, read_run, score_runs
 from scripts._report.scores import effects_of, fid, other_scores
 from systems.dcgan import DCGANConfig
 
@@ -115,6 +115,15 @@ def test_seeds_that_agree_are_a_spread_of_0_and_not_an_unknown_one(trained):
     assert (row[0], row[-1]) == ("discriminator_hidden_dim", "+0.0 ± 0.0")  # one width alone
     assert "leaves the FID as it is" in words(blocks)
     assert "is 0.0 (from 1 setting with several seeds, 1 degree of" in words(blocks)
+
+
+def test_runs_of_the_commonest_system_and_data_are_compared():
+    kinds = [("vae", "m"), ("dcgan", "m"), ("dcgan", "f"), ("dcgan", "m")]
+    runs = [
+        SimpleNamespace(config=SimpleNamespace(model=m), trainer=SimpleNamespace(trained_on=d))
+        for m, d in kinds
+    ]
+    assert of_one_kind(runs) == [runs[1], runs[3]]
 
 
 def test_if_none_of_the_homeworks_settings_varies_the_effects_are_of_those_that_do(trained):
@@ -252,7 +261,7 @@ def test_both_forms_hold_every_section_and_the_page_needs_no_network(made):
         "none is no run",
         "The best run has FID 50.0",
         "below the pass mark of 60",
-        "By its curves none of 2 ended near the Nash equilibrium",
+        "By the curves none of 2 ended near the Nash equilibrium",
         "FID 60.5",  # the MLP beside the CNN
         "0.0321 ± 0.002",
         "Left out: ",  # the digits of a run on other data than MNIST
@@ -420,7 +429,7 @@ def test_what_lies_beside_the_runs_is_no_problem_but_an_empty_folder_is(
     assert "an empty folder" in errors[0]
     text = (runs / "report" / "report.md").read_text()
     names = re.findall(r"^### (.+)$", text, re.MULTILINE)
-    assert len(set(names)) == 2 + 2  # of curves and samples, and of verdicts: one folder name
+    assert len(set(names)) == 2  # two runs of one folder name
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert len(set(pictures)) == len(pictures) - 1  # the best run's samples head the page too
 
@@ -434,12 +443,11 @@ def test_a_full_disk_leaves_the_report_before(trained, without_extras, monkeypat
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lib.checkpoint.os.fsync", full)
+    monkeypatch.setattr("lib.files.os.fsync", full)
     capsys.readouterr()
     assert report.main([str(run), "--out", str(out)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: the disk has no room")
-    assert error.count("\n") == 1
+    assert re.fullmatch(rf"error: {out}/dcgan\S+ has no room .*\n", error)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 

@@ -349,9 +349,11 @@ def test_the_ten_millionth_step_is_newer_than_the_one_before(toy):
     trainer.config.run_dir.mkdir()
     for step in (9_999_998, 9_999_999, 10_000_000):
         checkpoint.save(trainer.checkpoint_dir, state | {"step": step}, keep=2)
-    (trainer.checkpoint_dir / "20000000.pt").symlink_to("/dev/zero")  # would be read for ever
     assert [int(p.stem) for p in checkpoint.paths(trainer.checkpoint_dir)] == [9_999_999, 10**7]
     assert final_state(trainer)["step"] == 10**7
+    (trainer.checkpoint_dir / "20000000.pt").symlink_to("/dev/zero")  # would be read for ever
+    with pytest.raises(UserError, match=r"20000000.pt is no file: move it away"):
+        trainer.resume()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def draw_counts(axes: Axes, result: dict[str, Any]) -> None:
     axes.set_ylim(0, 1.12 * max(high.max(), expected.max()))
     axes.set_xticks(digits)
     axes.set_ylabel(f"images of {n:,}")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), fontsize=9)
 

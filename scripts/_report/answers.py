@@ -57,6 +57,8 @@ def along(path: str, found: dict[str, Any]) -> list[str]:
     said = [say("evenness", path=path.capitalize(), is_smooth=is_smooth, ratios=listed)]
     if not (digits := found["digits"].get(path)):
         return said
+    if digits["off_ends"] > 0.5:
+        return [*said, say("no digits", ends=digits["off_ends"])]
     middles = [(a + b) / 2 for a, b in pairwise(t for t in found["t"] if 0 <= t <= 1)]
     rows = []
     for labels in digits["labels"]:
@@ -89,7 +91,8 @@ def mlp_beside_cnn(groups: list[Group]) -> list[Block]:
                 shown[at] = sample(run, *run.samples[-1])
         blocks.append(Text(f"{'; '.join(said)}.{fine_detail(*(g.runs[0] for g in pair))}"))
         blocks.append(Pictures(list(shown.values()), tuple(shown), "pair"))
-    return [*blocks, Text(say("linear layers"))]
+    worse = all(mlp.fids and cnn.fids and mlp.mean > cnn.mean for cnn, mlp in pairs)
+    return [*blocks, *[Text(say("linear layers"))] * worse]
 
 
 def nearest_in_size(mlp: Group, cnns: list[Group]) -> Group | None:

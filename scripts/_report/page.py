@@ -1,10 +1,10 @@
 """The report's content, section by section, as blocks: words, tables, pictures."""
 
-from collections import Counter
 from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
 import torch
 
 from metrics.curve_rules import EQUILIBRIUM, NASH
@@ -33,11 +33,10 @@ def content(
     which = f"The {'best' if best else 'first'} run ({shown.short}{', none scored' * (not best)})"
     penalties = [getattr(run.config, "penalty", "none") for run in runs]
     diagnoses = [diagnose(r.curves, penalty=p) for r, p in zip(runs, penalties, strict=True)]
-    verdicts = Counter(diagnosis.verdict for diagnosis in diagnoses)
     return [
         *([head(shown, which)] if shown.samples else []),
         Text(made(runs), note=True),
-        Items(summary(runs, verdicts, digits), "box"),
+        Items(summary(runs, diagnoses, digits), "box"),
         *([Text("Not in this report:"), Items(problems, "box bad")] if problems else []),
         *settings(runs),
         *fid(groups),
@@ -49,8 +48,7 @@ def content(
         Heading("Samples", "samples"),
         *(block for run in runs for block in samples(run)),
         Heading("Did the game reach the Nash equilibrium?", "equilibrium"),
-        Text(say("equilibrium"), note=True),
-        *(block for run, found in zip(runs, diagnoses, strict=True) for block in game(run, found)),
+        *equilibrium(runs, diagnoses),
         Heading("Interpolation", "interpolation"),
         *(left_out(paths) or interpolation(paths, which, shown)),
         Heading("Mode collapse", "collapse"),
@@ -69,9 +67,22 @@ def head(run: Run, which: str) -> Pictures:
     return Pictures([sample(run, *run.samples[-1])], (caption,), "head")
 
 
-def game(run: Run, found: Diagnosis) -> list[Block]:
-    heading = Heading(f"{run.short}: {found.verdict}")
-    return [heading, *map(Text, found.sentences), Text(found.advice, note=True)]
+def equilibrium(runs: list[Run], diagnoses: list[Diagnosis]) -> list[Block]:
+    """The answer, a row a run, and why, folded away."""
+    rows, reasons = [], []
+    for run, found in zip(runs, diagnoses, strict=True):
+        values = found.windows[-1].values if found.windows else {}
+        medians = [f"{np.median(values[tag]):.2f}" if tag in values else "" for tag in NASH]
+        rows.append([run.short, found.verdict, *medians])
+        reasons.append(Text(" ".join([f"{run.short}:", *found.sentences, found.advice])))
+    head = ["run", "verdict", *(f"{tag} ({NASH[tag]:.3g})" for tag in NASH)]
+    said = f"{near_equilibrium(diagnoses)} {say('equilibrium')}"
+    return [Text(said), Table(head, rows, (0, 1)), Fold("The verdicts' reasons", reasons)]
+
+
+def near_equilibrium(diagnoses: list[Diagnosis]) -> str:
+    near = sum(found.verdict == EQUILIBRIUM for found in diagnoses)
+    return f"By the curves {near or 'none'} of {len(diagnoses)} ended near the Nash equilibrium."
 
 
 def made(runs: list[Run]) -> str:
@@ -81,7 +92,7 @@ def made(runs: list[Run]) -> str:
     return f"Made {now} from {counted(len(runs), 'run')}{code}, torch {torch.__version__}."
 
 
-def summary(runs: list[Run], verdicts: Counter[str], digits: dict[str, Any] | str) -> list[str]:
+def summary(runs: list[Run], diagnoses: list[Diagnosis], digits: dict[str, Any] | str) -> list[str]:
     best = best_run(runs)
     if best is None:
         return ["No run has a FID at its last step: score one by python main.py --run NAME."]
@@ -92,9 +103,9 @@ def summary(runs: list[Run], verdicts: Counter[str], digits: dict[str, Any] | st
         first += f", {side} the pass mark of {PASS_MARK:.0f}"
     if floor := best.fid.get("floor"):
         first += f"; real images against real ones score {floor:.1f}"
-    near = f"By its curves {verdicts[EQUILIBRIUM] or 'none'} of {len(runs)} ended near the Nash"
-    listed = "; ".join(f"{verdict} ({n})" for verdict, n in verdicts.items())
-    sentences = [f"{first}.", f"{near} equilibrium; verdicts, by number of runs: {listed}."]
+    sentences = [f"{first}.", near_equilibrium(diagnoses)]
+    if best.fid["protocol"] == "smoke":
+        sentences.insert(0, say("trial"))
     if isinstance(digits, dict):
         sentences.append(f"Mode collapse of the best run: {digits['verdict']}.")
     return sentences

@@ -64,6 +64,12 @@ def read_run(run_dir: Path, **changes: Any) -> Run:
     return Run(name, trainer, curves, last, samples, problems)
 
 
+def of_one_kind(runs: list[Run]) -> list[Run]:
+    """The runs of the system and the data that most of them have: only their scores compare."""
+    kinds = [(run.config.model, run.trainer.trained_on) for run in runs]
+    return [r for r, kind in zip(runs, kinds, strict=True) if kind == max(kinds, key=kinds.count)]
+
+
 def score_runs(runs: list[Run]) -> None:
     """Set `fid` of each run to its newest one by the protocol that most runs were scored by.
 

@@ -35,7 +35,6 @@ def fid(groups: list[Group]) -> list[Block]:
     marks = {"floor": floor} if floor else {}
     marks |= {"pass mark": PASS_MARK} if protocol == "homework" else {}
     note = f"{compared(newest)} {say('error')} {floor_note(newest) if floor else ''} {lack}"
-    note += " This protocol tries the pipeline: its values are no results." * (protocol == "smoke")
     plot = Pictures([fid_plot(scored, names, marks)])
     return [heading, Table(head, rows, words=(0, 4), bold=2), plot, Text(note, note=True)]
 
@@ -62,14 +61,13 @@ def with_error(result: Result, form: str, error_form: str) -> str:
 def other_scores(groups: list[Group]) -> list[Block]:
     """All but the FIDs above: a row a tag of TensorBoard's, a column a group that has any."""
     scored = [group for group in groups if any(run.others for run in group.runs)]
-    heading = Heading("Other scores", "own")
     if not scored:
-        return [heading, Text("None at the runs' last steps.", note=True)]
+        return []
     tags = dict.fromkeys(tag for group in scored for run in group.runs for tag in run.others)
     rows = [[tag, *(cell(group, tag) for group in scored)] for tag in tags]
     note = "At each run's last step. ± is the standard error of a score, sd the spread over seeds."
     table = Table(["score", *(label(group, varying(scored)) for group in scored)], rows)
-    return [heading, table, Text(note, note=True)]
+    return [Heading("Other scores", "own"), table, Text(note, note=True)]
 
 
 def cell(group: Group, tag: str) -> str:

@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from lib.checkpoint import write_beside_and_rename
+from lib.files import write_beside_and_rename
 from lib.results import drawing_of
 from scripts._sweep.grid import grid_point
 from scripts._sweep.runs import Outcome

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from lib.errors import UserError
+from lib.files import naming, write_beside_and_rename
 from lib.guards import Bar, sigterm_exits
 from lib.seeding import key_seed
 from sources.clevr.geometry import join
@@ -115,7 +116,8 @@ def render_chunk(job: tuple[list[Scene], Settings, Path]) -> int:
     pictures = render(join(list(views.values())), settings.size)
     for name, pixels in zip(views, pictures.permute(0, 2, 3, 1).numpy(), strict=True):
         part = folder / f".{name}.part"
-        Image.fromarray(pixels).save(part, "png")
+        with naming(folder / name):
+            Image.fromarray(pixels).save(part, "png")
         part.replace(folder / name)
     return len(views)
 
@@ -190,6 +192,4 @@ def check_labels(out: Path, splits: dict[str, Rows]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value))
-    part.replace(path)
+    write_beside_and_rename(path, json.dumps(value).encode())

@@ -16,6 +16,7 @@ from GAN import add_spectral_norm
 from lib import checkpoint
 from lib.config import Config
 from lib.errors import UserError
+from lib.files import write_beside_and_rename
 from lib.results import Result
 from lib.runlog import RunLog, make_grid
 from lib.seeding import generator
@@ -66,7 +67,7 @@ class BestWeights(nn.Module):
         serialized = io.BytesIO()
         torch.save(state, serialized)
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_beside_and_rename(path, serialized.getbuffer())
+        write_beside_and_rename(path, serialized.getbuffer())
 
 
 class CDCGAN(GANTrainer):
