@@ -147,4 +147,4 @@ def block_to_markdown(block: Block) -> str:
 def literal(text: str) -> str:
     """The text as Markdown that shows it letter by letter; an _ within a word is safe."""
     text = " ".join(text.split())
-    return re.sub(r"([\\`*\[\]<>|&~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return re.sub(r"([\\`*\[\]<>|~]|&(?=#?\w+;)|(?<!\w)_|_(?!\w))", r"\\\1", text)
