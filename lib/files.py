@@ -1,9 +1,13 @@
 """Write files that are whole or not there; name them in errors."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
 @contextmanager
@@ -20,6 +24,7 @@ def naming(path: Path) -> Iterator[None]:
 def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
     part = path.with_suffix(".part")
     try:
+        part.unlink(missing_ok=True)  # to open a FIFO of that name would wait for ever
         with naming(path), open(part, "wb") as file:
             file.write(data)
             file.flush()
@@ -28,3 +33,9 @@ def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def save_tensors(state: Any, path: Path) -> None:
+    """torch.save, whose own words for a full disk are a RuntimeError."""
+    torch.save(state, serialized := io.BytesIO())
+    write_beside_and_rename(path, serialized.getbuffer())

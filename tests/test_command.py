@@ -15,6 +15,7 @@ import torch
 
 from lib.command import OUT_OF_MEMORY, command, flag
 from lib.errors import UserError, need
+from lib.files import save_tensors
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.stem for path in ROOT.glob("scripts/[a-z]*.py"))
@@ -168,3 +169,12 @@ def test_an_optional_package_that_is_missing_is_named_with_the_command(tmp_path)
 def test_ctrl_c_while_torch_is_imported_is_one_word(script, tmp_path):
     done = start(ROOT / script, tmp_path, torch="raise KeyboardInterrupt")
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
+
+
+def test_a_file_is_whole_and_named_in_an_error(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "a.part")
+    save_tensors([1], tmp_path / "a.pt")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match=r"full: .*a\.pt"):
+        save_tensors([2], tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt") == [1]

@@ -362,12 +362,6 @@ def test_public_weights_of_another_kind_are_refused(package, weights, tmp_path, 
         load_public(tmp_path / "nothing.bin")
 
 
-def test_without_the_package_a_sentence_says_how_to_get_it(weights, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pytorch_pretrained_biggan", None)
-    with pytest.raises(UserError, match="pip install pytorch-pretrained-biggan"):
-        load_public(weights)
-
-
 @pytest.mark.filterwarnings("ignore:10 images for 16 features")
 def test_the_command_on_public_weights(package, weights, tmp_path, monkeypatch, refusal):
     flags = ["--pairs", "1,2", "--within", "1", "--columns", "2", "--rows", "1"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dataset import resize
 from lib.errors import UserError
+from lib.files import save_tensors
 from lib.seeding import global_stream
 
 WEIGHTS = Path(__file__).parent / "digits.pt"
@@ -115,9 +116,7 @@ def save_digits(classifier: DigitClassifier, path: Path) -> None:
         name: value.half() if name.endswith("weight") and value.ndim > 1 else value
         for name, value in classifier.state_dict().items()
     }
-    part = path.with_suffix(".part")
-    torch.save({"format": FORMAT, "state": state, "measured": classifier.measured}, part)
-    part.replace(path)
+    save_tensors({"format": FORMAT, "state": state, "measured": classifier.measured}, path)
 
 
 def load_digits(device: torch.device | str = "cpu", path: Path = WEIGHTS) -> DigitClassifier:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.errors import UserError
+from lib.files import save_tensors
 from lib.seeding import global_stream
 from sources.iclevr import LABELS
 from sources.pictures import resize
@@ -82,9 +83,7 @@ def save_evaluator(evaluator: Evaluator, path: Path) -> None:
         "measured": evaluator.measured,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    torch.save(saved, part)
-    part.replace(path)
+    save_tensors(saved, path)
 
 
 def load_evaluator(path: Path, device: torch.device | str = "cpu") -> Evaluator:

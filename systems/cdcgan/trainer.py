@@ -1,7 +1,6 @@
 """Conditional DCGAN: an image that shows the objects asked for, i-CLEVR. docs/cdcgan.md."""
 
 import copy
-import io
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from GAN import add_spectral_norm
 from lib import checkpoint
 from lib.config import Config
 from lib.errors import UserError
-from lib.files import write_beside_and_rename
+from lib.files import save_tensors
 from lib.results import Result
 from lib.runlog import RunLog, make_grid
 from lib.seeding import generator
@@ -64,10 +63,8 @@ class BestWeights(nn.Module):
         """Write a checkpoint that `checkpoint.read` reads, without optimizers."""
         facts = {"format": checkpoint.FORMAT, "step": int(self.step), "value": float(self.value)}
         state = checkpoint.pack(config, {"G": self.network}, {}, facts)
-        serialized = io.BytesIO()
-        torch.save(state, serialized)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_beside_and_rename(path, serialized.getbuffer())
+        save_tensors(state, path)
 
 
 class CDCGAN(GANTrainer):
