@@ -14,6 +14,7 @@ under the MIT licence. So the set is made on your machine and never shipped.
 
 import argparse
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,9 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.command import command, flag
 from lib.download import npm_pack
 from lib.errors import UserError
+from lib.files import naming
 from lib.guards import Bar
 from sources.archive import opened
-from sources.pictures import decode, reason
+from sources.emoji import LARGEST
+from sources.pictures import decode_named
 
 SIZE = 32
 PRESENTATION = "FE0F"  # asks for the coloured form; packages disagree on where it stands
@@ -100,30 +103,21 @@ def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
     with opened(package) as archive:
         for member in Bar(archive, desc=style.name, unit="file"):
             path = PurePosixPath(member.name)
-            if member.isfile() and path.parent == folder and path.suffix == style.suffix:
+            fits = path.parent == folder and path.suffix == style.suffix
+            if fits and member.isfile() and member.size <= LARGEST:
                 data = archive.extractfile(member).read()
-                yield name_of(path.stem), picture(data, f"{package}: {path.name}")
-
-
-def picture(data: bytes, name: str) -> Image.Image:
-    try:
-        pixels = decode(data, SIZE, upscale=True).pixels
-    except Exception as error:  # Pillow raises anything at a damaged file
-        raise UserError(
-            f"{name} can't be read as an image ({reason(error)}): fetch it again."
-        ) from None
-    return Image.fromarray(pixels.transpose(1, 2, 0).copy())
+                pixels = decode_named(data, f"{package}: {path.name}", SIZE, upscale=True)
+                yield name_of(path.stem), Image.fromarray(pixels.transpose(1, 2, 0).copy())
 
 
 def name_of(code_points: str) -> str:
     """1f46f-200d-2640-fe0f -> "U+1F46F U+200D U+2640": the course's names, but without U+FE0F."""
-    try:
-        points = [f"{int(point, 16):04X}" for point in code_points.split("-")]
-    except ValueError:
+    points = [point for point in code_points.upper().split("-") if point != PRESENTATION]
+    if not points or not all(re.fullmatch("[0-9A-F]{2,6}", point) for point in points):
         raise UserError(
             f"the package has a picture {code_points!r}: wanted code points such as 1f46f-fe0f."
-        ) from None
-    return " ".join(f"U+{point}" for point in points if point != PRESENTATION)
+        )
+    return " ".join(f"U+{int(point, 16):04X}" for point in points)
 
 
 def choose(names: set[str], seed: int) -> set[str]:
@@ -138,7 +132,9 @@ def save(style: Style, images: dict[str, Image.Image], held_out: set[str], root:
     for folder in (train, test):
         folder.mkdir(parents=True)
     for name, image in images.items():
-        image.save((test if name in held_out else train) / f"{name}.png")
+        path = (test if name in held_out else train) / f"{name}.png"
+        with naming(path):
+            image.save(path)
     n_test = len(held_out & set(images))
     print(f"{style.name}: {len(images) - n_test:,} to train, {n_test:,} held out")
 

@@ -168,16 +168,15 @@ def check_state(
         if differing := differences(config, state["config"]):
             raise UserError(f"{about} is of another configuration: {'; '.join(differing)}.")
         for name, network in networks.items():
-            compare(state["networks"][name], network.state_dict(), name)
+            weights = state["networks"][name]
+            compare(weights, network.state_dict(), name)
+            if any((v < 0).any() for k, v in weights.items() if k.endswith("running_var")):
+                raise ValueError(f"{name} has a negative variance")
         for name, optimizer in optimizers.items():
             saved = state["optimizers"][name]["state"]
-            params = enumerate(p for group in optimizer.param_groups for p in group["params"])
-            moments = {
-                k: {"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p}
-                for k, p in params
-                if k in saved
-            }
-            compare(saved, moments, f"{name}'s Adam")
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            moments = [{"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p} for p in params]
+            compare(saved, dict(enumerate(moments)), f"{name}'s Adam")
             if state["step"] and not (saved and all(s["step"] > 0 for s in saved.values())):
                 raise ValueError(f"{name}'s Adam has made no step")
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:

@@ -36,7 +36,7 @@ MOST = 1_000_000
     flag("--bf16", action="store_true", help="ours in bf16 too"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--files", type=int, default=200, bounds=(4, MOST), help="fid: PNGs, half in each folder"),
-    flag("--dims", type=int, default=2048, bounds=(1, 20_000), help="frechet: features"),
+    flag("--dims", type=int, default=2048, bounds=(2, 20_000), help="frechet: features"),
     flag("--inception_weights", type=Path, help="their file (default: found or fetched)"),
 )
 def main(args: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from lib.guards import Bar
 from lib.seeding import generator
 from sources import NoTestSplit
 from sources.iclevr import load_conditions
-from sources.pictures import decode
+from sources.pictures import decode_named
 from systems.cdcgan.accuracy import accuracy, by_part, calibration_error, confusion, worst
 from systems.cdcgan.evaluator import (
     SIZE,
@@ -111,8 +111,8 @@ def read_pictures(args: argparse.Namespace) -> ImageData:
     if not args.labels:
         raise UserError("--pictures shows no labels: give --labels, a file like test.json.")
     y = load_conditions(args.data_dir, str(args.labels.resolve()))
-    files = [(args.pictures / f"{i}.png").read_bytes() for i in range(len(y))]
-    pixels = [decode(file, SIZE, upscale=True, whole=True).pixels for file in files]
+    files = [args.pictures / f"{i}.png" for i in range(len(y))]
+    pixels = [decode_named(f.read_bytes(), str(f), SIZE, upscale=True, whole=True) for f in files]
     return ImageData(torch.from_numpy(np.stack(pixels)), y)
 
 

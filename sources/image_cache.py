@@ -27,8 +27,9 @@ def described(path: Path) -> dict[str, Any] | None:
     A torn or foreign file counts as none and is written anew.
     """
     try:
-        about = json.loads(suffixed(path, ".json").read_text())
-        whole = suffixed(path, ".u8").stat().st_size == math.prod(about["shape"])
+        told, pixels = suffixed(path, ".json"), suffixed(path, ".u8")
+        about = json.loads(told.read_text() if told.is_file() else "")
+        whole = min(about["shape"]) > 0 and pixels.stat().st_size == math.prod(about["shape"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return about if whole else None

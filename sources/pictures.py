@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from lib.errors import UserError
+
 GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L"}  # of Pillow: no colour in them
 ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}  # 16 bits a pixel; "I" is how older Pillows read them
@@ -61,6 +63,14 @@ def decode(data: bytes, size: int, *, upscale: bool = False, whole: bool = False
     square = to_size((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(square).transpose(2, 0, 1)
     return Picture(pixels, width, height, bool((pixels == pixels[:1]).all()))
+
+
+def decode_named(data: bytes, name: str, size: int, **options: bool) -> np.ndarray:
+    """`decode` -> pixels (C, size, size). Raises UserError with the name for a broken file."""
+    try:
+        return decode(data, size, **options).pixels
+    except Exception as error:  # Pillow raises anything at a damaged file
+        raise UserError(f"{name} can't be read as an image: {reason(error)}.") from None
 
 
 def decode_whole(data: bytes, *, as_stored: bool = False) -> Whole:

@@ -309,9 +309,6 @@ def test_labels_of_generated_images_are_the_training_sets(build):
     assert not torch.equal(y, others)
 
 
-# What is refused
-
-
 def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):
     build(num_training_steps=1).train()
     for labels, told in (

@@ -184,8 +184,9 @@ def test_what_makes_no_new_set_is_refused(make_emoji, packages, tmp_path, refusa
 def test_names_are_code_points_without_the_presentation_selector(make_emoji):
     assert make_emoji.name_of("1f46f-200d-2640-fe0f") == "U+1F46F U+200D U+2640"
     assert make_emoji.name_of("ae-fe0f") == "U+00AE"
-    with pytest.raises(UserError, match="wanted code points"):
-        make_emoji.name_of("smile")
+    for wrong in ("smile", "fe0f", "0x1f600", "1_f600"):
+        with pytest.raises(UserError, match="wanted code points"):
+            make_emoji.name_of(wrong)
 
 
 def test_another_seed_holds_others_out(make_emoji):

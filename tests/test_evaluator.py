@@ -275,6 +275,9 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, refusal, monke
     argv += ["--pictures", str(tmp_path)]
     assert script.main(["score", *argv, "--labels", str(tmp_path / "asked.json")]) == 0
     assert "among the top k of 2;" in capsys.readouterr().out
+    (tmp_path / "1.png").write_text("no image")
+    told = refusal(script.main, "score", *argv, "--labels", tmp_path / "asked.json")
+    assert f"{tmp_path}/1.png can't be read as an image: no image that Pillow reads." in told
     assert "give --labels" in refusal(script.main, "score", *argv)
     assert "--steps 2: wanted at least 8" in refusal(script.main, "train", *argv, "--steps", 2)
     none = ["--weights", tmp_path / "none.pth"]

@@ -451,9 +451,6 @@ def test_a_full_disk_leaves_the_report_before(trained, without_extras, monkeypat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-# One bad run
-
-
 def test_a_torn_picture_is_left_out_by_name_and_costs_nothing_else(trained, capsys):
     folder = trained(50.0)
     last = folder / "samples" / "samples-0000002.png"

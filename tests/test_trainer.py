@@ -263,6 +263,7 @@ WRONG = {
     "Adam's step many": lambda s: moments(s).update(step=torch.zeros(5)),
     "Adam's step below 0": lambda s: moments(s)["step"].neg_(),
     "exp_avg infinite": lambda s: moments(s)["exp_avg"].fill_(math.inf),
+    "moments of one less": lambda s: s["optimizers"]["G"]["state"].pop(0),
     "no moments": lambda s: s["optimizers"]["D"]["state"].clear(),
     "weights of no number": lambda s: next(iter(s["networks"]["G"].values())).fill_(math.nan),
     "threads below 0": lambda s: s.update(threads=-5),

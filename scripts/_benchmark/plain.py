@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from GAN import INITS
 from lib.config import Config
 
 Networks = tuple[nn.Module, nn.Module]  # G, D
@@ -26,14 +27,7 @@ def dcgan_networks(config: Config) -> Networks:
         downs += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, True)]
     downs += [nn.Conv2d(d * doublings[-1], 1, 4, bias=False), nn.Sigmoid(), nn.Flatten(0)]
     G, D = nn.Sequential(*ups, nn.Tanh()), nn.Sequential(*downs)
-    return G.apply(init_weights), D.apply(init_weights)
-
-
-def init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-    elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
+    return G.apply(INITS["normal"]), D.apply(INITS["normal"])
 
 
 def dcgan(config: Config, device: torch.device, networks: Networks | None = None) -> Iterator[None]:

@@ -103,9 +103,8 @@ def summary(runs: list[Run], diagnoses: list[Diagnosis], digits: dict[str, Any] 
         first += f", {side} the pass mark of {PASS_MARK:.0f}"
     if floor := best.fid.get("floor"):
         first += f"; real images against real ones score {floor:.1f}"
-    sentences = [f"{first}.", near_equilibrium(diagnoses)]
-    if best.fid["protocol"] == "smoke":
-        sentences.insert(0, say("trial"))
+    trial = [say("trial")] * (best.fid["protocol"] == "smoke")
+    sentences = [*trial, f"{first}.", near_equilibrium(diagnoses)]
     if isinstance(digits, dict):
         sentences.append(f"Mode collapse of the best run: {digits['verdict']}.")
     return sentences

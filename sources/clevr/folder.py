@@ -29,6 +29,7 @@ from sources.iclevr import LABELS, MOST_OBJECTS, check_rows, examples, read_json
 
 RENDERER = 3  # raised when pictures of the same settings change
 CHUNK = 8  # scenes rendered at once
+PNG_END = b"IEND\xaeB`\x82"
 CONDITION_SIZES = [1] * 6 + [2] * 12 + [3] * 14  # objects of the rows of the course's test.json
 
 Rows = dict[str, list[str]]
@@ -124,7 +125,7 @@ def render_chunk(job: tuple[list[Scene], Settings, Path]) -> int:
 
 def render_missing(rows: Rows, settings: Settings, folder: Path, *, workers: int) -> None:
     """All pictures that are not in the folder yet, with a bar."""
-    there = {path.name for path in folder.iterdir()}
+    there = {p.name for p in folder.iterdir() if p.is_file() and p.read_bytes()[-8:] == PNG_END}
     scenes = [scene for scene in scenes_of(rows) if not set(scene.pictures) <= there]
     jobs = [(scenes[i : i + CHUNK], settings, folder) for i in range(0, len(scenes), CHUNK)]
     missing = sum(len(scene.pictures) for scene in scenes)
