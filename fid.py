@@ -35,6 +35,9 @@ DIMS = 2048  # pool3 of Inception-v3
 Array = Tensor | np.ndarray
 
 
+NEGATIVE = "a covariance has negative eigenvalues: these are no moments of images."
+
+
 def check_finite(*moments: Tensor) -> None:
     if not all(x.isfinite().all() for x in moments):
         raise UserError("the moments of the features hold NaN or infinite values")
@@ -62,7 +65,7 @@ def covariance_factor(cov: Tensor, n: int | None = None) -> Tensor:
         return F
     values, vectors = torch.linalg.eigh(cov)
     if -values[0] > 1e-3 * values[-1]:
-        raise UserError("a covariance has negative eigenvalues: these are no moments of images.")
+        raise UserError(NEGATIVE)
     kept = values > rounding * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
 
@@ -97,6 +100,8 @@ def frechet_distance(
     check_finite(mu1, mu2, cov2)
     F = covariance_factor(cov1) if factor1 is None else factor1
     eigenvalues = torch.linalg.eigvalsh(congruent(F, cov2))
+    if len(eigenvalues) and -eigenvalues[0] > 1e-3 * eigenvalues[-1]:
+        raise UserError(NEGATIVE)
     root_trace = eigenvalues.clamp(min=0).sqrt().sum()  # those below 0 are rounding
     distance = (mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * root_trace
     return distance.item()
@@ -169,8 +174,8 @@ def find(path: Path, *, for_kid: bool = False) -> list[Path] | Moments:
 
     for_kid: a folder's, shuffled if KID takes only MOST of them: else the first by name.
     """
-    if not (path.is_dir() or path.is_file()):
-        raise UserError(f"{path} is not there: name a folder of images or a .npz of moments")
+    if not (path.is_dir() or (path.is_file() and path.suffix == ".npz")):
+        raise UserError(f"{path} is not there, or no .npz: name moments or a folder of images")
     if for_kid and path.is_file():
         raise UserError(f"--kid: {path} is a file, and KID needs the images: name their folder")
     found = image_paths(path) if path.is_dir() else Moments.load(path)

@@ -99,11 +99,10 @@ def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
 
 def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
     """(name, 32x32 RGB image over white) of each of the style's pictures in the package."""
-    folder = PurePosixPath("package") / style.folder
     with opened(package) as archive:
         for member in Bar(archive, desc=style.name, unit="file"):
             path = PurePosixPath(member.name)
-            fits = path.parent == folder and path.suffix == style.suffix
+            fits = path.match(f"package/{style.folder}/*{style.suffix}")
             if fits and member.isfile() and member.size <= LARGEST:
                 data = archive.extractfile(member).read()
                 pixels = decode_named(data, f"{package}: {path.name}", SIZE, upscale=True)

@@ -22,7 +22,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # to open a FIFO of that name would wait for ever
         with naming(path), open(part, "wb") as file:

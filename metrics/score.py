@@ -147,9 +147,8 @@ class Scorer:
 
         And KID from the same features, if the protocol has it.
         """
-        real, protocol = self.reference, self.protocol
+        real, protocol, seed = self.reference, self.protocol, self.trainer.config.seed
         n_fake = protocol.n_fake or real.moments.n
-        seed = self.trainer.config.seed
         images = until(stopping, self.trainer.generate(n_fake, seed, shared=True))
         recorder = FeatureRecorder(self.extractor, MOST if protocol.kid else 0)
         label = f"FID: {n_fake:,} generated images"

@@ -3,7 +3,6 @@
     pip install -r requirements-bench.txt    the peers; one that is missing is named, no more
     python scripts/benchmark.py              all of README's table "How fast", in ten minutes
     python scripts/benchmark.py --only train busy --seconds 120
-    python scripts/benchmark.py --only train-64px --bf16
     python scripts/benchmark.py --only fid --files 4000 --rounds 1
 
 How to read it all: docs/benchmark.md.

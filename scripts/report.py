@@ -27,7 +27,6 @@ from scripts._report.blocks import Pictures, to_html, to_markdown
 from scripts._report.page import content
 from scripts._report.runs import Run, best_run, of_one_kind, read_run, score_runs
 from scripts._saved_run import named_runs
-from scripts._sweep.grid import parse_seeds
 
 TITLE = "GAN experiments"
 
@@ -57,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
         args.runs_dir = "runs/quick"  # tiny runs would be mistaken for the real ones
     out, failed = Path(args.out or Path(args.runs_dir) / "report"), 0
     if args.all:
-        parse_seeds(args.seeds)  # else each of the sweeps would complain
+        sweep.parse_seeds(args.seeds)  # else each of the sweeps would complain
         only_plans = "--dry_run" in args.rest
         if not only_plans:
             out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after them

@@ -236,7 +236,7 @@ def test_the_best_weights_are_those_of_the_best_validation(validated):
     state = checkpoint.read(trainer.config.run_dir / "best.pt", model="cdcgan")
     assert (state["step"], state["value"]) == (5, 0.6)
     assert_same(dict(state["networks"]["G"]), dict(copies[4]))
-    assert not (trainer.config.run_dir / "best.part").exists()
+    assert not (trainer.config.run_dir / ".best.pt.part").exists()
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])

@@ -172,7 +172,7 @@ def test_ctrl_c_while_torch_is_imported_is_one_word(script, tmp_path):
 
 
 def test_a_file_is_whole_and_named_in_an_error(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "a.part")
+    os.mkfifo(tmp_path / ".a.pt.part")
     save_tensors([1], tmp_path / "a.pt")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match=r"full: .*a\.pt"):

@@ -48,7 +48,7 @@ def test_moments_that_are_none_are_refused(tmp_path, changes, words):
     with pytest.raises(UserError, match=words):
         Moments.load(path)
     np.savez(path, mu=np.zeros(3))
-    with pytest.raises(UserError, match="no array named mu or sigma"):
+    with pytest.raises(UserError, match="is not a file in the archive"):
         Moments.load(path)
     for content in (b"", b"garbage", path.read_bytes()[:200]):
         path.write_bytes(content)
@@ -84,7 +84,7 @@ def test_saved_moments_come_back_bit_for_bit(tmp_path):
         assert file["mu"].shape == (4,)
         assert file["sigma"].dtype == np.float64
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-    with pytest.raises(OSError, match=r"missing.a\.part"):
+    with pytest.raises(OSError, match=r"missing.\.a\.npz\.part"):
         moments.save(tmp_path / "missing" / "a.npz")
 
 
