@@ -31,7 +31,7 @@ MOST = 1_000_000
     flag("--only", nargs="+", choices=CONTESTS, default=USUAL, help="these contests"),
     flag("--rounds", type=int, default=5, bounds=(1, MOST), help="timings of each rival, at least"),
     flag("--seconds", type=float, default=15.0, bounds=(0, MOST), help="more rounds until then"),
-    flag("--device", choices=["cpu", "cuda"], default=DEVICE, help="busy and frechet: cpu"),
+    flag("--device", choices=sorted({"cpu", DEVICE}), default=DEVICE, help="busy and frechet: cpu"),
     flag("--bf16", action="store_true", help="ours in bf16 too"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--files", type=int, default=200, bounds=(4, MOST), help="fid: PNGs, half in each folder"),
