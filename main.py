@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str]) -> None:
-    config = parse(argv, SYSTEMS, __doc__.split("\n\n")[0])
+    config = parse(argv, SYSTEMS, (__doc__ or "").split("\n\n")[0])
     device = distributed.own_device(pick_device(config))
     use_threads(config.threads)
     if config.deterministic:
