@@ -196,7 +196,7 @@ def in_a_name(value: Any) -> str:
 
 
 class Retired(NamedTuple):
-    """A setting of older versions: a saved run may have its default, or any by role "once"."""
+    """A setting of older versions: saved runs may hold its default; by role "once", any value."""
 
     default: Any
     instead: str  # what to do now

@@ -22,6 +22,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all. Raises OSError, which names it."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # to open a FIFO of that name would wait for ever
@@ -36,6 +37,6 @@ def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
 
 
 def save_tensors(state: Any, path: Path) -> None:
-    """torch.save, whose own words for a full disk are a RuntimeError."""
+    """Write what torch.save makes; to a path it would meet a full disk by a RuntimeError."""
     torch.save(state, serialized := io.BytesIO())
     write_beside_and_rename(path, serialized.getbuffer())

@@ -68,7 +68,7 @@ def head(run: Run, which: str) -> Pictures:
 
 
 def equilibrium(runs: list[Run], diagnoses: list[Diagnosis]) -> list[Block]:
-    """The answer, a row a run, and why, folded away."""
+    """Answer in a sentence and a table with a row a run; the reasons fold away."""
     rows, reasons = [], []
     for run, found in zip(runs, diagnoses, strict=True):
         values = found.windows[-1].values if found.windows else {}

@@ -155,7 +155,7 @@ class ProjectionDiscriminator(ConditionalDiscriminator):
         self.embed = nn.Linear(num_labels, channels, bias=False)
 
     def condition(self, y: Tensor) -> Tensor:
-        """(N, channels)."""
+        """y (N, L) -> its embedding (N, channels)."""
         return self.embed(y)
 
     def scores(self, x: Tensor, condition: Tensor) -> Tensor:
