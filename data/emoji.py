@@ -35,6 +35,7 @@ from sources.emoji import LARGEST
 from sources.pictures import decode_named
 
 SIZE = 32
+LEAST = 10  # emoji in both styles: the tenth that is held out must not be empty
 PRESENTATION = "FE0F"  # asks for the coloured form; packages disagree on where it stands
 LICENCES = """\
 Apple/, Test_Apple/: pictures by Apple Inc., from the npm package emoji-datasource-apple. Not for
@@ -91,9 +92,11 @@ def make(target: Path, packages: dict[Style, Path | None], seed: int) -> None:
         held_out = choose(set().union(*pictures.values()), seed)
         for style, images in pictures.items():
             save(style, images, held_out, scratch / "emoji")
+        both = set.intersection(*map(set, pictures.values()))
+        if len(both) < LEAST:
+            raise UserError(f"{len(both)} emoji are in both packages, wanted {LEAST} at least.")
         (scratch / "emoji" / "LICENCES.txt").write_text(LICENCES)
         (scratch / "emoji").rename(target)
-    both = set.intersection(*map(set, pictures.values()))
     print(f"{target}: {len(both):,} emoji are there in both styles\n{LICENCES}", end="")
 
 

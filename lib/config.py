@@ -129,6 +129,8 @@ class Config:
         for name in ("data_dir", "runs_dir"):
             if not (given := getattr(self, name)) or given.startswith("~"):
                 raise UserError(f"--{name} {given!r}: wanted a folder's path; of this one a dot.")
+            if os.path.isfile(given):
+                raise UserError(f"--{name} {given} is a file: wanted a folder.")
         if self.do_train and self.no_score and self.fid_every:
             raise UserError(
                 f"--fid_every {self.fid_every} asks for scores and --no_score forbids them:"
@@ -177,7 +179,7 @@ NAME_ORDER = """
     sync_bn precision compile folder folder_a folder_b small_images emoji_style jitter flip
     loss penalty penalty_weight penalty_every augment d_steps fresh_noise
     learning_rate learning_rate_d beta1 beta2 decay_from decay_to ema
-    hold_out pixels downsample positions embedding_dim attention arch stem
+    pixels downsample positions embedding_dim attention arch stem
     residual_blocks block_convs hidden_dim width norm init upsample d_norm spectral_norm
     likelihood beta reconstruction reconstruction_weight adversarial_weight
     feature_matching_weight perceptual_weight perceptual_layer judge lambda_cycle lambda_identity
@@ -207,6 +209,7 @@ RETIRED = {
     "cuda_graph": Retired("auto", "leave it out (--compile speeds up training)"),
     "latent_density": Retired("prior", "leave it out: z is drawn from N(0, I)"),
     "start_from": Retired("", "leave it out", role="defines"),
+    "hold_out": Retired(0.0, "leave it out", role="defines"),
     "importance_samples": Retired(100, "leave it out"),
     "self_ensemble": Retired(False, "leave it out"),
     "lpips_net": Retired("alex", "leave it out: LPIPS is by AlexNet"),

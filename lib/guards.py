@@ -134,7 +134,12 @@ def stop_signals(*, alone: bool = True) -> Iterator[list[int]]:
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
     """Inside, SIGTERM raises SystemExit(143), so that what is at work is ended in order."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would disturb that ending
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -134,6 +134,8 @@ def read_pictures(args: argparse.Namespace) -> ImageData:
 )
 def main(args: argparse.Namespace) -> int:
     args.device = pick_device(Config(device=args.device))
+    if args.command == "score" and (args.steps, args.seed, args.precision) != (STEPS, 0, "fp32"):
+        raise UserError("--steps, --seed and --precision are of `train`: leave them out.")
     return COMMANDS[args.command](args, args.weights or weights_path(args.data_dir))
 
 

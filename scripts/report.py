@@ -40,7 +40,7 @@ QUICK += ["--fid_protocol", "smoke"]
 @command(
     flag("--all", action="store_true", help="train and score the homework's runs first"),
     flag("--quick", action="store_true", help="with --all: 32 steps, 64 images a score"),
-    flag("--seeds", default="1", help="with --all: how many, or a list"),
+    flag("--seeds", help="with --all: how many, or a list (default: 1)"),
     flag("--jobs", type=int, default=0, bounds=(1, 10_000), help="runs at a time (default: 1)"),
     flag("--runs_dir", default="runs", help="folder of runs"),
     flag("--data_dir", default="data", help="folder of datasets"),
@@ -50,8 +50,9 @@ QUICK += ["--fid_protocol", "smoke"]
 )
 def main(args: argparse.Namespace) -> int:
     """0; 1 if a run failed or can't be read (the report is made of the others); 130/143."""
-    if args.quick and not args.all:
-        raise UserError("--quick is the tiny budget of --all: give both.")
+    if (args.quick or args.seeds or args.jobs) and not args.all:
+        raise UserError("--quick, --seeds and --jobs say how to train: give --all too.")
+    args.seeds = args.seeds or "1"
     if args.quick and args.runs_dir == "runs":
         args.runs_dir = "runs/quick"  # tiny runs would be mistaken for the real ones
     out, failed = Path(args.out or Path(args.runs_dir) / "report"), 0

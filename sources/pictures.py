@@ -1,6 +1,7 @@
 """One image file, whatever its format -> a square of bytes; and resizing of many at once."""
 
 import io
+import warnings
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ GREY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L"}  # of Pillow: no c
 ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}  # 16 bits a pixel; "I" is how older Pillows read them
 ROUNDING = 2  # of 255: by so much a profile of sRGB's own may move a value
+
+
+# What is read, whatever a file's name: Pillow's other formats start programs or are no pictures.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class TooSmall(Exception):
@@ -46,6 +51,14 @@ class Picture(NamedTuple):
     grey: bool
 
 
+def opened(data: bytes) -> Image.Image:
+    """An image file, unread as yet; one of several frames, such as an animation, is told of."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's photo and its depth
+        warnings.warn("of a picture with several frames or pages the first is read", stacklevel=2)
+    return image
+
+
 def decode(data: bytes, size: int, *, upscale: bool = False, whole: bool = False) -> Picture:
     """The middle square of an image file at size x size: bilinear, antialiased when it shrinks.
 
@@ -53,7 +66,7 @@ def decode(data: bytes, size: int, *, upscale: bool = False, whole: bool = False
     palettes looked up, transparency composited on white, 16 bits brought to 8, CMYK to RGB. Raises
     TooSmall, or whatever Pillow raises on a broken file.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         width, height = image.size
         if min(width, height) < size and not upscale:
             raise TooSmall(f"{width}x{height}")
@@ -78,7 +91,7 @@ def decode_whole(data: bytes, *, as_stored: bool = False) -> Whole:
 
     as_stored: neither turned nor composited on white, as pytorch-fid has it.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         image.load()
         turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
         made = to_rgb(image if as_stored else ImageOps.exif_transpose(image), opaque=as_stored)
@@ -87,7 +100,7 @@ def decode_whole(data: bytes, *, as_stored: bool = False) -> Whole:
 
 def is_grey(data: bytes, size: int) -> bool:
     """True if an image file has no colour; decoded only if its header does not say."""
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         if image.mode in GREY_MODES:
             return True
     return decode(data, size, upscale=True).grey

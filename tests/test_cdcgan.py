@@ -18,8 +18,8 @@ from lib.errors import UserError
 from sources.iclevr import LABELS, multi_hot
 from systems.cdcgan import trainer as system
 from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project
-from systems.cdcgan.scores import chance, in_a_table, lists_of_conditions, report
-from systems.cdcgan.trainer import CDCGAN, chosen_combinations, without
+from systems.cdcgan.scores import chance, in_a_table, report
+from systems.cdcgan.trainer import CDCGAN
 
 MODEL = "cdcgan"
 
@@ -126,30 +126,6 @@ def test_an_epoch_ends_with_its_short_batch():
     assert not torch.equal(*epochs)
     even = Batches(data, batch_size=5, seed=3, keep_short=True)
     assert [len(even.indices(step)) for step in range(3)] == [5, 5, 5]
-
-
-# Holding out
-
-
-def test_held_out_combinations_are_not_trained_on(build):
-    trainer = build(hold_out=0.1)
-    whole, left = trainer.load_data("train"), trainer.batches().data
-    held = {tuple(row) for row in trainer.held_out.long().tolist()}
-    assert len(held) == 3
-    assert len(left) == len(whole) - sum(tuple(row) in held for row in whole.labels.tolist())
-    assert not held & {tuple(row) for row in left.labels.tolist()}
-    assert torch.equal(trainer.held_out, build(hold_out=0.1).held_out)
-    assert not torch.equal(trainer.held_out, build(hold_out=0.1, seed=1).held_out)
-    assert len(lists_of_conditions(trainer)["held_out"]) == 3
-
-
-def test_holding_out_too_little_or_a_whole_label_is_refused():
-    y = torch.eye(4, dtype=torch.long)
-    data = ImageData(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), y)
-    with pytest.raises(UserError, match="less than one: hold out more"):
-        chosen_combinations(y, 0.01, 0)
-    with pytest.raises(UserError, match="leaves no image of some label"):
-        without(data, chosen_combinations(y, 0.25, 0), 0.25)
 
 
 # Accuracy

@@ -229,8 +229,9 @@ def test_files_that_cannot_be_used_are_named(tiny, random_weights, tmp_path, ref
     (torn := tmp_path / "torn.pth").write_bytes(random_weights.read_bytes()[: 10**6])
     argv = [*tiny, *flags(fid_protocol="smoke", inception_weights=torn)]
     assert "torn.pth" in refusal(main.main, *argv)
-    argv = [*tiny, *flags(dataset="mnist", data_dir=torn), "--do_train", "--no_score"]
-    assert "give a --data_dir that can be written" in refusal(main.main, *argv)
+    for name in ("data_dir", "runs_dir"):
+        told = refusal(main.main, *tiny, *flags(**{name: torn}), "--dry_run")
+        assert f"--{name} {torn} is a file: wanted a folder." in told
 
 
 @pytest.mark.parametrize(

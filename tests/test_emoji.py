@@ -176,6 +176,9 @@ def test_what_makes_no_new_set_is_refused(make_emoji, packages, tmp_path, refusa
     assert "is damaged" in refused(packages[0], str(tmp_path / "cut.tar"), *packages[2:])
     pack(tmp_path / "f.tgz", {"package/readme.md": b"empty"})
     assert "another version?" in refused(*packages)
+    one = {"package/assets/1f600.webp": picture((0, 255, 0), 256, "WEBP")}
+    pack(tmp_path / "f.tgz", one)
+    assert "1 emoji are in both packages, wanted 10" in refused(*packages)
     assert not (tmp_path / "emoji").exists()
     (tmp_path / "emoji").mkdir()
     assert "is there already" in refused(*packages)

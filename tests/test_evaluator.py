@@ -279,6 +279,7 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, refusal, monke
     told = refusal(script.main, "score", *argv, "--labels", tmp_path / "asked.json")
     assert f"{tmp_path}/1.png can't be read as an image: no image that Pillow reads." in told
     assert "give --labels" in refusal(script.main, "score", *argv)
+    assert "are of `train`" in refusal(script.main, "score", *argv, "--steps", 9)
     assert "--steps 2: wanted at least 8" in refusal(script.main, "train", *argv, "--steps", 2)
     none = ["--weights", tmp_path / "none.pth"]
     assert "is not there" in refusal(script.main, "score", *argv, *none)

@@ -1,11 +1,12 @@
 """One image file -> a square of bytes, whatever its format."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from sources.pictures import TooSmall, decode, eight_bits, is_grey, resize
 
@@ -114,3 +115,15 @@ def test_resizing_tensors_is_pillows_bilinear(size):
     ours = resize(torch.from_numpy(pixels)[None, None], size)[0, 0].numpy()
     theirs = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
     assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_the_first_of_several_frames_is_told_of_and_no_other_program_starts():
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    for kind in ("WEBP", "TIFF", "MPO", "PNG"):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            pixels = decode(encoded(red, kind, save_all=True, append_images=[blue]), 8).pixels
+        assert np.abs(pixels[:, 0, 0].astype(int) - [255, 0, 0]).max() < 3
+        assert len(told) == (kind != "MPO")
+    with pytest.raises(UnidentifiedImageError):
+        decode(encoded(red, "EPS"), 8)

@@ -123,8 +123,8 @@ def test_a_grid_is_every_combination_times_the_seeds(base):
 
 
 def test_values_have_the_type_of_their_setting_and_seeds_are_counted_or_listed():
-    grid = parse_grid(["learning_rate=2e-4,0.0002,1e-3", "dataset=fashion"], DCGANConfig)
-    assert grid == {"learning_rate": [2e-4, 1e-3], "dataset": ["fashion"]}
+    grid = parse_grid(["learning_rate=2e-4,0.0002,1e-3", "spectral_norm=on,false"], DCGANConfig)
+    assert grid == {"learning_rate": [2e-4, 1e-3], "spectral_norm": [True, False]}
     listed = {"3": [42, 43, 44], "1,5,9": [1, 5, 9], "7,": [7], "0,0": [0]}
     assert {text: parse_seeds(text) for text in listed} == listed
 
@@ -142,6 +142,8 @@ def test_values_have_the_type_of_their_setting_and_seeds_are_counted_or_listed()
         ("--grid hidden_dim=4 generator_hidden_dim=4", "generator_hidden_dim twice"),
         ("--grid hidden_dim=4 --generator_hidden_dim 4", "--generator_hidden_dim is in the grid"),
         ("--grid seed=1,2", "--seeds"),
+        ("--grid model=dcgan,vae", "a sweep is of one system"),
+        ("--grid spectral_norm=yes", "wanted on or off"),
         ("--grid saving_steps=1,2", "the same run"),
         ("--seeds 0", "--seeds 0: wanted"),
         ("--seeds 1000000000", "--seeds 1000000000: wanted"),

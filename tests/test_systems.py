@@ -39,8 +39,8 @@ VARIANTS = {
     ],
     "cdcgan": [
         {},
-        # 25 of 28 images left: a last batch of 1
-        {"fresh_noise": True, "batch_size": 6, "hold_out": 0.1},
+        # of 28 images: a last batch of 1
+        {"fresh_noise": True, "batch_size": 9},
         {"condition": "projection", "ema": 0.9, "spectral_norm": True, "loss": "hinge"},
         {"condition": "acgan", "auxiliary_weight": 0.5, "d_steps": 2, "init": "scaled"},
         {"condition": "projection", "penalty": "r1", "penalty_every": 2, "d_norm": "none"},

@@ -12,7 +12,7 @@ from lib.config import Config, differences
 from lib.errors import UserError
 
 WIDTHS = "hidden_dim"
-BOOLEANS = {"true": True, "false": False}
+BOOLEANS = {"true": True, "on": True, "false": False, "off": False}
 MOST_SEEDS = 10_000
 
 
@@ -59,7 +59,7 @@ def parse_grid(words: list[str], config_class: type[Config]) -> dict[str, list[A
         try:
             typed = [BOOLEANS[v.lower()] if kind is bool else kind(v) for v in values.split(",")]
         except (KeyError, ValueError):
-            wanted = "true or false" if kind is bool else f"a value of type {kind.__name__}"
+            wanted = "on or off" if kind is bool else f"a value of type {kind.__name__}"
             raise UserError(f"--grid {word}: wanted {wanted}.") from None
         grid[name] = list(dict.fromkeys(typed))
     return grid
@@ -93,6 +93,8 @@ def fields_of(name: str, config_class: type[Config]) -> list[dataclasses.Field]:
         return swept[name]
     if name == "seed":
         raise UserError("--grid seed: give the seeds by --seeds, as --seeds 3 or --seeds 1,5,9.")
+    if name == "model":
+        raise UserError("--grid model: a sweep is of one system; give it as --model NAME.")
     if name in fields:
         raise UserError(
             f"--grid {name}: runs that differ in it alone are the same run, in one folder."

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import re
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,7 +145,10 @@ def in_processes(jobs: list, workers: int) -> Iterator[int]:
     finally:
         signal.signal(signal.SIGINT, before)
     with sigterm_exits(), pool:
-        yield from pool.imap_unordered(render_chunk, jobs)
+        for result in [pool.apply_async(render_chunk, (job,)) for job in jobs]:
+            while not result.ready():  # a signal in get()'s lock would end as a RuntimeError
+                time.sleep(0.05)
+            yield result.get()
 
 
 def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:

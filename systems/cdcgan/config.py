@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from GAN import IMAGE_SIZES
-from lib.settings import MOST_REPEATS, data, default, game, network, scoring, width
+from lib.settings import MOST_REPEATS, default, game, network, scoring, width
 from sources.config import ImageConfig
 from systems.cdcgan.networks import DISCRIMINATORS
 from training.config import ConvConfig, GANConfig
@@ -49,9 +49,6 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
 
     dataset: str = default("iclevr", choices=("iclevr",))
     image_size: int = default(64, choices=IMAGE_SIZES)
-    hold_out: float = data(
-        0.0, "share of label combinations kept for a score of their own", below=1
-    )
     condition: str = network(
         "concat",
         "labels are one more channel for D (concat), are projected on its features (projection), or"

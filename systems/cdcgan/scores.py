@@ -17,7 +17,6 @@ from systems.cdcgan.accuracy import confusion, parts_of, top_k_hits, worst
 
 Value = tuple[float, float]  # mean and standard deviation over the draws
 DRAWS = 20  # of z a condition
-MOST_HELD_OUT = 320  # combinations of labels that are scored; ten times test.json's
 
 
 def chance(y: Tensor) -> float:
@@ -110,16 +109,13 @@ def label_results(trainer) -> list[dict[str, Any]]:
 
 
 def lists_of_conditions(trainer) -> dict[str, Tensor]:
-    """name -> (M, L) float: test, new_test if it is there, and what --hold_out held out."""
+    """name -> (M, L) float: test, and new_test if it is there."""
     folder = Path(trainer.config.data_dir) / "iclevr"
-    lists = {
+    return {
         name: load_conditions(trainer.config.data_dir, f"{name}.json").float()
         for name in ("test", "new_test")
         if (folder / f"{name}.json").is_file()
     }
-    if trainer.config.hold_out:
-        lists["held_out"] = trainer.held_out[:MOST_HELD_OUT]
-    return lists
 
 
 def result(

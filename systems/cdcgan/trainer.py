@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import Batch, Batches, ImageData, to_bytes
+from dataset import Batch, Batches, to_bytes
 from GAN import add_spectral_norm
 from lib import checkpoint
 from lib.config import Config
@@ -100,8 +100,6 @@ class CDCGAN(GANTrainer):
     def batches(self) -> Batches:
         """An epoch ends with a short batch, as the source's DataLoader does."""
         config, data = self.config, self.load_data("train")
-        if config.hold_out:
-            data = without(data, self.held_out, config.hold_out)
         # now, not in the middle of a run: the lists of the samples and of the validation
         load_conditions(config.data_dir, "test.json")
         if self.evaluator is None:
@@ -117,11 +115,6 @@ class CDCGAN(GANTrainer):
         batches = Batches(data, batch_size=self.step_images, seed=config.seed, keep_short=True)
         self.epoch_steps = batches.epoch_steps
         return batches
-
-    @cached_property
-    def held_out(self) -> Tensor:
-        """(K, L) float: the combinations of labels that --hold_out keeps from training."""
-        return chosen_combinations(self.training_labels, self.config.hold_out, self.config.seed)
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raises UserError too if the checkpoint is of another list of labels, or another order."""
@@ -264,29 +257,3 @@ class CDCGAN(GANTrainer):
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the accuracy on every list of conditions, of the newest and the best weights."""
         return [] if self.evaluator is None else label_results(self)
-
-
-def chosen_combinations(labels: Tensor, share: float, seed: int) -> Tensor:
-    """(K, L) of the different rows of labels (N, L), at random: a share of them."""
-    combinations = labels.unique(dim=0)
-    k = round(share * len(combinations))
-    if share and not k:
-        raise UserError(
-            f"--hold_out {share} of {len(combinations)} combinations of labels is less than one:"
-            " hold out more, or leave it out."
-        )
-    stream = generator("cpu", "hold out", seed)
-    return combinations[torch.randperm(len(combinations), generator=stream)[:k]]
-
-
-def without(data: ImageData, combinations: Tensor, share: float) -> ImageData:
-    """Keep the images that show none of the combinations (K, L).
-
-    Raises UserError if some label is left without an image.
-    """
-    held = {tuple(row) for row in combinations.long().tolist()}
-    kept = torch.tensor([tuple(row) not in held for row in data.labels.tolist()])
-    labels = data.labels[kept.to(data.labels.device)]
-    if not labels.any(0).all():
-        raise UserError(f"--hold_out {share} leaves no image of some label: hold out less.")
-    return ImageData(data.images[kept.to(data.images.device)], labels)
