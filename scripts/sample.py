@@ -1,6 +1,6 @@
 """Write images that a trained run generates, one PNG each.
 
-    python scripts/sample.py runs/NAME --n 64 --out DIR --grid
+    python scripts/sample.py runs/NAME --n 64 --out DIR --grid       or --grid 6: 6 x 6 of them
     python scripts/sample.py runs/NAME --out DIR --classes 3,7                    of biggan
     python scripts/sample.py runs/NAME --out DIR --prompt "red cube; blue sphere" of cdcgan
 
@@ -40,7 +40,7 @@ OTHERS = {"cyclegan": "translate.py", "srgan": "upscale.py"}  # they make images
     flag("run_dir", help="folder of a run, such as runs/NAME"),
     flag("--n", type=int, default=64, bounds=(1, 1_000_000), help="images"),
     flag("--out", required=True, help="folder for them"),
-    flag("--grid", action="store_true", help="write DIR/grid.png too, of the first 64"),
+    flag("--grid", type=int, nargs="?", const=8, bounds=(1, 64), help="DIR/grid.png too, 8 x 8"),
     flag("--classes", default="", help='of biggan, by number or name: "3,7" (default: all)'),
     flag("--prompt", default="", help='of cdcgan: "red cube, blue sphere"; a semicolon separates'),
     flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of the noise"),
@@ -60,11 +60,11 @@ def main(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, image in zip(Bar(names, unit="image"), made, strict=True):
         save(image, out / name)
-        if args.grid and len(shown) < 64:
+        if len(shown) < (args.grid or 0) ** 2:
             shown.append(image)
     print(f"{args.n:,} images of step {step}, in {out}/")
     if args.grid:
-        columns = 8 if y is None or len(y) == 1 else len(y)
+        columns = args.grid if y is None or len(y) == 1 else len(y)
         save(make_grid(torch.stack(shown), nrow=columns, padding=2), out / "grid.png")
         print(out / "grid.png")
 

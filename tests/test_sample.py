@@ -43,12 +43,12 @@ def test_a_run_of_no_model_is_refused(model, tmp_path):
 )
 def test_images_depend_on_the_checkpoint_and_the_seed_alone(model, shape, train, draw, tmp_path):
     run = train(model)
-    images = draw(run, "--n", 11, "--grid")
+    images = draw(run, "--n", 11, "--grid", 3)
     assert [image.shape for image in images] == [shape] * 11
     names = [path.name for path in sorted((tmp_path / "o").iterdir())]
     assert names[9:] == ["0009.png", "0010.png", "grid.png"]
     side = shape[0] + 2
-    assert pixels(tmp_path / "o" / "grid.png").shape[:2] == (2 * side + 2, 8 * side + 2)
+    assert pixels(tmp_path / "o" / "grid.png").shape[:2] == (3 * side + 2,) * 2  # of 11
     again, other = draw(run, "--n", 11, out="a"), draw(run, "--n", 11, "--seed", 1, out="b")
     assert all(np.array_equal(a, b) for a, b in zip(images, again, strict=True))
     assert not np.array_equal(images[0], other[0])
