@@ -5,6 +5,7 @@ event files before it goes on, and their PNGs deleted, so that each curve has on
 no seam.
 """
 
+import io
 import math
 import re
 from contextlib import closing
@@ -15,7 +16,7 @@ from torch import Tensor
 from lib.checkpoint import prune
 from lib.config import Config, save_config
 from lib.events import EventFile, cut_events, has_event
-from lib.files import naming
+from lib.files import write_beside_and_rename
 from lib.guards import Bar
 from lib.results import Result, append_result, keep_result, tensorboard_point
 
@@ -111,16 +112,18 @@ def make_grid(images: Tensor, *, columns: int) -> Tensor:
 
 
 def write_grid(events: EventFile, tag: str, grid: Tensor, step: int) -> None:
-    from torchvision.utils import save_image
-
-    picture = (grid.float().cpu() + 1) / 2
-    events.image(tag, picture, step)
+    events.image(tag, (grid.float().cpu() + 1) / 2, step)
     path = events.path.parent / "samples" / f"{tag.replace('/', '-')}-{step:07d}.png"
     path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    with naming(part):
-        save_image(picture, part, format="png")
-    part.replace(path)  # never half a picture, whatever happens
+    save_grid(grid, path)
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    """Write a picture (C, H, W) in [-1, 1], whole or not at all."""
+    from torchvision.utils import save_image
+
+    save_image((grid.float().cpu() + 1) / 2, png := io.BytesIO(), format="png")
+    write_beside_and_rename(path, png.getbuffer())
 
 
 def cut_samples(run_dir: Path, step: int) -> int:

@@ -19,8 +19,7 @@ DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}  # 16 bits a pixel; "I" is how olde
 ROUNDING = 2  # of 255: by so much a profile of sRGB's own may move a value
 
 
-# What is read, whatever a file's name: Pillow's other formats start programs or are no pictures.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start Ghostscript
 
 
 class TooSmall(Exception):

@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from conftest import make_iclevr
+from PIL import Image
 from test_presets import from_preset, table
 from test_trainer import assert_same, killed_at
 from torch import nn
@@ -271,7 +272,8 @@ def test_scores_of_both_lists_by_the_newest_and_the_best_weights(validated):
     for other in ("accuracy_best/new_test", "accuracy/test"):  # the newest weights chose nothing
         assert "picks" not in results[other]["about"]
     assert results["accuracy/test"]["validated_on"] == ""
-    assert (trainer.config.run_dir / "labels-accuracy_best-test.md").is_file()
+    with Image.open(trainer.config.run_dir / "labels-accuracy_best-test.png") as grid:
+        assert grid.size == (8 * 18 + 2, 2 * 18 + 2)  # 9 conditions
 
 
 def test_labels_of_generated_images_are_the_training_sets(build):

@@ -19,10 +19,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         g_steps=4, fresh_noise=True, learning_rate=1e-4, learning_rate_d=4e-4, beta1=0.9,
         batch_size=64, num_training_steps=141_000, saving_steps=1410,
     ),
-    # Ours, chosen by what is known of such games and NOT searched yet: a D that must name the
-    # objects of real images itself, kept Lipschitz by spectral norm instead of BatchNorm (Miyato et
-    # al. 2018, whose betas these are), and an average of G's weights. One update of G per update of
-    # D: with two learning rates of 1:4 that is Heusel et al. 2017's game, at 2/5 of the time.
+    # Ours, NOT searched yet: a D that must name the objects of real images itself, kept Lipschitz
+    # by spectral norm (Miyato et al. 2018, whose betas these are), an average of G's weights, and
+    # one update of G per update of D at rates of 1:4 (Heusel et al. 2017), at 2/5 of the time.
     "iclevr-best": dict(
         dataset="iclevr", image_size=64, condition="acgan", loss="hinge",
         d_norm="none", spectral_norm=True, init="scaled", g_steps=1, fresh_noise=True,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib.runlog import make_grid, save_grid
 from sources.iclevr import LABELS, load_conditions
 from systems.cdcgan.accuracy import confusion, parts_of, top_k_hits, worst
 
@@ -91,7 +92,7 @@ def kept_share(confused: Tensor, word: int) -> float:
 def label_results(trainer) -> list[dict[str, Any]]:
     """Score the newest weights, and the best ones if there are any.
 
-    Writes tables of the accuracy's parts and of the objects missed: runs/<run>/labels-*.md.
+    Writes runs/<run>/labels-*: .md, parts and misses; .png, the first draw of each condition.
     """
     generators = {"accuracy": (trainer.sampled_generator(), trainer.step)}
     if trainer.best.exists:
@@ -104,6 +105,9 @@ def label_results(trainer) -> list[dict[str, Any]]:
             path = folder / f"labels-{metric}-{name}.md"
             table = in_a_table(found) + "\n"
             trainer.on_main(lambda path=path, table=table: path.write_text(table, encoding="utf-8"))
+            x = trainer.sample(trainer.fixed_noise(len(y), f"accuracy {name}", 0), y, G=G)
+            grid, path = make_grid(x, columns=8), path.with_suffix(".png")
+            trainer.on_main(lambda grid=grid, path=path: save_grid(grid, path))
             results.append(result(trainer, metric, name, found, len(y), step))
     return results
 
