@@ -148,7 +148,7 @@ THREADS = min(8, os.cpu_count() or 1)
 @command(
     flag("path", nargs=2, type=Path, help="the real set, then the generated one"),
     flag("--batch-size", type=int, default=50, bounds=(1, 100_000), help="images at once"),
-    flag("--num-workers", type=int, default=THREADS, help="decode threads"),
+    flag("--num-workers", type=int, default=THREADS, bounds=(0, 1000), help="decode threads"),
     flag("--device", default=DEVICE, help="of Inception: cpu, cuda, cuda:1, mps"),
     flag("--dims", type=int, default=DIMS, help="features; no other number is offered"),
     flag("--save-stats", action="store_true", help="write moments of path 1 to path 2, a .npz"),

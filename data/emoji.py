@@ -68,7 +68,7 @@ FLUENT = Style(
 
 @command(
     flag("--data_dir", type=Path, default=Path(__file__).resolve().parent, help="(default: here)"),
-    flag("--seed", type=int, default=0, help="of the held-out tenth"),
+    flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of the held-out tenth"),
     flag("--apple", type=Path, help=f"the package {APPLE.package}, if there"),
     flag("--fluent", type=Path, help=f"the package {FLUENT.package}, if there"),
 )

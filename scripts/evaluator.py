@@ -108,10 +108,11 @@ COMMANDS = {"train": train_command, "score": score_command}
 
 def read_pictures(args: argparse.Namespace) -> ImageData:
     """0.png, 1.png, ... of a folder, as many as the file of labels has rows."""
-    if not args.labels:
-        raise UserError("--pictures shows no labels: give --labels, a file like test.json.")
     y = load_conditions(args.data_dir, str(args.labels.resolve()))
     files = [args.pictures / f"{i}.png" for i in range(len(y))]
+    if set(files) != (there := set(args.pictures.glob("*.png"))):
+        found = f"{len(there)} pictures in {args.pictures} for {len(y)} rows of labels"
+        raise UserError(f"{found}: wanted 0.png to {len(y) - 1}.png.")
     pixels = [decode_named(f.read_bytes(), str(f), SIZE, upscale=True, whole=True) for f in files]
     return ImageData(torch.from_numpy(np.stack(pixels)), y)
 
@@ -123,7 +124,7 @@ def read_pictures(args: argparse.Namespace) -> ImageData:
     flag("--pictures", type=Path, help="score these: a folder of 0.png, 1.png, ..."),
     flag("--labels", type=Path, help="of --pictures: a file like test.json"),
     flag("--steps", type=int, default=STEPS, bounds=(8, 10**9), help=f"batches of {BATCH_SIZE}"),
-    flag("--seed", type=int, default=0, help="of the order and the augmentation"),
+    flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of order and augmentation"),
     flag("--device", choices=("cpu", "cuda"), default="cpu", help="cpu or cuda"),
     flag(
         "--precision",
@@ -134,6 +135,8 @@ def read_pictures(args: argparse.Namespace) -> ImageData:
 )
 def main(args: argparse.Namespace) -> int:
     args.device = pick_device(Config(device=args.device))
+    if bool(args.pictures) != bool(args.labels) or (args.pictures and args.command == "train"):
+        raise UserError("--pictures and --labels go together, with `score`: give both there.")
     if args.command == "score" and (args.steps, args.seed, args.precision) != (STEPS, 0, "fp32"):
         raise UserError("--steps, --seed and --precision are of `train`: leave them out.")
     return COMMANDS[args.command](args, args.weights or weights_path(args.data_dir))

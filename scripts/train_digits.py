@@ -36,7 +36,7 @@ YARDSTICK = 1000  # test images whose nearest training image is looked up
 
 @command(
     flag("--epochs", type=int, default=6, bounds=(1, 1000), help="passes over MNIST"),
-    flag("--seed", type=int, default=0, help="of weights, order and shifts"),
+    flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of weights, order and shifts"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--out", type=Path, default=WEIGHTS, help=f"(default: {WEIGHTS.name})"),
     flag("--check", action="store_true", help="measure --out, write nothing"),

@@ -58,15 +58,15 @@ def is_hidden(name: str) -> bool:
 
 
 def passed_over(names: Iterable[str], root: Path | None = None) -> str:
-    """Write '12 .gif, 1 broken link': images of kinds that are not read, dead links, or "".
+    """Write '12 .gif, 1 broken link': images of kinds that are not read, FIFOs, dead links, or "".
 
     root: the folder that the names are below; in an archive there are no links.
     """
     kinds: Counter[str] = Counter()
     for name in sorted(name for name in names if not is_hidden(name)):
         suffix = PurePosixPath(name).suffix.lower()
-        if root and not (root / name).exists():
-            kinds["broken link"] += 1
+        if root and not (root / name).is_file():
+            kinds["no file" if (root / name).exists() else "broken link"] += 1
         elif suffix in PASSED_OVER:
             kinds[suffix] += 1
     return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())

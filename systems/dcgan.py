@@ -16,8 +16,7 @@ from training.config import ConvConfig, GANConfig
 # update of D per update of G.
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
-    # Ours: the lowest FID found for the homework's (100, 100) within 5000 steps. docs/dcgan.md has
-    # the search.
+    # Ours: the lowest FID found for the homework's (100, 100) in 5000 steps (docs/notebook.md).
     "best": dict(
         latent_dim=100, generator_hidden_dim=100, discriminator_hidden_dim=100,
         penalty="r1", penalty_weight=1.0, penalty_every=4, d_norm="none", init="scaled",
@@ -39,8 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_size=64, num_training_steps=23_438,  # 25 epochs x 60,000 images / 64
         sample_every=200, log_lines=True,
     ),
-    # Generative models on MNIST and STL-10 (row 12), table 2: batch 128, z 100, Adam at 2e-4. It
-    # leaves the number of epochs open.
+    # Generative models on MNIST and STL-10 (row 12), table 2. It leaves the epochs open.
     "stl10": dict(
         dataset="stl10", image_size=64, latent_dim=100,
         generator_hidden_dim=128, discriminator_hidden_dim=128,  # 1024, 512, 256, 128

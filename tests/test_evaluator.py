@@ -278,11 +278,13 @@ def test_the_command_trains_measures_and_scores(tmp_path, capsys, refusal, monke
     (tmp_path / "1.png").write_text("no image")
     told = refusal(script.main, "score", *argv, "--labels", tmp_path / "asked.json")
     assert f"{tmp_path}/1.png can't be read as an image: no image that Pillow reads." in told
-    assert "give --labels" in refusal(script.main, "score", *argv)
-    assert "are of `train`" in refusal(script.main, "score", *argv, "--steps", 9)
+    assert "give both there" in refusal(script.main, "score", *argv)
+    (tmp_path / "2.png").touch()
+    told = refusal(script.main, "score", *argv, "--labels", tmp_path / "asked.json")
+    assert f"3 pictures in {tmp_path} for 2 rows" in told
+    assert "are of `train`" in refusal(script.main, "score", *argv[:2], "--steps", 9)
     assert "--steps 2: wanted at least 8" in refusal(script.main, "train", *argv, "--steps", 2)
-    none = ["--weights", tmp_path / "none.pth"]
-    assert "is not there" in refusal(script.main, "score", *argv, *none)
+    assert "is not there" in refusal(script.main, "score", "--weights", tmp_path / "none.pth")
 
 
 @pytest.fixture

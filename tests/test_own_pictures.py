@@ -59,11 +59,12 @@ def test_pictures_of_every_kind_are_enlarged_under_their_names(run, tmp_path, ca
     (photos / "torn.png").write_bytes(b"no picture")
     (photos / "film.gif").write_bytes(b"not read")
     (photos / "gone.png").symlink_to("nowhere")
+    os.mkfifo(photos / "pipe.png")
     assert run(upscale, photos) == 0
     told = capsys.readouterr().out
     assert "5 pictures 4 times as wide and as high" in told
     assert "skipped 1 unreadable: torn.png (no image that Pillow reads)" in told
-    assert "; passed over 1 .gif, 1 broken link" in told
+    assert "; passed over 1 .gif, 1 broken link, 1 no file" in told
     assert "transparent parts are on white" in told
     sizes = {"odd.png": (132, 84), "deep/grey.jpg": (132, 84), "tiny.png": (8, 12),
              "clear.png": (132, 84), "turned.jpg": (84, 132)}  # fmt: skip

@@ -360,12 +360,8 @@ def sweeps(monkeypatch):
     return calls
 
 
-def test_the_flags_of_a_training_need_one(tmp_path, refusal):
-    for flags in (["--seeds", "3"], ["--quick"], ["--jobs", "2"]):
-        assert "give --all too" in refusal(report.main, *flags, "--runs_dir", tmp_path)
-
-
-def test_all_runs_the_homeworks_grid_and_the_mlp_first(sweeps, tmp_path):
+def test_all_runs_the_homeworks_grid_and_the_mlp_first(sweeps, tmp_path, refusal):
+    assert "give --all too" in refusal(report.main, "--seeds", "3")
     argv = ["--all", "--quick", "--runs_dir", str(tmp_path), "--seeds", "2", "--beta1", "0.4"]
     assert report.main(argv) == 1  # nothing was trained, so there is nothing to report
     mlp, grid = sweeps.argv

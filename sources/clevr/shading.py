@@ -41,8 +41,7 @@ GROUND = 0.83
 SUPERSAMPLING = 2  # rays a pixel, in each direction
 SAMPLES = 5  # points of a lamp that a ray looks at; the 4 rays of a pixel look at different ones
 
-# The key, fill and back lamp in red, green, blue: fitted, as AMBIENT, to the ground of 64 pictures
-# of the course's kind.
+# The key, fill and back lamp in RGB, fitted as AMBIENT to the ground of 64 of the course's pictures
 POWER = torch.tensor([[4.41, 4.08, 3.52], [1.16, 1.25, 1.55], [2.22, 2.19, 2.16]]).div(GROUND)
 AMBIENT = 0.137 / GROUND
 RADIUS = 0.4  # of the lamps

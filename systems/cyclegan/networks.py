@@ -226,8 +226,7 @@ class ImagePool(nn.Module):
 
 GENERATORS = {"plain": TranslationGenerator, "blend": BlendingGenerator}  # --arch -> G
 
-# --judge -> D of channels, width, image size, norm: DCGAN's gives an image a value, the other a
-# patch
+# --judge -> D of channels, width, image size, norm: a value of an image (DCGAN's) or of each patch
 DISCRIMINATORS: dict[str, Callable[[int, int, int, str], nn.Module]] = {
     "image": lambda channels, width, size, norm: Discriminator(
         num_channels=channels, hidden_dim=width, image_size=size, norm=norm
