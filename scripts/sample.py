@@ -71,10 +71,8 @@ def main(args: argparse.Namespace) -> None:
 
 def check_folder(out: Path, names: set[str]) -> None:
     """Raises UserError if the folder holds more numbered images, which would mix with these."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: name a folder.")
-    if (out / "config.json").exists():
-        raise UserError(f"--out {out} is a run: name another folder.")
+    if (out.exists() and not out.is_dir()) or (out / "config.json").exists():
+        raise UserError(f"--out {out} is a file or a run: name another folder.")
     others = sorted(p.name for p in out.glob("*.png") if p.stem.isdigit() and p.name not in names)
     if others:
         raise UserError(

@@ -11,9 +11,8 @@ from lib.settings import default, logging, network, width
 from sources.config import DataConfig
 from training.config import ConvConfig, GANConfig
 
-# A preset is a source's settings, but for "best". What is not named is the default, which is the
-# sources' too: Adam at 2e-4 with beta1 0.5, transposed convolutions, BatchNorm in both, bce, one
-# update of D per update of G.
+# A source's settings, but for "best" and "mlp". What is not named is the default, theirs too: Adam
+# at 2e-4, beta1 0.5, transposed convolutions, BatchNorm in both, bce, one update each.
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours: the lowest FID found for the homework's (100, 100) in 5000 steps (docs/notebook.md).

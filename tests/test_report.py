@@ -86,11 +86,8 @@ def test_seeds_are_grouped_and_settings_are_told_apart(trained):
     assert [label(g, varying(groups)) for g in groups] == ["latent 5", "latent 7"]
     assert label(groups[0], varying(groups[:1])) == "latent 5, width 4"
     name_runs(groups)
-    assert [r.short for g in groups for r in g.runs] == [
-        "latent 5, seed 42",
-        "latent 5, seed 43",
-        "latent 7",
-    ]
+    names = [r.short for g in groups for r in g.runs]
+    assert names == ["latent 5, seed 42", "latent 5, seed 43", "latent 7"]
 
 
 def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(trained):
@@ -98,10 +95,8 @@ def test_an_effect_is_a_difference_in_one_setting_with_its_standard_error(traine
     folders = [trained(50.0), trained(54.0, seed=43), trained(40.0, **wide)]
     folders.append(trained(20.0, latent_dim=7, **wide))  # differs from the first in two settings
     found = effects(group_runs(read(*folders)), ("latent_dim", "hidden_dim"))
-    assert [(e.factor, e.before, e.after, e.difference) for e in found] == [
-        ("latent_dim", 5, 7, -20.0),
-        ("hidden_dim", 4, 6, -12.0),
-    ]
+    wanted = [("latent_dim", 5, 7, -20.0), ("hidden_dim", 4, 6, -12.0)]
+    assert [(e.factor, e.before, e.after, e.difference) for e in found] == wanted
     said = words(effects_of(group_runs(read(*folders))))
     assert "hidden_dim lowers the FID by 12.0 on average over 1 comparison. 1 of 1 differ" in said
     assert found[1].standard_error == pytest.approx(8**0.5 * (1 / 2 + 1) ** 0.5)
@@ -182,11 +177,10 @@ def test_a_table_of_fids_and_one_of_the_scores_beside_them(trained):
         trained(d_steps=2),
     ]
     blocks = fid_of(*folders[:3])
-    assert tables(blocks) == [
-        [
-            ["latent 7", "1", "30.0", "one seed", "30.0 ± 0.5 (42)"],
-            ["latent 5", "2", "52.0", "2.8", "50.0 ± 0.5 (42), 54.0 ± 0.5 (43)"],
-        ]
+    (rows,) = tables(blocks)
+    assert rows == [
+        ["latent 7", "1", "30.0", "one seed", "30.0 ± 0.5 (42)"],
+        ["latent 5", "2", "52.0", "2.8", "50.0 ± 0.5 (42), 54.0 ± 0.5 (43)"],
     ]
     assert "Protocol homework, fp32: 3,000 real images of the train split" in words(blocks)
     blocks = other_scores(group_runs(read(*folders)))
@@ -315,9 +309,8 @@ def test_the_settings_alike_fold_away_the_defaults_apart(trained):
     name_runs(group_runs(runs))
     _, table, folded = page.settings(runs)
     assert table.head[1:6] == ["latent", "G width", "D width", "batch", "steps"]
-    assert [[row[0], row[-1]] for row in table.rows] == [
-        [f"latent {n}", f"dcgan-fashion-32px-z{n}-g4-d4-b4-s42"] for n in (5, 7)
-    ]
+    found = [[row[0], row[-1]] for row in table.rows]
+    assert found == [[f"latent {n}", f"dcgan-fashion-32px-z{n}-g4-d4-b4-s42"] for n in (5, 7)]
     chosen, usual = (text.text for text in folded.texts)
     assert chosen == "Chosen: dataset fashion."
     assert "learning_rate 0.0002, beta1 0.5" in usual

@@ -101,8 +101,8 @@ def test_what_cannot_be_drawn_is_one_sentence(train, tmp_path, refusal):
         "--n 0: wanted at least 1": ["--n", "0"],
         "--n 1000000001: wanted at most 1000000": ["--n", "1000000001"],
         "holds images of another number (0064.png)": ["--out", str(tmp_path / "full")],
-        "is a file": ["--out", str(tmp_path / "file")],
-        "is a run: name another": ["--out", run],
+        "file is a file or a run": ["--out", str(tmp_path / "file")],
+        "or a run: name another": ["--out", run],
     }
     for words, flags in cases.items():
         assert words in refusal(sample.main, run, "--out", tmp_path / "o", *flags)

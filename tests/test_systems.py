@@ -43,7 +43,7 @@ VARIANTS = {
         {"fresh_noise": True, "batch_size": 9},
         {"condition": "projection", "ema": 0.9, "spectral_norm": True, "loss": "hinge"},
         {"condition": "acgan", "auxiliary_weight": 0.5, "d_steps": 2, "init": "scaled"},
-        {"condition": "projection", "penalty": "r1", "penalty_every": 2, "d_norm": "none"},
+        {"condition": "projection", "penalty": "r1", "d_norm": "none", "mismatch_weight": 0.5},
         {"precision": "bf16", "condition": "acgan", "ema": 0.9},
     ],
     "cyclegan": [

@@ -19,8 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         g_steps=4, fresh_noise=True, learning_rate=1e-4, learning_rate_d=4e-4, beta1=0.9,
         batch_size=64, num_training_steps=141_000, saving_steps=1410,
     ),
-    # Ours, for a CPU: small images, narrow networks, and the game of dcgan.py's "best", which
-    # learns fast. Of the three conditionings the one whose objects look best (docs/cdcgan.md).
+    # Ours, for a CPU: small images, narrow networks, the game of dcgan.py's "best".
     "iclevr32": dict(
         dataset="iclevr", image_size=32, condition="projection",
         generator_hidden_dim=32, discriminator_hidden_dim=32,
@@ -58,15 +57,10 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
     auxiliary_weight: float = game(
         1.0, "weight of the labels' cross-entropy", only_with={"condition": "acgan"}
     )
+    mismatch_weight: float = game(0.0, "weight of real images with one wrong label, as fakes")
     learning_rate: float = default(1e-4)
     learning_rate_d: float = default(4e-4)
     beta1: float = default(0.9)
-    validate_on: str = scoring(
-        "test",
-        "NAME.json with the conditions that pick the best weights",
-        role="defines",
-        choices=("test", "new_test"),
-    )
     validate_every: int = scoring(
         0, "look for the best weights every so many steps; 0: once per epoch"
     )

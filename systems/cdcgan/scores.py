@@ -126,7 +126,7 @@ def result(
     trainer, metric: str, name: str, found: LabelReport, conditions: int, step: int
 ) -> dict[str, Any]:
     """A line of results.jsonl, without its provenance; error: the mean's own, over the draws."""
-    chosen_on = trainer.config.validate_on if metric == "accuracy_best" else ""
+    chosen_on = "test" if metric == "accuracy_best" else ""
     chose = ", the list that picks the best weights" if name == chosen_on else ""
     (mean, sd), n = found.value, len(found.draws)
     return {

@@ -18,8 +18,8 @@ from lib.errors import UserError
 from lib.files import save_tensors
 from lib.results import Result
 from lib.runlog import RunLog, make_grid
-from lib.seeding import generator
-from sources.iclevr import LABELS, load_conditions
+from lib.seeding import generator, stream
+from sources.iclevr import COLOURS, LABELS, SHAPES, load_conditions
 from systems.cdcgan.accuracy import accuracy
 from systems.cdcgan.config import CDCGANConfig
 from systems.cdcgan.evaluator import Evaluator, load_evaluator, predict, weights_path
@@ -100,12 +100,7 @@ class CDCGAN(GANTrainer):
     def batches(self) -> Batches:
         """An epoch ends with a short batch, as the source's DataLoader does."""
         config, data = self.config, self.load_data("train")
-        # now, not in the middle of a run: the lists of the samples and of the validation
-        load_conditions(config.data_dir, "test.json")
-        if self.evaluator is None:
-            print("no weights are kept as the best: --validate_on needs an evaluator")
-        else:
-            load_conditions(config.data_dir, f"{config.validate_on}.json")
+        _ = self.evaluator, load_conditions(config.data_dir, "test.json")  # now, not in mid-run
         rest = len(data) % self.step_images
         if rest % self.ranks:
             raise UserError(
@@ -163,7 +158,7 @@ class CDCGAN(GANTrainer):
         """D ascends log D(x, y) + log(1 - D(G(z, y), y)), or what --loss has in its place.
 
         A D that names labels learns them from real images alone: taught on fakes too it would
-        forgive G's mistakes.
+        forgive G's mistakes. With --mismatch_weight a real image with a wrong label is a fake too.
         """
         self.optimizers["D"].zero_grad()
         condition = self.D.condition(y)
@@ -171,6 +166,10 @@ class CDCGAN(GANTrainer):
         real_scores, fake_scores = self.logits(x, condition), self.logits(fake, condition)
         real_logits, fake_logits = real_scores[:, 0], fake_scores[:, 0]
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
+        if self.config.mismatch_weight:
+            draws = stream(self.device, "wrong labels", self.config.seed, index)
+            wrong = self.logits(x, self.D.condition(wrong_labels(y, draws)))[:, 0]
+            loss = loss + self.config.mismatch_weight * self.loss.fake(wrong)
         of_labels, named = self.label_loss(real_scores, y, "real")
         (loss + of_labels).backward()
         named |= self.penalize(x, fake, index, y)
@@ -246,7 +245,7 @@ class CDCGAN(GANTrainer):
         """Every --validate_every steps: accuracy from noise that never changes, the best kept."""
         if self.evaluator is None or not self.due(self.config.validate_every or self.epoch_steps):
             return
-        y = load_conditions(self.config.data_dir, f"{self.config.validate_on}.json").float()
+        y = load_conditions(self.config.data_dir, "test.json").float()
         G = self.sampled_generator()
         value = accuracy(self.label_scores(G, y, "validation noise", 1)[0], y)
         log.scalars({"validation_accuracy": value}, self.step)
@@ -257,3 +256,20 @@ class CDCGAN(GANTrainer):
     def evaluate(self, extractor: nn.Module) -> list[Result]:
         """Compute the accuracy on every list of conditions, of the newest and the best weights."""
         return [] if self.evaluator is None else label_results(self)
+
+
+def wrong_labels(y: Tensor, draws: torch.Generator) -> Tensor:
+    """y (N, L) multi-hot -> the same with one object of another colour or, as often, shape.
+
+    Reed et al. 2016 (arXiv:1605.05396), sec. 4.2, draw any other text; a near miss teaches D more.
+    """
+    old = torch.multinomial(y, 1, generator=draws)  # one object of each image
+    colour, shape = (
+        torch.randint(1, len(names), old.shape, generator=draws, device=y.device)
+        for names in (COLOURS, SHAPES)
+    )
+    in_colour = torch.rand(old.shape, generator=draws, device=y.device) < 0.5
+    first = old - old % len(COLOURS)  # LABELS has all colours of a shape, then those of the next
+    recoloured = first + (old + colour) % len(COLOURS)
+    reshaped = (old + shape * len(COLOURS)) % len(LABELS)
+    return y.scatter(1, old, 0.0).scatter(1, torch.where(in_colour, recoloured, reshaped), 1.0)

@@ -13,11 +13,6 @@ PLANE = (-2, -1)
 POSITIONS = {1: (0,), 2: (0, 4), 8: tuple(range(8))}  # as it is; and mirrored; all
 
 
-def brought_to(x: Tensor, position: int) -> Tensor:
-    """x (..., S, S), mirrored from position 4 on, then turned by so many quarters."""
-    return (x.flip(-1) if position >= 4 else x).rot90(position % 4, PLANE)
-
-
 def in_random_positions(x: Tensor, positions: int, seed: int, step: int) -> Tensor:
     """x (N, C, S, S) -> each image in one of so many positions, a function of (seed, step)."""
     if positions == 1:
@@ -27,5 +22,6 @@ def in_random_positions(x: Tensor, positions: int, seed: int, step: int) -> Tens
     made = x
     for i, position in enumerate(POSITIONS[positions]):
         where = (drawn == i).view(-1, 1, 1, 1)  # no look at the drawn: a GPU need not wait
-        made = torch.where(where, brought_to(x, position), made)
+        mirrored = x.flip(-1) if position >= 4 else x
+        made = torch.where(where, mirrored.rot90(position % 4, PLANE), made)  # by quarters
     return made
