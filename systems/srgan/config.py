@@ -23,11 +23,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_size=32, learning_rate=2e-4,
         num_training_steps=62_500,  # 100 epochs x 20,000 images / 32
     ),
-    # Ours, chosen by what is known of such games and NOT searched: SRResNet in EDSR's form, trained
-    # on turned and mirrored images as EDSR is, VGG16's maps (Ledig et al. 2017), a D without
-    # BatchNorm under spectral norm with the hinge (Miyato et al. 2018), its maps matched (Wang et
-    # al. 2018), an average of G's weights. The weights make the gradients at G's image
-    # 1 : 0.6 : 0.1 : 0.7 in size, as measured on the course's nets.
+    # Ours, NOT searched: SRResNet in EDSR's form, trained on turned and mirrored images, VGG16's
+    # maps (Ledig et al. 2017), a D under spectral norm with the hinge (Miyato et al. 2018), its
+    # maps matched (Wang et al. 2018), an average of G's weights. On the course's nets the gradients
+    # at G's image are 1 : 0.6 : 0.1 : 0.7 in size.
     "best": dict(
         positions=8, arch="residual", generator_hidden_dim=64, residual_blocks=8,
         reconstruction="euclidean", reconstruction_weight=1.0, adversarial_weight=0.3,
