@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lib.config import Config
 from lib.distributed import shard
+from lib.errors import UserError
 from lib.seeding import generator
 from sources import DATASETS, DataSpec
 from sources.pictures import resize
@@ -70,6 +71,8 @@ def to_signed(images: Tensor) -> Tensor:
 
 def to_bytes(x: Tensor) -> Tensor:
     """float [-1, 1] -> uint8 [0, 255], rounded to nearest: an image as saved and as scored."""
+    if not x.isfinite().all():
+        raise UserError("an image holds NaN or infinity: the weights diverged, or are damaged.")
     return x.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

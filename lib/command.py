@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
@@ -17,6 +18,7 @@ import torch
 from lib.checkpoint import trained_runs
 from lib.config import PLAIN, Config, describe
 from lib.errors import UserError, is_out_of_memory
+from lib.files import is_endless
 from lib.flags import Parser, print_error
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -67,7 +69,10 @@ def command(*flags: Flag, passes: Callable[[argparse.Namespace], bool] | None = 
                 parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             args.rest = rest
             for action, (_, bounds, _) in zip(actions, flags, strict=True):
-                check_bounds(action, getattr(args, action.dest), bounds)
+                check_bounds(action, value := getattr(args, action.dest), bounds)
+                for path in value if isinstance(value, list) else [value]:
+                    if isinstance(path, str | Path) and is_endless(path):
+                        raise UserError(f"{path} is a pipe or a device: wanted a file or a folder.")
             words = sys.argv[1:] if argv is None else argv
             if "--out=" in words or ("--out", "") in pairwise(words):
                 raise UserError("--out is empty: wanted a path; for this folder give a dot.")

@@ -10,6 +10,11 @@ from typing import Any
 import torch
 
 
+def is_endless(path: str | Path) -> bool:
+    """True for a pipe or a device, which may be read for ever."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Put the path into an OSError that names no file, such as that of a full disk."""

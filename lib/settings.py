@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lib.errors import UserError
+from lib.files import is_endless
 
 MOST = {int: 10**12, float: 1e38}  # of a number whose setting names no bound of its own
 MOST_UNITS = 1_000_000  # of a width or a batch: beyond it, no machine's memory is enough
@@ -87,6 +88,8 @@ def check(field: dataclasses.Field, value: Any) -> None:
     elif rule["choices"]:
         if value not in rule["choices"]:
             wanted = "one of " + ", ".join(map(str, rule["choices"]))
+    elif field.type is str and is_endless(value):
+        wanted = "a file or a folder"
     elif field.type in MOST:
         wanted = broken_bound(value, rule, MOST[field.type])
     if wanted:

@@ -1,7 +1,6 @@
 """Train the MNIST classifier that scripts/collapse.py labels digits with, and measure it.
 
     python scripts/train_digits.py             metrics/digits/digits.pt anew
-    python scripts/train_digits.py --check     measure the shipped file, write nothing
 
 The test split is looked at once, after the last step: it chooses nothing.
 """
@@ -39,11 +38,8 @@ YARDSTICK = 1000  # test images whose nearest training image is looked up
     flag("--seed", type=int, default=0, bounds=(0, 2**63 - 1), help="of weights, order and shifts"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--out", type=Path, default=WEIGHTS, help=f"(default: {WEIGHTS.name})"),
-    flag("--check", action="store_true", help="measure --out, write nothing"),
 )
-def main(args: argparse.Namespace) -> int:
-    if args.check:
-        return check(args)
+def main(args: argparse.Namespace) -> None:
     if not args.out.parent.is_dir():  # known before minutes of training, not after them
         raise UserError(f"--out {args.out}: {args.out.parent} is no folder.")
     train_data, test_data = (load(split, args.data_dir) for split in ("train", "test"))
@@ -54,9 +50,8 @@ def main(args: argparse.Namespace) -> int:
     settings = {"seed": args.seed, "epochs": args.epochs, "torch": str(torch.__version__)}
     classifier.measured = measure(classifier, train_data, test_data) | settings
     save_digits(classifier, args.out)
-    print_record(classifier.measured)
+    print(json.dumps(classifier.measured, indent=2))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
-    return 0
 
 
 def load(split: str, data_dir: str) -> ImageData:
@@ -130,21 +125,6 @@ def measure(classifier: DigitClassifier, train: ImageData, test: ImageData) -> d
         "neighbour_distances": yardstick.quantile(torch.tensor([0.01, 0.5, 0.99])).tolist(),
         "shares": (torch.bincount(train.labels, minlength=10).double() / len(train)).tolist(),
     } | limits
-
-
-def check(args: argparse.Namespace) -> int:
-    """Status 1 if the stored record is not what its weights give here."""
-    classifier = load_digits("cpu", args.out)
-    found = measure(classifier, load("train", args.data_dir), load("test", args.data_dir))
-    print_record(found)
-    stored = classifier.measured
-    print(f"stored: {stored['errors']} errors of {stored['n']}")
-    return 0 if abs(found["errors"] - stored["errors"]) <= 1 else 1  # arithmetic differs a little
-
-
-def print_record(measured: dict[str, Any]) -> None:
-    print(f"test split: {measured['errors']} errors of {measured['n']}")
-    print(json.dumps(measured, indent=2))
 
 
 if __name__ == "__main__":

@@ -262,6 +262,7 @@ REFUSED = {
         ({"decay_to": 2, "num_training_steps": 4}, "--decay_to 2 is before"),
         ({"do_train": True, "no_score": True, "fid_every": 5}, "--no_score forbids"),
         ({"batch_size": 10**11}, "wanted at most 1,000,000"),
+        ({"inception_weights": "/dev/zero"}, "wanted a file or a folder"),
         ({"latent_dim": 1.5}, "latent_dim"),
         ({"do_train": 1}, "do_train"),
         ({"arch": "mlp", "d_norm": "none"}, "belongs to --arch cnn, and this is mlp"),

@@ -47,6 +47,8 @@ def test_bytes_and_floats_round_trip():
     assert (x[0], x[255]) == (-1, 1)
     assert torch.equal(dataset.to_bytes(x), every)
     assert dataset.to_bytes(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
+    with pytest.raises(UserError, match="holds NaN or infinity"):
+        dataset.to_bytes(torch.tensor([0.0, float("nan")]))
 
 
 def test_order_is_a_permutation_and_a_function_of_seed_and_epoch():

@@ -112,10 +112,10 @@ def load_evaluator(path: Path, device: torch.device | str = "cpu") -> Evaluator:
 
 
 def read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"the evaluator {path} is not there. {MAKE}")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"the evaluator {path} is not there. {MAKE}") from None
     except Exception:  # an unpickler that is fed a foreign file raises anything
         raise UserError(f"{path} is torn, or no file of tensors and plain values. {MAKE}") from None
     if not isinstance(saved, dict) or "model" not in saved:

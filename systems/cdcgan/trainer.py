@@ -114,8 +114,12 @@ class CDCGAN(GANTrainer):
     def check_state(self, state: dict[str, Any]) -> None:
         """Raises UserError too if the checkpoint is of another list of labels, or another order."""
         try:
-            theirs = decoded(state["networks"]["G"]["label_names"])
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError):
+            best = state["networks"]["best"]["network.label_names"]
+            known = {decoded(state["networks"]["G"]["label_names"]), decoded(best)}
+            theirs = next(iter(known - {LABELS}), LABELS)
+        except ValueError:  # bytes that are no text
+            theirs = ()
+        except (LookupError, TypeError, AttributeError, RuntimeError):
             theirs = LABELS  # a damaged file, which the check below refuses
         if theirs != LABELS:
             found = f"it knows {len(theirs)}, here there are {len(LABELS)}"
