@@ -23,15 +23,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "iclevr32": dict(
         dataset="iclevr", image_size=32, condition="projection",
         generator_hidden_dim=32, discriminator_hidden_dim=32,
-        loss="bce", penalty="r1", penalty_weight=1.0, penalty_every=4, d_norm="none",
-        init="scaled", g_steps=1, fresh_noise=True,
+        loss="bce", penalty="r1", penalty_weight=0.05, penalty_every=4, d_norm="none",
+        mismatch_weight=1.0, init="scaled", g_steps=1, fresh_noise=True,
         learning_rate=1e-3, learning_rate_d=1e-3, beta1=0.0, beta2=0.99, ema=0.998,
-        num_training_steps=6000, saving_steps=500,
+        decay_from=10_000, decay_to=20_000, num_training_steps=20_000, saving_steps=500,
     ),
 }
 # Ours, for a GPU, NOT trained yet: the same at the source's size and widths.
 PRESETS["iclevr-best"] = PRESETS["iclevr32"] | dict(
-    image_size=64, generator_hidden_dim=64, discriminator_hidden_dim=64, num_training_steps=60_000,
+    image_size=64, generator_hidden_dim=64, discriminator_hidden_dim=64,
+    decay_from=30_000, decay_to=60_000, num_training_steps=60_000,
 )
 # fmt: on
 
