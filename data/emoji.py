@@ -114,7 +114,8 @@ def read(style: Style, package: Path) -> Iterator[tuple[str, Image.Image]]:
 
 def name_of(code_points: str) -> str:
     """1f46f-200d-2640-fe0f -> "U+1F46F U+200D U+2640": the course's names, but without U+FE0F."""
-    points = [point for point in code_points.upper().split("-") if point != PRESENTATION]
+    words = re.split("[-_]", code_points.upper())  # Fluent writes a flag's tags e0067_e0062
+    points = [point for point in words if point != PRESENTATION]
     if not points or not all(re.fullmatch("[0-9A-F]{2,6}", point) for point in points):
         raise UserError(
             f"the package has a picture {code_points!r}: wanted code points such as 1f46f-fe0f."

@@ -41,7 +41,7 @@ QUICK += ["--fid_protocol", "smoke"]
     flag("--all", action="store_true", help="train and score the homework's runs first"),
     flag("--quick", action="store_true", help="with --all: 32 steps, 64 images a score"),
     flag("--seeds", help="with --all: how many, or a list (default: 1)"),
-    flag("--jobs", type=int, default=0, bounds=(1, 10_000), help="runs at a time (default: 1)"),
+    flag("--jobs", type=int, bounds=(1, 10_000), help="runs at a time (default: 1)"),
     flag("--runs_dir", default="runs", help="folder of runs"),
     flag("--data_dir", default="data", help="folder of datasets"),
     flag("--out", default="", help="folder to write to (default: RUNS_DIR/report)"),

@@ -40,8 +40,8 @@ YARDSTICK = 1000  # test images whose nearest training image is looked up
     flag("--out", type=Path, default=WEIGHTS, help=f"(default: {WEIGHTS.name})"),
 )
 def main(args: argparse.Namespace) -> None:
-    if not args.out.parent.is_dir():  # known before minutes of training, not after them
-        raise UserError(f"--out {args.out}: {args.out.parent} is no folder.")
+    if args.out.is_dir() or not args.out.parent.is_dir():  # known before minutes of training
+        raise UserError(f"--out {args.out}: wanted a file in a folder that is there.")
     train_data, test_data = (load(split, args.data_dir) for split in ("train", "test"))
     classifier = train(train_data, seed=args.seed, epochs=args.epochs)
     fit_distances(classifier, train_data)

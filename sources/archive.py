@@ -1,6 +1,7 @@
 """Published tar archives: the files wanted of one, unpacked by their known names alone."""
 
 import gzip
+import lzma
 import secrets
 import shutil
 import tarfile
@@ -59,7 +60,7 @@ def opened(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path) as tar:
             yield tar
             check_end(tar)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         reason = " ".join(str(error).split())[:80]
         raise UserError(
             f"{path} is damaged ({reason}): delete it and run again, or put a whole one there."

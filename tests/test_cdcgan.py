@@ -305,8 +305,7 @@ def test_a_checkpoint_of_another_set_of_labels_is_refused(build, monkeypatch):
         monkeypatch.setattr(system, "LABELS", labels)
         with pytest.raises(UserError, match=told):
             build().resume()
-    path = build().checkpoint_dir / "0000001.pt"
-    state = torch.load(path)
+    state = torch.load(path := build().checkpoint_dir / "0000001.pt")
     state["networks"]["best"]["network.label_names"].fill_(255)  # no text
     torch.save(state, path)
     with pytest.raises(UserError, match="it knows 0"):

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import io
+import lzma
 import shutil
 from functools import partial
 from pathlib import Path
@@ -172,8 +173,10 @@ def test_packages_from_npm_are_asked_for_by_their_hash(make_emoji, packages, tmp
 def test_what_makes_no_new_set_is_refused(make_emoji, packages, tmp_path, refusal):
     refused = partial(refusal, make_emoji.main)
     whole = gzip.decompress(Path(packages[1]).read_bytes())
-    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 1024 * 512])
-    assert "is damaged" in refused(packages[0], str(tmp_path / "cut.tar"), *packages[2:])
+    packed = lzma.compress(whole)
+    for damaged in (whole[: len(whole) // 1024 * 512], packed[:200] + bytes(64) + packed[264:]):
+        (tmp_path / "bad.tar").write_bytes(damaged)
+        assert "is damaged" in refused(packages[0], str(tmp_path / "bad.tar"), *packages[2:])
     pack(tmp_path / "f.tgz", {"package/readme.md": b"empty"})
     assert "another version?" in refused(*packages)
     one = {"package/assets/1f600.webp": picture((0, 255, 0), 256, "WEBP")}
@@ -188,7 +191,8 @@ def test_what_makes_no_new_set_is_refused(make_emoji, packages, tmp_path, refusa
 def test_names_are_code_points_without_the_presentation_selector(make_emoji):
     assert make_emoji.name_of("1f46f-200d-2640-fe0f") == "U+1F46F U+200D U+2640"
     assert make_emoji.name_of("ae-fe0f") == "U+00AE"
-    for wrong in ("smile", "fe0f", "0x1f600", "1_f600"):
+    assert make_emoji.name_of("1f3f4-e0067_e007f") == "U+1F3F4 U+E0067 U+E007F"
+    for wrong in ("smile", "fe0f", "0x1f600", "1__f600"):
         with pytest.raises(UserError, match="wanted code points"):
             make_emoji.name_of(wrong)
 
