@@ -94,7 +94,7 @@ def load_evaluator(path: Path, device: torch.device | str = "cpu") -> Evaluator:
     saved = read(path)
     labels = saved.get("labels", list(LABELS))
     if labels != list(LABELS):
-        raise UserError(f"{path} knows other labels ({len(labels)}) than i-CLEVR's 24. {MAKE}")
+        raise UserError(f"{path} knows other labels than i-CLEVR's 24. {MAKE}")
     evaluator = Evaluator()
     try:
         evaluator.network.load_state_dict(saved["model"])
