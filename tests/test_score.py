@@ -324,8 +324,8 @@ def test_many_scores_of_a_system_make_one_event_file(trainer):
 
 
 def test_a_fid_that_cannot_be_kept_is_printed_first(build, pixel_means, tmp_path, capsys):
-    (tmp_path / "a file").touch()
     trainer = build(fid_protocol="smoke", runs_dir=str(tmp_path / "a file"))
+    (tmp_path / "a file").touch()
     own = {"metric": "accuracy", "value": 0.875}
     trainer.evaluate = lambda extractor: [own]
     with pytest.raises(UserError, match=r"^the scores could not be kept in .*a file.*\.$"):
