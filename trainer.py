@@ -270,7 +270,7 @@ class GANTrainer(Trainer):
         return {"gradient_penalty": penalty.detach()}
 
     def logits(self, x: Tensor, *labels: Tensor) -> Tensor:
-        """Run D as a step does, in --precision -> float32: (N,), or a system's scores (N, ...)."""
+        """Run D as a step does, in --precision -> float32: (N,)."""
         with self.autocast:
             return self.step_D(x, *labels).float()
 

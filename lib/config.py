@@ -183,7 +183,7 @@ NAME_ORDER = """
     residual_blocks block_convs hidden_dim width norm init upsample d_norm spectral_norm
     likelihood beta reconstruction reconstruction_weight adversarial_weight
     feature_matching_weight perceptual_weight perceptual_layer judge lambda_cycle lambda_identity
-    pool_size g_steps auxiliary_weight mismatch_weight accumulate orthogonal_weight
+    pool_size g_steps mismatch_weight accumulate orthogonal_weight
 """
 LONGEST_NAME = 255  # bytes, as file systems have it
 
@@ -210,6 +210,7 @@ RETIRED = {
     "latent_density": Retired("prior", "leave it out: z is drawn from N(0, I)"),
     "start_from": Retired("", "leave it out", role="defines"),
     "validate_on": Retired("test", "leave it out: it is test.json", role="defines"),
+    "auxiliary_weight": Retired(1.0, "leave it out: D names no labels", role="defines"),
     "hold_out": Retired(0.0, "leave it out", role="defines"),
     "importance_samples": Retired(100, "leave it out"),
     "self_ensemble": Retired(False, "leave it out"),

@@ -274,9 +274,8 @@ REFUSED = {
         ({"dataset": "cifar"}, "one of mnist, fashion, cifar10, stl10, emoji, iclevr, folder"),
     ],
     "cdcgan": [
-        ({"auxiliary_weight": 2.0}, "belongs to --condition acgan"),
         ({"dataset": "mnist"}, "wanted one of iclevr"),
-        ({"condition": "film"}, "wanted one of concat, projection, acgan"),
+        ({"condition": "film"}, "wanted one of concat, projection"),
     ],
     "cyclegan": [
         ({"direction": "c2d"}, "one of a2b, b2a"),

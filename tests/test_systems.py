@@ -42,9 +42,9 @@ VARIANTS = {
         # of 28 images: a last batch of 1
         {"fresh_noise": True, "batch_size": 9},
         {"condition": "projection", "ema": 0.9, "spectral_norm": True, "loss": "hinge"},
-        {"condition": "acgan", "auxiliary_weight": 0.5, "d_steps": 2, "init": "scaled"},
+        {"condition": "projection", "d_steps": 2, "init": "scaled"},
         {"condition": "projection", "penalty": "r1", "d_norm": "none", "mismatch_weight": 0.5},
-        {"precision": "bf16", "condition": "acgan", "ema": 0.9},
+        {"precision": "bf16", "ema": 0.9},
     ],
     "cyclegan": [
         {},

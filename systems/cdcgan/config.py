@@ -45,8 +45,7 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
     image_size: int = default(64, choices=IMAGE_SIZES)
     condition: str = network(
         "concat",
-        "labels are one more channel for D (concat), are projected on its features (projection), or"
-        " D names them itself (acgan)",
+        "labels are one more channel for D (concat), or are projected on its features (projection)",
         tag="{}",
         choices=tuple(DISCRIMINATORS),
     )
@@ -55,9 +54,6 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
     generator_hidden_dim: int = default(64)
     discriminator_hidden_dim: int = default(64)
     g_steps: int = game(4, "updates of G per step", at_least=1, at_most=MOST_REPEATS)
-    auxiliary_weight: float = game(
-        1.0, "weight of the labels' cross-entropy", only_with={"condition": "acgan"}
-    )
     mismatch_weight: float = game(0.0, "weight of real images with one wrong label, as fakes")
     learning_rate: float = default(1e-4)
     learning_rate_d: float = default(4e-4)

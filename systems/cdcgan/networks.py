@@ -83,15 +83,13 @@ class ConditionalDiscriminator(nn.Module):
 
     A subclass adds the layers that deal with y, `channels` being those of the last map, 4x4.
     `condition(y)` is what it makes of y alone, which serves as many images as are judged with the
-    same weights. `scores(x, condition)` are a logit of being real (N, 1) and, from a D that names
-    the labels itself, a logit each: (N, 1 + L).
+    same weights. `judge(x, condition)` is the value under the sigmoid, (N,), which every loss uses.
     """
 
     painted = 0  # channels that y adds to the image
-    named = False  # True if there are logits of the labels
     add_condition: Callable[[int, int, int], None]  # of num_labels, channels, image_size
     condition: Callable[[Tensor], Tensor]
-    scores: Callable[[Tensor, Tensor], Tensor]
+    judge: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(
         self,
@@ -113,12 +111,12 @@ class ConditionalDiscriminator(nn.Module):
         self.apply(INITS[init])
 
     def real_logit(self, features: Tensor) -> Tensor:
-        """(N, channels, 4, 4) -> (N, 1): a linear map, which as one is faster on a CPU."""
-        return F.linear(features.flatten(1), self.to_logit.weight.flatten(1), self.to_logit.bias)
+        """(N, channels, 4, 4) -> (N,): a linear map, which as one is faster on a CPU."""
+        weight, bias = self.to_logit.weight.flatten(1), self.to_logit.bias
+        return F.linear(features.flatten(1), weight, bias)[:, 0]
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
-        """The value under the sigmoid, (N,): what every loss uses."""
-        return self.scores(x, self.condition(y))[:, 0]
+        return self.judge(x, self.condition(y))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x, y))
@@ -140,7 +138,7 @@ class ConcatDiscriminator(ConditionalDiscriminator):
         """(N, 1, S, S)."""
         return self.paint(y)
 
-    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
+    def judge(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.real_logit(self.downs(torch.cat((x, condition), 1)))
 
 
@@ -158,31 +156,13 @@ class ProjectionDiscriminator(ConditionalDiscriminator):
         """y (N, L) -> its embedding (N, channels)."""
         return self.embed(y)
 
-    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
+    def judge(self, x: Tensor, condition: Tensor) -> Tensor:
         features = self.downs(x)
-        match = (features.sum((2, 3)) * condition).sum(1, keepdim=True)
-        return self.real_logit(features) + match
-
-
-class AuxiliaryDiscriminator(ConditionalDiscriminator):
-    """D does not see y and names the labels itself. Odena, Olah & Shlens 2017 (AC-GAN)."""
-
-    named = True
-
-    def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
-        self.to_labels = nn.Linear(channels * 16, num_labels)
-
-    def condition(self, y: Tensor) -> Tensor:
-        return y
-
-    def scores(self, x: Tensor, condition: Tensor) -> Tensor:
-        features = self.downs(x)
-        return torch.cat((self.real_logit(features), self.to_labels(features.flatten(1))), 1)
+        return self.real_logit(features) + (features.sum((2, 3)) * condition).sum(1)
 
 
 # --condition -> how D judges that an image shows y
 DISCRIMINATORS: dict[str, type[ConditionalDiscriminator]] = {
     "concat": ConcatDiscriminator,
     "projection": ProjectionDiscriminator,
-    "acgan": AuxiliaryDiscriminator,
 }

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Batch, Batches, to_bytes
@@ -92,7 +91,7 @@ class CDCGAN(GANTrainer):
         )
         D = add_spectral_norm(D) if config.spectral_norm else D
         super().__init__(config, device, G=G, D=D)
-        self.step_D = compiled(self.D.scores, config, device)
+        self.step_D = compiled(self.D.judge, config, device)
         self.best = self.networks["best"] = BestWeights(self.G)
         self.observers.append(self.validate)
         self.epoch_steps = 0  # known once there are batches
@@ -152,7 +151,7 @@ class CDCGAN(GANTrainer):
                 index = self.step * config.g_steps + k
                 if k or config.fresh_noise:
                     fake = self.fakes(self.noise(len(y), "fresh noise", index), y)
-                values = self.update_towards(fake, condition, y, index)
+                values = self.update_towards(fake, condition, index)
                 scalars = values | scalars
         if config.g_steps > 1:
             scalars["generator_loss_last"] = values["generator_loss"]
@@ -161,45 +160,30 @@ class CDCGAN(GANTrainer):
     def update_conditioned(self, x: Tensor, fake: Tensor, y: Tensor, index: int) -> Scalars:
         """D ascends log D(x, y) + log(1 - D(G(z, y), y)), or what --loss has in its place.
 
-        A D that names labels learns them from real images alone: taught on fakes too it would
-        forgive G's mistakes. With --mismatch_weight a real image with a wrong label is a fake too.
+        With --mismatch_weight a real image with a wrong label is a fake too.
         """
         self.optimizers["D"].zero_grad()
         condition = self.D.condition(y)
         x, fake = self.augment(x, "real", index), self.augment(fake, "fake", index)
-        real_scores, fake_scores = self.logits(x, condition), self.logits(fake, condition)
-        real_logits, fake_logits = real_scores[:, 0], fake_scores[:, 0]
+        real_logits, fake_logits = self.logits(x, condition), self.logits(fake, condition)
         loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
         if self.config.mismatch_weight:
             draws = stream(self.device, "wrong labels", self.config.seed, index)
-            wrong = self.logits(x, self.D.condition(wrong_labels(y, draws)))[:, 0]
+            wrong = self.logits(x, self.D.condition(wrong_labels(y, draws)))
             loss = loss + self.config.mismatch_weight * self.loss.fake(wrong)
-        of_labels, named = self.label_loss(real_scores, y, "real")
-        (loss + of_labels).backward()
-        named |= self.penalize(x, fake, index, y)
+        loss.backward()
+        scalars = self.penalize(x, fake, index, y)
         self.optimizers["D"].step()
-        return named | judgement(loss, real_logits, fake_logits)
+        return scalars | judgement(loss, real_logits, fake_logits)
 
-    def update_towards(self, fake: Tensor, condition: Tensor, y: Tensor, index: int) -> Scalars:
-        """G ascends log D(G(z, y), y), or what --loss has, and the labels that D names."""
+    def update_towards(self, fake: Tensor, condition: Tensor, index: int) -> Scalars:
+        """G ascends log D(G(z, y), y), or what --loss has."""
         self.optimizers["G"].zero_grad()
-        scores = self.logits(self.augment(fake, "for G", index), condition)
-        loss = self.loss.generator(scores[:, 0])
-        of_labels, named = self.label_loss(scores, y, "fake")
-        (loss + of_labels).backward()
+        logits = self.logits(self.augment(fake, "for G", index), condition)
+        loss = self.loss.generator(logits)
+        loss.backward()
         self.optimizers["G"].step()
-        probability = mean_probability(scores[:, 0])
-        return named | {"generator_loss": loss.detach(), "D(G(z2))": probability}
-
-    def label_loss(self, scores: Tensor, y: Tensor, of: str) -> tuple[Tensor | float, Scalars]:
-        """The weighted cross-entropy of L yes-or-no questions, summed over them, and its tag.
-
-        Odena et al. 2017, eq. 3, has that of one class; 0 if D does not name labels.
-        """
-        if not self.D.named:
-            return 0.0, {}
-        loss = F.binary_cross_entropy_with_logits(scores[:, 1:], y, reduction="sum") / len(y)
-        return self.config.auxiliary_weight * loss, {f"label_loss/{of}": loss.detach()}
+        return {"generator_loss": loss.detach(), "D(G(z2))": mean_probability(logits)}
 
     @cached_property
     def training_labels(self) -> Tensor:
