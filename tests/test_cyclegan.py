@@ -376,6 +376,20 @@ def test_samples_are_triples_and_translations_for_the_fid_come_round(build):
     assert trainer.sampling_mode()["direction"] == "a2b"
 
 
+def test_an_average_translates_and_the_ds_see_augmented_images(build):
+    trainer, seen = build(ema=0.9, augment="diffaug"), []
+    do = trainer.augment
+    trainer.augment = lambda x, purpose, step: seen.append(purpose) or do(x, purpose, step)
+    trainer.train_step(trainer.batches()(0))
+    assert sorted(seen) == ["fake a", "fake b", "for G a", "for G b", "real a", "real b"]
+    G = trainer.networks["G_a2b"]
+    trainer.averages["G_a2b"].update_parameters(G)
+    inputs = next(trainer.sampling_inputs(2, 0))
+    before = trainer.sample(*inputs)
+    G.requires_grad_(False).encode1[0].weight.zero_()
+    assert torch.equal(trainer.sample(*inputs), before)
+
+
 # LPIPS
 
 

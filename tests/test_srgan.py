@@ -54,7 +54,7 @@ def test_the_courses_layers_and_parameters():
 
 def test_shapes_ranges_and_probabilities():
     low = random_images(2, 3, 16, 16)
-    for G in (UNet(width=4), Residual(width=4, blocks=1)):
+    for G in (UNet(width=4), Residual(width=4, blocks=1), Residual(3, 4, 1, "resize")):
         image = G.eval()(low)
         assert image.shape == (2, 3, 64, 64)
         assert image.abs().max() <= 1

@@ -48,7 +48,7 @@ VARIANTS = {
     ],
     "cyclegan": [
         {},
-        {"pool_size": 6, "decay_from": 2, "decay_to": 20},
+        {"pool_size": 6, "decay_from": 2, "decay_to": 20, "ema": 0.9, "augment": "diffaug"},
         {"lambda_cycle": 0.0, "norm": "instance", "upsample": "transposed"},
         {"arch": "plain", "stem": 7, "judge": "patch", "residual_blocks": 2, "block_convs": 2}
         | {"norm": "instance", "upsample": "transposed", "lambda_identity": 0.5}
@@ -74,7 +74,7 @@ VARIANTS = {
         {},
         {"adversarial_weight": 0.0, "reconstruction": "mse"},
         {"dataset": "emoji", "arch": "residual", "residual_blocks": 1, "ema": 0.9}
-        | {"feature_matching_weight": 1.0},
+        | {"feature_matching_weight": 1.0, "upsample": "resize"},
         {"spectral_norm": True, "d_norm": "none", "loss": "lsgan", "downsample": "bicubic"},
         {"loss": "wgan", "penalty": "gp", "d_norm": "layer", "d_steps": 2, "ema": 0.9},
         {"precision": "bf16", "feature_matching_weight": 1.0},

@@ -76,7 +76,14 @@ class AveragedConfig(AdamConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GANConfig(AveragedConfig):
+class AugmentedConfig(AveragedConfig):
+    augment: str = game(
+        "none", "diffaug changes all images that D sees, for small data", choices=AUGMENTATIONS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig(AugmentedConfig):
     """The settings that GANTrainer reads; a system whose G takes noise adds latent_dim."""
 
     NAMED_LAST: ClassVar = ()
@@ -94,9 +101,6 @@ class GANConfig(AveragedConfig):
         "add the penalty every so many steps, so many times as heavy",
         at_least=1,
         only_with=PENALIZED,
-    )
-    augment: str = game(
-        "none", "diffaug changes all images that D sees, for small data", choices=AUGMENTATIONS
     )
     d_steps: int = game(
         1, "updates of D per update of G, on other images each", at_least=1, at_most=MOST_REPEATS

@@ -7,7 +7,7 @@ from lib.settings import MOST_REPEATS, MOST_UNITS, data, default, game, network,
 from sources import SMALL_IMAGES
 from sources.config import FOLDER, ImageConfig
 from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS, NORMS, STEMS, UPSAMPLINGS
-from training.config import AdamConfig, WidthConfig
+from training.config import AugmentedConfig, WidthConfig
 
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ DIRECTIONS = {"a2b": ("A", "B"), "b2a": ("B", "A")}  # source, target
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycleGANConfig(WidthConfig, AdamConfig, ImageConfig):
+class CycleGANConfig(WidthConfig, AugmentedConfig, ImageConfig):
     PRESETS: ClassVar = PRESETS
 
     dataset: str = default(

@@ -18,9 +18,10 @@ from systems.cyclegan.config import DIRECTIONS, CycleGANConfig
 from systems.cyclegan.domains import DOMAINS, UnpairedBatches, domain_spec, num_channels
 from systems.cyclegan.networks import DISCRIMINATORS, GENERATORS, ImagePool
 from systems.cyclegan.scores import domain_scores, paired_scores, reconstruction_scores
-from trainer import AT_ONCE, Scalars, Trainer
+from trainer import AT_ONCE, STATISTICS, Scalars, Trainer
+from training.augment import Augment
 from training.config import adam, set_rates
-from training.ema import Inputs
+from training.ema import Average, Inputs
 from training.layers import placed
 from training.losses import LSGAN
 from training.modes import frozen, sampling
@@ -40,6 +41,7 @@ class CycleGAN(Trainer):
         sizes = self.channels, config.discriminator_hidden_dim, config.image_size, config.norm
         networks |= {name: DISCRIMINATORS[config.judge](*sizes) for name in ("D_a", "D_b")}
         self.networks = {name: placed(network, device) for name, network in networks.items()}
+        self.augment = Augment(config.augment, config.seed)
         self.optimizers = {}
         self.step_networks = {
             name: compiled(getattr(net, "logits", net), config, device)
@@ -48,6 +50,9 @@ class CycleGAN(Trainer):
         for player in "GD":
             weights = [p for n in networks if n[0] == player for p in networks[n].parameters()]
             self.optimizers[player] = adam(weights, config.learning_rate, config)
+        for name in ("G_a2b", "G_b2a") if config.ema else ():
+            average = Average(self.networks[name], config.ema)
+            self.averages[name] = self.networks[f"{name}_average"] = average
         shape = (self.channels, config.image_size, config.image_size)
         for name in ("a", "b") if config.pool_size else ():
             pool = ImagePool(config.pool_size, shape, key=(name, config.seed))
@@ -116,13 +121,13 @@ class CycleGAN(Trainer):
         self.optimizers["D"].zero_grad()
         scalars = {}
         for name, x, fake in (("a", a, fake_a), ("b", b, fake_b)):
-            real_values = self.run(f"D_{name}", x)
+            real_values = self.judge(name, x, "real")
             real_loss = LSGAN.real(real_values)
             real_loss.backward()
             shown = fake.detach()
             if self.config.pool_size:
                 shown = self.networks[f"pool_{name}"].swap(shown, self.step)
-            fake_values = self.run(f"D_{name}", shown)
+            fake_values = self.judge(name, shown, "fake")
             fake_loss = LSGAN.fake(fake_values)
             fake_loss.backward()
             scalars |= {
@@ -142,7 +147,7 @@ class CycleGAN(Trainer):
         scalars, losses = {}, []
         with frozen(self.networks["D_a"]), frozen(self.networks["D_b"]):
             for way, name, fake in (("a2b", "b", fake_b), ("b2a", "a", fake_a)):
-                values = self.run(f"D_{name}", fake)
+                values = self.judge(name, fake, "for G")
                 losses.append(LSGAN.generator(values))
                 scalars[f"generator_loss/{way}"] = losses[-1].detach()
                 scalars[f"D_{name}(fake2)"] = values.detach().mean()
@@ -170,14 +175,22 @@ class CycleGAN(Trainer):
             yield "identity_loss/a", identity, (to_a(a) - a).abs().mean()
             yield "identity_loss/b", identity, (to_b(b) - b).abs().mean()
 
+    def judge(self, domain: str, images: Tensor, purpose: str) -> Tensor:
+        """Run D_a or D_b on images as --augment lets it see them."""
+        return self.run(f"D_{domain}", self.augment(images, f"{purpose} {domain}", self.step))
+
     def run(self, name: str, x: Tensor) -> Tensor:
         """Run a network as a step does, in --precision -> float32."""
         with self.autocast:
             return self.step_networks[name](x).float()
 
     def translated(self, images: Tensor, direction: str) -> Tensor:
-        """images (N, C, S, S) in [-1, 1] of the source -> the target's, by G in eval mode."""
-        G = self.networks[f"G_{direction}"]
+        """images (N, C, S, S) in [-1, 1] of the source -> the target's, by the sampled G."""
+        G = self.networks[name := f"G_{direction}"]
+        if self.averages:
+            source = DIRECTIONS[direction][0]
+            inputs = partial(self.training_images, source, STATISTICS, "statistics")
+            G = self.averages[name].sampled(inputs)
         with sampling(G):
             return G(images.to(self.device))
 
@@ -201,9 +214,11 @@ class CycleGAN(Trainer):
 
     def sampling_inputs(self, n: int, seed: int) -> Iterator[Inputs]:
         """Yield the source's training images, which come round in the seed's order."""
-        source, _ = DIRECTIONS[self.config.direction]
-        images = self.load_domain(source, "train").images
-        chosen = order(len(images), key_seed("generate", seed), 0).repeat(n // len(images) + 1)[:n]
+        return self.training_images(DIRECTIONS[self.config.direction][0], n, "generate", seed)
+
+    def training_images(self, domain: str, n: int, *key: str | int) -> Iterator[Inputs]:
+        images = self.load_domain(domain, "train").images
+        chosen = order(len(images), key_seed(*key), 0).repeat(n // len(images) + 1)[:n]
         for indices in chosen.to(images.device).split(AT_ONCE):
             yield (to_signed(images[indices]),)
 
@@ -212,7 +227,9 @@ class CycleGAN(Trainer):
 
     def sampling_mode(self) -> dict[str, Any]:
         norm = "running statistics" if self.config.norm == "batch" else "none"
-        return {"ema": False, "batchnorm": norm, "direction": self.config.direction}
+        if self.averages and self.config.norm == "batch":
+            norm = f"re-estimated on {STATISTICS} training images"
+        return {"ema": bool(self.averages), "batchnorm": norm, "direction": self.config.direction}
 
     def fetch(self) -> None:
         if self.config.dataset == "emoji":

@@ -8,7 +8,7 @@ from lib.settings import ABOVE_0, MOST_REPEATS, data, default, game, network
 from sources.config import DataConfig
 from systems.srgan.flips import POSITIONS
 from systems.srgan.losses import RECONSTRUCTIONS
-from systems.srgan.networks import GENERATORS
+from systems.srgan.networks import GENERATORS, UPSAMPLINGS
 from systems.srgan.resampling import DOWNSAMPLINGS
 from training.config import ConvConfig, GANConfig
 
@@ -65,6 +65,13 @@ class SRGANConfig(ConvConfig, GANConfig, DataConfig):
     )
     residual_blocks: int = network(
         8, "residual blocks of G", at_least=1, at_most=MOST_REPEATS, only_with={"arch": "residual"}
+    )
+    upsample: str = network(
+        "subpixel",
+        "how the residual G's maps grow: sub-pixel convolution, or nearest upsampling and"
+        " convolution",
+        choices=tuple(UPSAMPLINGS),
+        only_with={"arch": "residual"},
     )
     discriminator_hidden_dim: int = default(
         32, text="channels of D's first map; of its last: 16 times as many"

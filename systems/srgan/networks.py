@@ -6,7 +6,8 @@
                           d5 16x64x64 + input  ->  image (N, 3, 64, 64)
 
     Residual    works at 16x16 and grows at its end: EDSR's blocks (Lim et al. 2017) before
-                sub-pixel convolutions (Shi et al. 2016), and learns what bilinear lacks
+                sub-pixel convolutions (Shi et al. 2016) or nearest upsampling and convolutions
+                (Odena et al. 2016), and learns what bilinear lacks
 
 Both take any side that is a multiple of 32 (in the image) and are used at the one they trained on.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from GAN import INITS, down
 from systems.srgan.resampling import enlarge
+from training.layers import UpsampledConv2d
 
 DEPTH = 5  # halvings of the image in the UNet and in D
 
@@ -75,11 +77,16 @@ class ResidualBlock(nn.Module):
         return x + self.f(x)
 
 
-def subpixel(a: int, b: int) -> nn.Sequential:
-    """(N, a, S, S) -> (N, b, 2S, 2S): the convolution makes the four pixels that each becomes."""
-    return nn.Sequential(
+# --upsample -> layers (N, a, S, S) -> (N, b, 2S, 2S). A sub-pixel convolution makes the four pixels
+# that each becomes by weights of their own: on a smooth sky they show as a lattice.
+UPSAMPLINGS: dict[str, Callable[[int, int], nn.Module]] = {
+    "subpixel": lambda a, b: nn.Sequential(
         nn.Conv2d(a, 4 * b, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.2, inplace=True)
-    )
+    ),
+    "resize": lambda a, b: nn.Sequential(
+        UpsampledConv2d(a, b, bias=True), nn.LeakyReLU(0.2, inplace=True)
+    ),
+}
 
 
 class Residual(nn.Module):
@@ -88,14 +95,17 @@ class Residual(nn.Module):
     Ledig et al. 2017's generator in EDSR's form, half as wide from the first doubling on.
     """
 
-    def __init__(self, num_channels: int = 3, width: int = 64, blocks: int = 8) -> None:
+    def __init__(
+        self, num_channels: int = 3, width: int = 64, blocks: int = 8, upsample: str = "subpixel"
+    ) -> None:
         super().__init__()
         self.from_image = nn.Conv2d(num_channels, width, 3, padding=1)
         self.body = nn.Sequential(
             *(ResidualBlock(width) for _ in range(blocks)),
             nn.Conv2d(width, width, 3, padding=1),
         )
-        self.grow = nn.Sequential(subpixel(width, width // 2), subpixel(width // 2, width // 2))
+        double = UPSAMPLINGS[upsample]
+        self.grow = nn.Sequential(double(width, width // 2), double(width // 2, width // 2))
         self.to_image = nn.Conv2d(width // 2, num_channels, 3, padding=1)
         nn.init.normal_(self.to_image.weight, std=1e-3)  # so that training begins near bilinear
         nn.init.zeros_(self.to_image.bias)
@@ -145,9 +155,9 @@ class Discriminator(nn.Module):
         return torch.sigmoid(self.logits(x))
 
 
-# --arch -> G of channels, width, blocks, init. The residual one keeps PyTorch's initialisation:
-# there is no norm that would lift N(0, 0.02).
-GENERATORS: dict[str, Callable[[int, int, int, str], nn.Module]] = {
-    "unet": lambda channels, width, blocks, init: UNet(channels, width, init),
-    "residual": lambda channels, width, blocks, init: Residual(channels, width, blocks),
+# --arch -> G of channels, width, init, blocks, upsample. The residual one keeps PyTorch's
+# initialisation: there is no norm that would lift N(0, 0.02).
+GENERATORS: dict[str, Callable[[int, int, str, int, str], nn.Module]] = {
+    "unet": lambda channels, width, init, *_: UNet(channels, width, init),
+    "residual": lambda channels, width, init, *form: Residual(channels, width, *form),
 }

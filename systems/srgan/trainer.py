@@ -43,9 +43,8 @@ class SRGAN(GANTrainer):
     def __init__(self, config: SRGANConfig, device: torch.device) -> None:
         self.channels = num_channels(config)
         self.load_data = cache(self.load_data)  # used again and again by samples and statistics
-        G = GENERATORS[config.arch](
-            self.channels, config.generator_hidden_dim, config.residual_blocks, config.init
-        )
+        sizes = self.channels, config.generator_hidden_dim, config.init
+        G = GENERATORS[config.arch](*sizes, config.residual_blocks, config.upsample)
         width, norm = config.discriminator_hidden_dim, config.d_norm
         D = Discriminator(self.channels, width, norm=norm, init=config.init)
         if config.spectral_norm:
