@@ -77,7 +77,7 @@ def test_a_preset_lies_under_the_flags_and_over_the_defaults(monkeypatch):
 
 
 def test_an_error_over_a_presets_value_says_whose_it_is():
-    told = "this is none.*The preset has --penalty_weight 1.0, --pen"
+    told = "this is none.*The preset has --penalty_weight 0.1, --pen"
     with pytest.raises(UserError, match=told):
         read("--preset", "best", "--penalty", "none")
     void = ["--penalty_weight", "10", "--penalty_every", "1"]

@@ -77,15 +77,14 @@ def test_the_mlp_preset_has_the_widths_people_use():
     assert (count_parameters(mlp.G), count_parameters(mlp.D)) == (1_734_144, 656_385)
 
 
-def test_the_best_preset_is_the_homeworks_widest_setting_within_its_steps():
+def test_the_best_preset_is_of_the_homeworks_networks():
     best = from_preset("best")
     config = best.config
-    assert (config.dataset, config.image_size, config.batch_size) == ("mnist", 32, 128)
+    assert (config.dataset, config.image_size, config.batch_size) == ("mnist", 32, 64)
     widths = (config.latent_dim, config.generator_hidden_dim, config.discriminator_hidden_dim)
-    assert widths == (100, 100, 100)
-    assert config.decay_to == config.num_training_steps == 5000
-    assert count_parameters(best.G) == 2_243_000
-    assert count_parameters(best.D) == 1_609_200 - 1200 + 701  # biases instead of BatchNorm
+    assert widths == (100, 48, 48)
+    assert config.decay_to == config.num_training_steps == 40_000
+    assert (count_parameters(best.G), count_parameters(best.D)) == (677_280, 372_817)
 
 
 def test_a_preset_with_a_penalty_takes_a_discriminator_without_batchnorm(capsys):
