@@ -4,8 +4,7 @@
     python scripts/evaluator.py score      measure a file, also the course's, on held-out pictures
     python scripts/evaluator.py score --pictures FOLDER --labels test.json     on 0.png, 1.png, ...
 
-Generators never train against it. Held-out pictures choose nothing but the calibration, which is
-fitted on one half of their scenes and measured on the other.
+Generators never train against it, and held-out pictures choose nothing of it.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from lib.seeding import generator
 from sources import NoTestSplit
 from sources.iclevr import load_conditions
 from sources.pictures import decode_named
-from systems.cdcgan.accuracy import accuracy, by_part, calibration_error, confusion, worst
+from systems.cdcgan.accuracy import accuracy, by_part, confusion, worst
 from systems.cdcgan.evaluator import (
     SIZE,
     Evaluator,
@@ -61,7 +60,7 @@ def train_command(args: argparse.Namespace, path: Path) -> int:
     evaluator = load_evaluator(path)
     settings = options | {"n_train": len(data), "batch_size": BATCH_SIZE}
     settings |= {"torch": str(torch.__version__), "cpu_seconds": round(cpu)}
-    evaluator.measured = calibrate(evaluator, held_out) | settings
+    evaluator.measured = measure(predict(evaluator, held_out.images), held_out.labels) | settings
     save_evaluator(evaluator, path)
     print(format_measured(evaluator.measured))
     print(
@@ -89,17 +88,10 @@ def score_command(args: argparse.Namespace, path: Path) -> int:
     evaluator = load_evaluator(path, args.device)
     data = read_pictures(args) if args.pictures else load(args.data_dir)[1]
     logits, y = predict(evaluator, data.images), data.labels
-    evaluator.cpu()  # where the logits are
     print(format_measured(measure(logits, y)))
     print("of these:", ", ".join(f"{k} {v:.2%}" for k, v in by_part(logits, y).items()))
     for missed, instead, count in worst(confusion(logits, y)):
         print(f"missed {missed}, found {instead} instead: {count:.1f}")
-    if args.pictures:
-        return 0
-    rest, truth = logits[~fitted(len(y))], y[~fitted(len(y))]
-    error = calibration_error(evaluator.probabilities(rest), truth)
-    without = calibration_error(rest.sigmoid(), truth)
-    print(f"calibration error {error:.5f}; {without:.5f} without it, on every other scene")
     return 0
 
 
@@ -223,50 +215,6 @@ def shift(x: Tensor, stream: torch.Generator, *, up_to: int) -> Tensor:
     return x[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None]].movedim(3, 1)
 
 
-def calibrate(evaluator: Evaluator, held_out: ImageData) -> dict[str, Any]:
-    """Fit scale and shift on every other scene; the record is that of the scenes between."""
-    logits, y = predict(evaluator, held_out.images), held_out.labels
-    fit = fitted(len(y))
-    scale, shift_by = platt(logits[fit], y[fit])
-    evaluator.scale.copy_(scale)
-    evaluator.shift.copy_(shift_by)
-    rest, truth = logits[~fit], y[~fit]
-    return measure(logits, y) | {
-        "calibration_error_before": calibration_error(rest.sigmoid(), truth),
-        "calibration_error": calibration_error(evaluator.probabilities(rest), truth),
-    }
-
-
-def fitted(n: int) -> Tensor:
-    """(n,) bool: held-out pictures that the calibration is fitted on; the others measure it."""
-    return torch.arange(n) // SCENE % 2 == 0
-
-
-def platt(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift (24,) of least cross entropy, with Platt's targets (1999, sec. 2.2).
-
-    They keep the fit finite where a label is told apart without error.
-    """
-    logits, positive = logits.double(), y > 0
-    n = positive.sum(0)
-    high, low = (n + 1.0) / (n + 2.0), 1.0 / (len(y) - n + 2.0)
-    targets = torch.where(positive, high.double(), low.double())
-    scale = torch.ones(y.shape[1], dtype=torch.double, requires_grad=True)
-    offset = torch.zeros(y.shape[1], dtype=torch.double, requires_grad=True)
-    solver = torch.optim.LBFGS([scale, offset], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        value = F.binary_cross_entropy_with_logits(
-            scale * logits + offset, targets, reduction="sum"
-        )
-        value.backward()
-        return value
-
-    solver.step(loss)
-    return scale.detach().float(), offset.detach().float()
-
-
 def measure(logits: Tensor, y: Tensor) -> dict[str, Any]:
     """On held-out pictures; "shuffled": against another picture's labels, as if y were ignored."""
     return {
@@ -278,15 +226,11 @@ def measure(logits: Tensor, y: Tensor) -> dict[str, Any]:
 
 
 def format_measured(measured: dict[str, Any]) -> str:
-    line = (
+    return (
         f"pictures: {measured['accuracy']:.2%} of the labels among the top k of"
         f" {measured['n']:,}; all 24 answers right for {measured['all_right']:.2%};"
         f" {measured['shuffled']:.2%} against another picture's labels"
     )
-    if "calibration_error" in measured:
-        before, after = measured["calibration_error_before"], measured["calibration_error"]
-        line += f"\ncalibration error {before:.5f} before, {after:.5f} after, on the other half"
-    return line
 
 
 if __name__ == "__main__":

@@ -66,13 +66,3 @@ def worst(confused: Tensor, n: int = 5) -> list[tuple[str, str, float]]:
         for value, place in zip(values.tolist(), places.tolist(), strict=True)
         if value > 0
     ]
-
-
-def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3) of each label's, averaged over labels."""
-    errors = []
-    for p, asked in zip(probabilities.double().T, y.double().T, strict=True):
-        place = (p * bins).long().clamp_max(bins - 1)
-        gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, place, p - asked)
-        errors.append(gaps.abs().sum() / len(p))
-    return float(torch.stack(errors).mean())

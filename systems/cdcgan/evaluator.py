@@ -1,8 +1,8 @@
 """The classifier that says which of the 24 labels a picture shows: torchvision's ResNet18.
 
 The course's checkpoint opens too: {"model": state of a resnet18, fc = Sequential(Linear, Sigmoid)}.
-Ours is of that form, with a calibration and a record beside it, made by `python
-scripts/evaluator.py train`. docs/evaluator.md.
+Ours is of that form, with a record beside it, made by `python scripts/evaluator.py train`.
+docs/evaluator.md.
 """
 
 import hashlib
@@ -29,9 +29,6 @@ class Evaluator(nn.Module):
     measured: what scripts/evaluator.py found on held-out pictures; {} for another's checkpoint.
     """
 
-    scale: Tensor  # (24,) and
-    shift: Tensor  # (24,): a label's probability is sigmoid(scale * logit + shift). Platt 1999
-
     def __init__(self) -> None:
         from torchvision.models import resnet18  # here: it would slow every start
 
@@ -39,8 +36,6 @@ class Evaluator(nn.Module):
         with global_stream("evaluator", 0):  # the caller's stream stays put
             self.network = resnet18(weights=None)
             self.network.fc = nn.Sequential(nn.Linear(512, len(LABELS)))
-        self.register_buffer("scale", torch.ones(len(LABELS)))
-        self.register_buffer("shift", torch.zeros(len(LABELS)))
         self.measured: dict[str, Any] = {}
         self.digest = ""  # sha256 of the file
 
@@ -51,19 +46,15 @@ class Evaluator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.logits(x).sigmoid()
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """(N, 24), calibrated one by one: for thresholds. Ranking goes by the scores."""
-        return (self.scale * logits + self.shift).sigmoid()
-
 
 @torch.no_grad()
 def predict(evaluator: Evaluator, images: Tensor, batch_size: int = 256) -> Tensor:
     """Logits (N, 24) on the CPU of images uint8 (N, 3, S, S), resized to 64; in eval mode."""
     if evaluator.training:
         raise ValueError("an evaluator judges in eval mode")
-    parts = []
+    parts, device = [], next(evaluator.parameters()).device
     for batch in resize(images, SIZE).split(batch_size):
-        x = batch.to(evaluator.scale.device).float().div(127.5).sub(1.0)
+        x = batch.to(device).float().div(127.5).sub(1.0)
         parts.append(evaluator.logits(x.contiguous(memory_format=torch.channels_last)).cpu())
     return torch.cat(parts)
 
@@ -79,7 +70,6 @@ def save_evaluator(evaluator: Evaluator, path: Path) -> None:
         "format": FORMAT,
         "labels": list(LABELS),
         "model": evaluator.network.state_dict(),
-        "calibration": {"scale": evaluator.scale, "shift": evaluator.shift},
         "measured": evaluator.measured,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +88,6 @@ def load_evaluator(path: Path, device: torch.device | str = "cpu") -> Evaluator:
     evaluator = Evaluator()
     try:
         evaluator.network.load_state_dict(saved["model"])
-        for name, value in saved.get("calibration", {}).items():
-            getattr(evaluator, name).copy_(value)
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
