@@ -41,6 +41,7 @@ from systems.cdcgan.evaluator import (
     save_evaluator,
     weights_path,
 )
+from training.augment import mirror
 
 BATCH_SIZE = 32
 STEPS = 5200
@@ -189,9 +190,7 @@ def augment(x: Tensor, stream: torch.Generator) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(len(x), *shape, generator=stream)
 
-    x = shift(x, stream, up_to=4)
-    mirrored = uniform(0, 1, 1, 1, 1) < 0.5
-    x = torch.where(mirrored, x.flip(3), x)
+    x = mirror(shift(x, stream, up_to=4), stream)
     gain = uniform(0.9, 1.1, 1, 1, 1) * uniform(0.97, 1.03, 3, 1, 1)
     x = (x + 1) * gain - 1 + uniform(-0.06, 0.06, 1, 1, 1)
     grey = x.mean(1, keepdim=True)

@@ -136,3 +136,11 @@ def test_d_sees_augmented_images_alone_and_g_learns_through_them(build):
     assert len(seen) == 9
     assert all(any(image is one for one in made) for image in seen)
     assert all((p != q).any() for p, q in zip(trainer.G.parameters(), before, strict=True))
+
+
+def test_a_mirror_takes_half_of_the_images_each_as_a_whole():
+    x = images(n=2000, size=4)
+    y = Augment("mirror", 42)(x, "real", 0)
+    kept, mirrored = ((y == z).flatten(1).all(1) for z in (x, x.flip(3)))
+    assert torch.equal(mirrored, ~kept)
+    assert kept.double().mean().item() == pytest.approx(0.5, abs=0.05)

@@ -1,8 +1,9 @@
 """Differentiable augmentation of all that D sees, so that it can't learn few images by heart.
 
-DiffAugment, Zhao et al. 2020 (arXiv:2006.10738), eqs. 4 to 6: D judges T(x) and T(G(z)), in its own
-update and in G's, and the gradient reaches G through T: colour, translation and cutout in turn,
-drawn for each image, by the amounts of the paper's appendix.
+D judges T(x) and T(G(z)), in its own update and in G's, and the gradient reaches G through T.
+"mirror": half of the images with left and right changed over. "diffaug": DiffAugment, Zhao et al.
+2020 (arXiv:2006.10738), eqs. 4 to 6: colour, translation and cutout in turn, drawn for each image,
+by the amounts of the paper's appendix.
 
 Images are float in [-1, 1], so that the zero which fills what was moved or cut is mid-grey, and
 what comes out may lie beyond: nothing is clipped, which would take the gradient away.
@@ -18,7 +19,7 @@ from lib.seeding import stream
 SHIFT = 1 / 8  # of the image's side, at most
 CUT = 1 / 2  # of it: the side of the square that is cut out
 
-AUGMENTATIONS = ("none", "diffaug")
+AUGMENTATIONS = ("none", "mirror", "diffaug")
 
 
 class Draws(NamedTuple):
@@ -44,6 +45,8 @@ class Augment:
         if self.name == "none":
             return images
         draws = stream(images.device, "augment", purpose, self.seed, index)
+        if self.name == "mirror":
+            return mirror(images, draws)
         return diffaug(images, draw(len(images), images.shape[-1], draws, images.device))
 
 
@@ -77,6 +80,15 @@ def diffaug(x: Tensor, draws: Draws) -> Tensor:
     x = mean + contrast * (x - mean)
     x = translate(x, draws.shift)
     return cut_out(x, draws.centre, side=round(CUT * x.shape[-1]))
+
+
+def mirror(x: Tensor, stream: torch.Generator) -> Tensor:
+    """x (N, C, S, S) -> the same, each image mirrored with probability 1/2.
+
+    D can't tell a mirrored scene from one as it was, so that G may make both.
+    """
+    mirrored = torch.rand(len(x), 1, 1, 1, generator=stream, device=x.device) < 0.5
+    return torch.where(mirrored, x.flip(3), x)
 
 
 def translate(x: Tensor, shift: Tensor) -> Tensor:

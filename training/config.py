@@ -78,7 +78,7 @@ class AveragedConfig(AdamConfig):
 @dataclass(frozen=True, kw_only=True)
 class AugmentedConfig(AveragedConfig):
     augment: str = game(
-        "none", "diffaug changes all images that D sees, for small data", choices=AUGMENTATIONS
+        "none", "how all images that D sees are changed, for small data", choices=AUGMENTATIONS
     )
 
 
