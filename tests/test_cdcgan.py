@@ -18,7 +18,7 @@ from lib import checkpoint
 from lib.errors import UserError
 from sources.iclevr import LABELS, multi_hot
 from systems.cdcgan import trainer as system
-from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project
+from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, Project, Residual
 from systems.cdcgan.scores import chance, in_a_table, report
 from systems.cdcgan.trainer import CDCGAN
 
@@ -62,6 +62,20 @@ def test_shapes_and_probabilities(condition):
     assert D.judge(x, D.condition(y)).shape == (2,)
     assert torch.equal(D(x, y), D.logits(x, y).sigmoid())
     assert not torch.equal(D.logits(x, y.flip(0)), D.logits(x, y))
+
+
+def test_residual_convolutions_stand_behind_the_inner_layers(build):
+    trainer = build(residual=True, image_size=32)
+    inner = {"G": [], "D": []}
+    for name, found in inner.items():
+        for layer in trainer.networks[name].modules():
+            if isinstance(layer, Residual):
+                layer.register_forward_hook(lambda _, x, y, found=found: found.append(y.shape[-1]))
+    y = multi_hot([["red cube"]]).float()
+    trainer.D.logits(trainer.G(torch.randn(1, trainer.config.latent_dim, 1, 1), y), y)
+    assert inner == {"G": [8, 16], "D": [8, 4]}
+    x, layer = torch.randn(2, 3, 4, 4), Residual(3, "none", slope=0.5)
+    torch.testing.assert_close(layer(x) - x, nn.functional.leaky_relu(layer.conv(x), 0.5))
 
 
 def test_a_projection_is_linear_in_the_labels():

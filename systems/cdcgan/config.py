@@ -49,6 +49,7 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
         tag="{}",
         choices=tuple(DISCRIMINATORS),
     )
+    residual: bool = network(False, "a residual 3x3 convolution behind the inner layers of G and D")
     latent_dim: int = width(100, "size of z", tag="z{}", level="main")
     embedding_dim: int = width(300, "size of the vector that G makes of the labels")
     generator_hidden_dim: int = default(64)

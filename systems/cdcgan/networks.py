@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from GAN import INITS, down, up, widths
+from GAN import INITS, NORMS, down, up, widths
 
 SLOPE = 0.01  # of LeakyReLU: torch's default, as the source has it; Radford et al. have 0.2
 NAMES_SIZE = 1024  # bytes of a network's list of labels; i-CLEVR's 24 take 308
@@ -33,6 +33,7 @@ class ConditionalGenerator(nn.Module):
         embedding_dim: int = 300,
         hidden_dim: int = 64,
         image_size: int = 64,
+        residual: bool = False,
         init: str = "normal",
     ) -> None:
         super().__init__()
@@ -44,7 +45,10 @@ class ConditionalGenerator(nn.Module):
             nn.BatchNorm2d(widest),
             nn.ReLU(inplace=True),
         )  # (N, 8h, 4, 4)
-        self.ups = nn.Sequential(*(up(a, b, bias=True) for a, b in pairwise(wide_to_narrow)))
+        ups = []
+        for a, b in pairwise(wide_to_narrow):
+            ups += [up(a, b, bias=True), *([Residual(b, "batch")] if residual else [])]
+        self.ups = nn.Sequential(*ups)
         self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1)
         self.register_buffer("label_names", encoded(label_names))  # so a checkpoint knows its own
         self.apply(INITS[init])
@@ -78,6 +82,23 @@ def decoded(label_names: Tensor) -> tuple[str, ...]:
     return tuple(bytes(label_names.tolist()).rstrip(b"\0").decode().split("\n"))
 
 
+class Residual(nn.Module):
+    """x (N, C, S, S) -> x + act(norm(conv(x))), a 3x3 convolution, act leaky by slope.
+
+    After He et al. 2016 (arXiv:1512.03385). G has one behind each transposed convolution between
+    the first and the last, D behind each strided one but the first.
+    """
+
+    def __init__(self, channels: int, norm: str, slope: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = NORMS[norm](channels)
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.leaky_relu(self.norm(self.conv(x)), self.slope)
+
+
 class ConditionalDiscriminator(nn.Module):
     """image x (N, C, S, S) in [-1, 1], y (N, L) -> probability (N,) that x is real and shows y.
 
@@ -99,13 +120,17 @@ class ConditionalDiscriminator(nn.Module):
         hidden_dim: int = 64,
         image_size: int = 64,
         norm: str = "batch",
+        residual: bool = False,
         init: str = "normal",
     ) -> None:
         super().__init__()
         channels = [num_channels + self.painted, *widths(hidden_dim, image_size)]
-        self.downs = nn.Sequential(
-            *(down(a, b, norm, bias=True, slope=SLOPE) for a, b in pairwise(channels))
-        )
+        downs = []
+        for a, b in pairwise(channels):
+            downs.append(down(a, b, norm, bias=True, slope=SLOPE))
+            if residual and len(downs) > 1:
+                downs.append(Residual(b, norm, SLOPE))
+        self.downs = nn.Sequential(*downs)
         self.to_logit = nn.Conv2d(channels[-1], 1, 4)  # (N, 1, 1, 1)
         self.add_condition(num_labels, channels[-1], image_size)
         self.apply(INITS[init])
