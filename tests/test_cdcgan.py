@@ -65,7 +65,7 @@ def test_shapes_and_probabilities(condition):
 
 
 def test_residual_convolutions_stand_behind_the_inner_layers(build):
-    trainer = build(residual=True, image_size=32)
+    trainer = build(arch="residual", condition="projection", image_size=32)
     inner = {"G": [], "D": []}
     for name, found in inner.items():
         for layer in trainer.networks[name].modules():
@@ -74,6 +74,9 @@ def test_residual_convolutions_stand_behind_the_inner_layers(build):
     y = multi_hot([["red cube"]]).float()
     trainer.D.logits(trainer.G(torch.randn(1, trainer.config.latent_dim, 1, 1), y), y)
     assert inner == {"G": [8, 16], "D": [8, 4]}
+    slopes = [m.negative_slope for m in trainer.D.modules() if isinstance(m, nn.LeakyReLU)]
+    assert slopes == [0.2] * 3
+    assert [m.in_features for m in trainer.G.map if isinstance(m, nn.Linear)] == [5 + 6, 512]
     x, layer = torch.randn(2, 3, 4, 4), Residual(3, "none", slope=0.5)
     torch.testing.assert_close(layer(x) - x, nn.functional.leaky_relu(layer.conv(x), 0.5))
 
@@ -87,9 +90,11 @@ def test_a_projection_is_linear_in_the_labels():
 
 
 def test_the_projection_of_z_is_the_transposed_convolution():
-    layer, code = Project(6, 3), torch.randn(2, 6, 1, 1)
+    layer, code = Project(6, 3), torch.randn(2, 6)
     layer.bias.data.normal_()
-    as_listed = nn.functional.conv_transpose2d(code, layer.weight, layer.bias, stride=2)
+    as_listed = nn.functional.conv_transpose2d(
+        code[..., None, None], layer.weight, layer.bias, stride=2
+    )
     torch.testing.assert_close(layer(code), as_listed)
 
 

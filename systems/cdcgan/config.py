@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from GAN import IMAGE_SIZES
 from lib.settings import MOST_REPEATS, default, game, network, scoring, width
 from sources.config import ImageConfig
-from systems.cdcgan.networks import DISCRIMINATORS
+from systems.cdcgan.networks import DISCRIMINATORS, SLOPES
 from training.config import ConvConfig, GANConfig
 
 # fmt: off
@@ -49,7 +49,7 @@ class CDCGANConfig(ConvConfig, GANConfig, ImageConfig):
         tag="{}",
         choices=tuple(DISCRIMINATORS),
     )
-    residual: bool = network(False, "a residual 3x3 convolution behind the inner layers of G and D")
+    arch: str = network("plain", "layers of G and D: the source's, or more", choices=tuple(SLOPES))
     latent_dim: int = width(100, "size of z", tag="z{}", level="main")
     embedding_dim: int = width(300, "size of the vector that G makes of the labels")
     generator_hidden_dim: int = default(64)

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from GAN import INITS, NORMS, down, up, widths
 
-SLOPE = 0.01  # of LeakyReLU: torch's default, as the source has it; Radford et al. have 0.2
+# --arch -> the slope of LeakyReLU; 0.01 is torch's default, as the source has it
+SLOPES = {"plain": 0.01, "residual": 0.2}
+MAPPED = 512  # what "residual" makes of z and y before the first map
 NAMES_SIZE = 1024  # bytes of a network's list of labels; i-CLEVR's 24 take 308
 
 
 class ConditionalGenerator(nn.Module):
     """z (N, latent_dim, 1, 1) ~ N(0, I), y (N, L) -> image (N, C, S, S) in [-1, 1].
 
-    y is embedded and joined to z, as if it were more of it.
+    y is embedded and joined to z, as if it were more of it; "residual" has two linear layers behind
+    (Karras et al. 2019, sec. 2: a mapping network).
     """
 
     def __init__(
@@ -33,33 +36,38 @@ class ConditionalGenerator(nn.Module):
         embedding_dim: int = 300,
         hidden_dim: int = 64,
         image_size: int = 64,
-        residual: bool = False,
+        arch: str = "plain",
         init: str = "normal",
     ) -> None:
         super().__init__()
         wide_to_narrow = widths(hidden_dim, image_size)[::-1]
         widest = wide_to_narrow[0]
         self.embed = nn.Sequential(nn.Linear(len(label_names), embedding_dim), nn.ReLU())
+        code_dim, self.map = latent_dim + embedding_dim, nn.Sequential()
+        if arch == "residual":
+            for width in (code_dim, MAPPED):
+                self.map.extend([nn.Linear(width, MAPPED), nn.LeakyReLU(SLOPES[arch])])
+            code_dim = MAPPED
         self.project = nn.Sequential(
-            Project(latent_dim + embedding_dim, widest),
+            Project(code_dim, widest),
             nn.BatchNorm2d(widest),
             nn.ReLU(inplace=True),
         )  # (N, 8h, 4, 4)
         ups = []
         for a, b in pairwise(wide_to_narrow):
-            ups += [up(a, b, bias=True), *([Residual(b, "batch")] if residual else [])]
+            ups += [up(a, b, bias=True), *([Residual(b, "batch")] if arch == "residual" else [])]
         self.ups = nn.Sequential(*ups)
         self.to_image = nn.ConvTranspose2d(hidden_dim, num_channels, 4, 2, 1)
         self.register_buffer("label_names", encoded(label_names))  # so a checkpoint knows its own
         self.apply(INITS[init])
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        code = torch.cat((z, self.embed(y)[:, :, None, None]), 1)
+        code = self.map(torch.cat((z.flatten(1), self.embed(y)), 1))
         return torch.tanh(self.to_image(self.ups(self.project(code))))
 
 
 class Project(nn.ConvTranspose2d):
-    """(N, in, 1, 1) -> (N, out, 4, 4): nn.ConvTranspose2d(in, out, 4, stride=2) of one pixel.
+    """(N, in) -> (N, out, 4, 4): nn.ConvTranspose2d(in, out, 4, stride=2) of one pixel.
 
     That is a linear map, and as one it takes a quarter of the time on a CPU (in 400, out 128).
     """
@@ -68,7 +76,7 @@ class Project(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, 4, stride=2)
 
     def forward(self, code: Tensor) -> Tensor:
-        maps = code.flatten(1) @ self.weight.flatten(1)
+        maps = code @ self.weight.flatten(1)
         return maps.unflatten(1, (-1, 4, 4)) + self.bias.view(-1, 1, 1)
 
 
@@ -120,16 +128,17 @@ class ConditionalDiscriminator(nn.Module):
         hidden_dim: int = 64,
         image_size: int = 64,
         norm: str = "batch",
-        residual: bool = False,
+        arch: str = "plain",
         init: str = "normal",
     ) -> None:
         super().__init__()
+        slope = SLOPES[arch]
         channels = [num_channels + self.painted, *widths(hidden_dim, image_size)]
         downs = []
         for a, b in pairwise(channels):
-            downs.append(down(a, b, norm, bias=True, slope=SLOPE))
-            if residual and len(downs) > 1:
-                downs.append(Residual(b, norm, SLOPE))
+            downs.append(down(a, b, norm, bias=True, slope=slope))
+            if arch == "residual" and len(downs) > 1:
+                downs.append(Residual(b, norm, slope))
         self.downs = nn.Sequential(*downs)
         self.to_logit = nn.Conv2d(channels[-1], 1, 4)  # (N, 1, 1, 1)
         self.add_condition(num_labels, channels[-1], image_size)
@@ -155,7 +164,7 @@ class ConcatDiscriminator(ConditionalDiscriminator):
     def add_condition(self, num_labels: int, channels: int, image_size: int) -> None:
         self.paint = nn.Sequential(
             nn.Linear(num_labels, image_size**2),
-            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.LeakyReLU(SLOPES["plain"], inplace=True),
             nn.Unflatten(1, (1, image_size, image_size)),
         )
 

@@ -75,7 +75,7 @@ class CDCGAN(GANTrainer):
     config: CDCGANConfig
 
     def __init__(self, config: CDCGANConfig, device: torch.device) -> None:
-        sizes = {name: getattr(config, name) for name in ("image_size", "residual", "init")}
+        sizes = {name: getattr(config, name) for name in ("image_size", "arch", "init")}
         G = ConditionalGenerator(
             label_names=LABELS,
             latent_dim=config.latent_dim,
