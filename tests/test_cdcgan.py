@@ -62,6 +62,8 @@ def test_shapes_and_probabilities(condition):
     assert D.judge(x, D.condition(y)).shape == (2,)
     assert torch.equal(D(x, y), D.logits(x, y).sigmoid())
     assert not torch.equal(D.logits(x, y.flip(0)), D.logits(x, y))
+    both = D.judge(x, torch.stack([D.condition(y), D.condition(y.flip(0))]))
+    torch.testing.assert_close(both, torch.stack([D.logits(x, y), D.logits(x, y.flip(0))]))
 
 
 def test_residual_convolutions_stand_behind_the_inner_layers(build):

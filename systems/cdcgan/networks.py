@@ -112,7 +112,8 @@ class ConditionalDiscriminator(nn.Module):
 
     A subclass adds the layers that deal with y, `channels` being those of the last map, 4x4.
     `condition(y)` is what it makes of y alone, which serves as many images as are judged with the
-    same weights. `judge(x, condition)` is the value under the sigmoid, (N,), which every loss uses.
+    same weights. `judge(x, condition)` is the value under the sigmoid, (N,), which every loss uses;
+    of K conditions (K, N, ...) for the same images, (K, N).
     """
 
     painted = 0  # channels that y adds to the image
@@ -173,6 +174,8 @@ class ConcatDiscriminator(ConditionalDiscriminator):
         return self.paint(y)
 
     def judge(self, x: Tensor, condition: Tensor) -> Tensor:
+        if condition.dim() > x.dim():
+            return torch.stack([self.judge(x, one) for one in condition])
         return self.real_logit(self.downs(torch.cat((x, condition), 1)))
 
 
@@ -192,7 +195,7 @@ class ProjectionDiscriminator(ConditionalDiscriminator):
 
     def judge(self, x: Tensor, condition: Tensor) -> Tensor:
         features = self.downs(x)
-        return self.real_logit(features) + (features.sum((2, 3)) * condition).sum(1)
+        return self.real_logit(features) + (features.sum((2, 3)) * condition).sum(-1)
 
 
 # --condition -> how D judges that an image shows y

@@ -163,14 +163,16 @@ class CDCGAN(GANTrainer):
         With --mismatch_weight a real image with a wrong label is a fake too.
         """
         self.optimizers["D"].zero_grad()
-        condition = self.D.condition(y)
-        x, fake = self.augment(x, "real", index), self.augment(fake, "fake", index)
-        real_logits, fake_logits = self.logits(x, condition), self.logits(fake, condition)
-        loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
-        if self.config.mismatch_weight:
+        conditions, weight = [self.D.condition(y)], self.config.mismatch_weight
+        if weight:
             draws = stream(self.device, "wrong labels", self.config.seed, index)
-            wrong = self.logits(x, self.D.condition(wrong_labels(y, draws)))
-            loss = loss + self.config.mismatch_weight * self.loss.fake(wrong)
+            conditions.append(self.D.condition(wrong_labels(y, draws)))
+        x, fake = self.augment(x, "real", index), self.augment(fake, "fake", index)
+        real_logits, *wrong_logits = self.logits(x, torch.stack(conditions))
+        fake_logits = self.logits(fake, conditions[0])
+        loss = self.loss.real(real_logits) + self.loss.fake(fake_logits)
+        for logits in wrong_logits:
+            loss = loss + weight * self.loss.fake(logits)
         loss.backward()
         scalars = self.penalize(x, fake, index, y)
         self.optimizers["D"].step()
