@@ -192,4 +192,4 @@ def test_each_preset_is_among_the_names():
         if "--preset" in given:
             found.add((given.get("--model", "dcgan"), given["--preset"]))
     assert found == presets()
-    assert len(found) == 16
+    assert len(found) == 17

@@ -69,7 +69,7 @@ def test_settings_of_each_source():
     assert mnist64.sample_every == 200
     assert mnist64.num_training_steps == -(-25 * 60_000 // 64)
     assert stl10.num_training_steps == -(-25 * 105_000 // 128)
-    assert set(PRESETS) == {*TABLES, "best", "mlp", "emoji-best"}  # each of which is built here
+    assert set(PRESETS) == {*TABLES, "best", "mlp", "mnist64-best", "emoji-best"}
 
 
 def test_the_mlp_preset_has_the_widths_people_use():
