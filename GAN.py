@@ -4,7 +4,7 @@
     G   z (N, latent, 1, 1) -> 4h x 4 x 4 -> 2h x 8 x 8 -> h x 16 x 16 -> image (N, 1, 32, 32)
     D   image (N, 1, 32, 32) -> h x 16 x 16 -> 2h x 8 x 8 -> 4h x 4 x 4 -> logit (N,)
 
-Each doubling of the image adds a layer, twice as wide, at the narrow end of the picture.
+Each doubling of the image adds a layer beside the 4x4 map, with twice the channels.
 The MLP pair maps the same shapes by linear layers alone.
 """
 

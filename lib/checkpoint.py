@@ -69,7 +69,7 @@ def trained_runs(runs_dir: Path | str) -> list[Path]:
     """The folders of runs that have a checkpoint, newest first."""
     runs = [path.parent for path in Path(runs_dir).glob("*/config.json")]
     newest = {run: found[-1] for run in runs if (found := paths(run / "checkpoints"))}
-    return sorted(newest, key=lambda run: newest[run].stat().st_mtime_ns, reverse=True)
+    return sorted(newest, key=lambda run: newest[run].lstat().st_mtime_ns, reverse=True)
 
 
 def load_newest(

@@ -1,7 +1,7 @@
 """Ours against its peers on the same work, interleaved, and the share of the machine's peak.
 
     pip install -r requirements-bench.txt    the peers; one that is missing is named, no more
-    python scripts/benchmark.py              all of README's table "How fast", in ten minutes
+    python scripts/benchmark.py              the fp32 column of README's "How fast", 7 minutes
     python scripts/benchmark.py --only train busy --seconds 120
     python scripts/benchmark.py --only fid --files 4000 --rounds 1
 

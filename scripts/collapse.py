@@ -24,6 +24,7 @@ from metrics import collapse
 from metrics.digits import SIZE, as_input, load_digits, predict
 from metrics.score import provenance
 from scripts._figures import write_figure
+from scripts._pictures import check_out
 from scripts._saved_run import open_run
 from sources.image_folder import image_paths, read_rgb
 from trainer import Trainer
@@ -51,7 +52,9 @@ SHARES = {
 def main(args: argparse.Namespace) -> None:
     if (args.run_dir is None) == (args.images is None):
         raise UserError("wanted either a run's folder or --images FOLDER: see --help.")
-    out = args.out or (args.run_dir or Path()) / "collapse"  # never among --images
+    out = args.out or (args.run_dir or Path()) / "collapse"
+    if args.images:
+        check_out(args.images, out, deep=False)
     need("matplotlib", "collapse.py")  # before a minute of work
     if args.images:
         result = examine_folder(args.images, args.data_dir, args.seed or 0, out, args.n)

@@ -1,6 +1,6 @@
 """DCGAN (Radford et al. 2016): MNIST at 32x32 with the BCE loss is the main job. docs/dcgan.md.
 
-Other data, sizes, losses and norms are settings alone; PRESETS are sources', but "best" is ours.
+Other data, sizes, losses and norms are settings alone.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from lib.settings import default, logging, network, width
 from sources.config import DataConfig
 from training.config import ConvConfig, GANConfig
 
-# A source's settings, but for "best" and "mlp". What is not named is the default, theirs too: Adam
-# at 2e-4, beta1 0.5, transposed convolutions, BatchNorm in both, bce, one update each.
+# A source's settings; best, mlp and the two *-best are ours. What is not named is the default,
+# theirs too: Adam at 2e-4, beta1 0.5, transposed convolutions, BatchNorm in both, bce, one update.
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
-    # Ours: the lowest FID found in 90 minutes of a CPU core (docs/notebook.md).
+    # Ours: the lowest FID found, in 50 minutes of a CPU core (docs/notebook.md).
     "best": dict(
         latent_dim=100, generator_hidden_dim=48, discriminator_hidden_dim=48,
         penalty="r1", penalty_weight=0.1, penalty_every=4, d_norm="none", init="scaled",

@@ -280,3 +280,7 @@ def test_bad_labels_and_foreign_pictures_are_refused(command, tmp_path, refusal)
     assert "files that this command did not make" in refusal(
         command, *rendering(tmp_path / "set", "--n", "3")
     )
+    few = tmp_path / "few.json"  # beside a train.json, which it may not replace
+    few.write_text('{"x.png": ["red cube"]}')
+    assert "did not make" in refusal(command, *rendering(tmp_path, "--labels", str(few)))
+    assert path.read_text() == "[]"

@@ -168,6 +168,7 @@ def test_the_command_on_a_folder_of_images(
     monkeypatch.chdir(tmp_path.parent)
     assert script.main(argv[:4]) == 0
     assert (tmp_path.parent / "collapse").is_dir()  # not among the images
+    assert "own folder" in refusal(script.main, *argv[:4], "--out", str(tmp_path))
     assert "holds 21 images: wanted at least 22" in refusal(script.main, *argv, "--n", 22)
     for i in (0, 20):
         (tmp_path / f"{i}.png").unlink()

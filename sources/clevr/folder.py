@@ -160,6 +160,9 @@ def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:
     foreign = any(images.iterdir()) if images.is_dir() else False
     if not labels or labels.resolve().parent != out.resolve():
         foreign = foreign or any(out.glob("*.json"))
+    else:  # nor may it be lost, or a list beside it
+        kept = {"train.json"} - {labels.name} | {"val.json", "render.json", "labels.json"}
+        foreign = foreign or any((out / name).is_file() for name in kept)
     wanted = {"renderer": RENDERER} | settings._asdict()
     if mark.is_file():
         found = read_json(mark)

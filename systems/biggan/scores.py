@@ -1,7 +1,7 @@
 """Scores by class: from Inception's features, and from what a classifier sees.
 
 The only classifier here is that of digits, for MNIST. FID's Inception-v3 has no classifying layer:
-`class_score` is the Inception score's formula with the ten digits. docs/fid.md.
+`class_score` is the Inception score's formula with the ten digits. docs/scores.md.
 """
 
 import math

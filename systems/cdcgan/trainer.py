@@ -23,7 +23,7 @@ from systems.cdcgan.accuracy import accuracy
 from systems.cdcgan.config import CDCGANConfig
 from systems.cdcgan.evaluator import Evaluator, load_evaluator, predict, weights_path
 from systems.cdcgan.networks import DISCRIMINATORS, ConditionalGenerator, decoded
-from systems.cdcgan.scores import label_results
+from systems.cdcgan.scores import label_results, lists_of_conditions
 from trainer import AT_ONCE, STATISTICS, GANTrainer, Scalars
 from training.config import set_rates
 from training.ema import Inputs
@@ -99,7 +99,8 @@ class CDCGAN(GANTrainer):
     def batches(self) -> Batches:
         """An epoch ends with a short batch, as the source's DataLoader does."""
         config, data = self.config, self.load_data("train")
-        _ = self.evaluator, load_conditions(config.data_dir, "test.json")  # now, not in mid-run
+        load_conditions(config.data_dir, "test.json")
+        _ = self.evaluator, lists_of_conditions(self)  # now, not in mid-run
         rest = len(data) % self.step_images
         if rest % self.ranks:
             raise UserError(
