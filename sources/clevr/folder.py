@@ -154,15 +154,15 @@ def in_processes(jobs: list, workers: int) -> Iterator[int]:
 def claim(out: Path, settings: Settings, *, labels: Path | None) -> None:
     """Mark the folder as this command's. Raises UserError if its pictures are of other settings.
 
-    The file of labels may lie in it, with whatever .json files are beside it.
+    The file of labels may lie in it, but beside no other list that the command would replace.
     """
     images, mark = out / "iclevr", out / "render.json"
     foreign = any(images.iterdir()) if images.is_dir() else False
     if not labels or labels.resolve().parent != out.resolve():
         foreign = foreign or any(out.glob("*.json"))
-    else:  # nor may it be lost, or a list beside it
-        kept = {"train.json"} - {labels.name} | {"val.json", "render.json", "labels.json"}
-        foreign = foreign or any((out / name).is_file() for name in kept)
+    else:
+        written = {"train.json"} - {labels.name} | {"val.json", "labels.json"}
+        foreign = foreign or any((out / name).is_file() for name in written)
     wanted = {"renderer": RENDERER} | settings._asdict()
     if mark.is_file():
         found = read_json(mark)
