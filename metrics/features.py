@@ -1,6 +1,5 @@
 """Inception features of sets of images, and the lines of results.jsonl that come from them."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from fid import GROUPS, fid_with_error
 from inception.kid import kid_with_error
 from inception.moments import Moments, extract
+from lib.files import beside
 from lib.results import Result
 
 BATCH_SIZE = 50  # images through the extractor
@@ -43,12 +43,10 @@ def kept_features(
     with suppress(OSError, ValueError, EOFError):
         return torch.from_numpy(np.load(path))
     found = compute().float().cpu()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with beside(path) as part, open(part, "wb") as file:
             np.save(file, found.numpy())
-        part.replace(path)
     except OSError as error:
         print(f"could not keep {path}: {error.strerror}", file=sys.stderr)
     return found

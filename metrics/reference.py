@@ -7,7 +7,6 @@ computes it and keeps it in <data_dir>/reference/.
 """
 
 import math
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
@@ -24,6 +23,7 @@ from inception.kid import MOST, kid_with_error
 from inception.moments import FeatureRecorder, Moments, features_to_groups
 from lib.distributed import agree, gather, local_rank, main_process_first, shard
 from lib.errors import UserError
+from lib.files import beside
 from metrics.features import batches_of
 from metrics.protocols import PROTOCOLS
 from sources import NoTestSplit
@@ -183,9 +183,8 @@ def save_reference(reference: Reference, path: Path) -> None:
     moments = reference.moments
     upper = torch.triu_indices(moments.dims, moments.dims)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
     kept = {} if reference.features is None else {"features": reference.features.numpy()}
-    with open(part, "wb") as file:
+    with beside(path) as part, open(part, "wb") as file:
         np.savez_compressed(
             file,
             mu=moments.mean.cpu().numpy(),
@@ -195,7 +194,6 @@ def save_reference(reference: Reference, path: Path) -> None:
             floor=np.array([reference.floor, reference.floor_error]),
             **kept,
         )
-    part.replace(path)
 
 
 def load_reference(path: Path) -> Reference:
@@ -203,12 +201,13 @@ def load_reference(path: Path) -> Reference:
     try:
         with np.load(path) as file:
             mu, upper = torch.from_numpy(file["mu"]), torch.from_numpy(file["upper"]).double()
-            n, floor, sample = int(file["n"]), file["floor"].tolist(), file["sample"]
             kept = torch.from_numpy(file["features"]) if "features" in file else None
+            (d,), (floor, error) = mu.shape, file["floor"].tolist()
+            cov = torch.zeros(d, d, dtype=torch.float64)
+            rows, columns = torch.triu_indices(d, d)
+            cov[rows, columns] = upper
+            cov[columns, rows] = upper
+            moments = Moments(int(file["n"]), mu.double(), cov)
+            return Reference(moments, floor, error, torch.from_numpy(file["sample"]), kept)
     except Exception as error:  # a damaged zip raises nearly anything
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
-    cov = torch.zeros(len(mu), len(mu), dtype=torch.float64)
-    rows, columns = torch.triu_indices(len(mu), len(mu))
-    cov[rows, columns] = upper
-    cov[columns, rows] = upper
-    return Reference(Moments(n, mu.double(), cov), *floor, torch.from_numpy(sample), kept)

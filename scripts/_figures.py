@@ -1,6 +1,8 @@
 """Figures without pyplot, so that nothing stays open; matplotlib is imported when one is drawn."""
 
+import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +25,12 @@ def write_figure(figure: Any, path: Path, *, dpi: float = 160) -> str:
     figure.savefig(drawn, format="png", dpi=dpi)
     write_beside_and_rename(path, drawn.getvalue())
     return str(path)
+
+
+def file_name(*words: str) -> str:
+    """A PNG's name, safe in a folder and in a link; a long one ends in a digest."""
+    name = re.sub(r"[^\w.=+-]", "", "-".join(words), flags=re.ASCII)
+    if name != "-".join(words).translate(str.maketrans("", "", "()")) or len(name) > 200:
+        digest = hashlib.blake2b("-".join(words).encode(errors="replace"), digest_size=4)
+        name = f"{name[:190]}-{digest.hexdigest()}"
+    return f"{name}.png"

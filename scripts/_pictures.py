@@ -4,7 +4,6 @@ import glob
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from dataset import to_bytes
 from lib.command import FULL, flag
 from lib.errors import UserError
-from lib.files import naming
+from lib.files import beside
 from lib.guards import Bar
 from sources.decoding import skipped
 from sources.image_files import FolderFiles
@@ -154,13 +153,7 @@ def save(image: Tensor, path: Path) -> None:
     """
     pixels = (image if image.dtype == torch.uint8 else to_bytes(image)).cpu()
     pixels = np.ascontiguousarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
-    part = path.with_name(f".{os.getpid()}.part")  # short: the name may be as long as any
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with beside(path) as part:
         kind = Image.registered_extensions()[path.suffix.lower()]
-        with naming(path):
-            Image.fromarray(pixels).save(part, kind, quality=95)
-        part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        Image.fromarray(pixels).save(part, kind, quality=95)

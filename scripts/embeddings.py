@@ -10,7 +10,6 @@ Writes pictures, tables and embeddings.md into RUN/embeddings/. docs/embeddings.
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from metrics.prdc import MOST, K, real_features
 from scripts._embeddings import paths, space, truncation
 from scripts._embeddings.paths import ClassModel
 from scripts._embeddings.public_biggan import load_public, share
-from scripts._figures import write_figure
+from scripts._figures import file_name, write_figure
 from scripts._pictures import check_out
 from scripts._saved_run import open_run
 from scripts.interpolate import PATHS, grid_figure, pixel_change
@@ -101,8 +100,8 @@ def show_pairs(
     for pair in pairs:
         one, zero = (model.class_names[i] for i in pair)
         x = paths.between_classes(model, pair, positions, **args.drawn)
-        name = f"between-{file_name(one)}-{file_name(zero)}.png"
-        page.grid(x, positions, f"a = 0: {zero}, a = 1: {one}", name, ", a z a row")
+        title = f"a = 0: {zero}, a = 1: {one}"
+        page.grid(x, positions, title, file_name("between", one, zero), ", a z a row")
         change = pixel_change(x).mean(0)
         step = int(change.argmax())
         middle = (positions[step] + positions[step + 1]) / 2
@@ -117,7 +116,7 @@ def show_walks(page: Page, model: ClassModel, classes: list[int], args: argparse
         x = paths.within_class(model, index, positions, path=args.path, **args.drawn)
         name = model.class_names[index]
         title = f"{name}: z1 (0) to z2 (1), {args.path}"
-        page.grid(x, positions, title, f"within-{file_name(name)}.png")
+        page.grid(x, positions, title, file_name("within", name))
 
 
 def show_truncations(
@@ -194,11 +193,6 @@ def open_model(args: argparse.Namespace) -> tuple[ClassModel, str, Path]:
         )
     run_dir = Path(args.run_dir)
     return trainer, f"{run_dir.resolve().name}, step {trainer.step}", run_dir / "embeddings"
-
-
-def file_name(name: str) -> str:
-    """A class's name as part of a file's."""
-    return re.sub(r"[^\w.+]", "_", name)[:60]
 
 
 def check_flags(args: argparse.Namespace) -> None:

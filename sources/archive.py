@@ -2,7 +2,6 @@
 
 import gzip
 import lzma
-import secrets
 import shutil
 import tarfile
 import zlib
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from lib.download import check_digest, fetch, first_that_answers
 from lib.errors import UserError
+from lib.files import beside
 from lib.guards import Bar
 
 
@@ -91,14 +91,13 @@ def unpack(archive: Path, folder: Path, names: Collection[str]) -> None:
 
 
 def extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
     options = {"desc": target.name, "total": member.size}
-    try:
-        with open(part, "wb") as file, Bar.wrapattr(file, "write", **options) as written:
-            shutil.copyfileobj(tar.extractfile(member), written)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        beside(target) as part,
+        open(part, "wb") as file,
+        Bar.wrapattr(file, "write", **options) as written,
+    ):
+        shutil.copyfileobj(tar.extractfile(member), written)
 
 
 def check_file(path: Path, md5: str) -> None:

@@ -29,9 +29,6 @@ def load(spec: DataSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     names = names_of(files, spec, split)
     path = split_cache(spec, files, split)
     labels = labels_of(files, names, spec)
-    about = image_cache.described(path)
-    if about and not isinstance(about.get("too_small"), list):  # an earlier version's
-        image_cache.suffixed(path, ".json").unlink()
     Decoding(
         files,
         names,

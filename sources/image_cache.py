@@ -7,7 +7,6 @@ says that the bytes are whole.
 import json
 import math
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import UserError
+from lib.files import beside
 
 ABANDONED = 24 * 3600  # seconds
 
@@ -29,10 +29,12 @@ def described(path: Path) -> dict[str, Any] | None:
     try:
         told, pixels = suffixed(path, ".json"), suffixed(path, ".u8")
         about = json.loads(told.read_text() if told.is_file() else "")
-        whole = min(about["shape"]) > 0 and pixels.stat().st_size == math.prod(about["shape"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        whole = pixels.stat().st_size == math.prod(about["shape"]) and len(about["shape"]) == 4
+        left_out = [about.setdefault(kind, []) for kind in ("unreadable", "too_small")]
+        known = all(isinstance(names, list | dict) for names in left_out)
+        return about if whole and known and min(about["shape"]) > 0 else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return about if whole else None
 
 
 def write(path: Path, chunks: Iterable[np.ndarray], about: dict[str, Any]) -> None:
@@ -40,26 +42,21 @@ def write(path: Path, chunks: Iterable[np.ndarray], about: dict[str, Any]) -> No
 
     UserError where the folder can't be written.
     """
-    part = suffixed(path, f".{secrets.token_hex(8)}.part")  # machines that share it share pids
     n, shape = 0, ()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent)
-        with open(part, "wb") as file:
+        with beside(suffixed(path, ".u8")) as part, open(part, "wb") as file:
             for chunk in chunks:
                 file.write(np.ascontiguousarray(chunk).data)
                 n, shape = n + len(chunk), chunk.shape[1:]
-        part.replace(suffixed(path, ".u8"))
-        part.write_text(json.dumps({"shape": [n, *shape]} | about, indent=1) + "\n")
-        part.replace(suffixed(path, ".json"))
+        with beside(suffixed(path, ".json")) as part:
+            part.write_text(json.dumps({"shape": [n, *shape]} | about, indent=1) + "\n")
     except OSError as error:
         raise UserError(
             f"{path.parent} can't be written ({error.strerror}): make room, or give a --data_dir"
             " that can be."
         ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def remove_abandoned(folder: Path) -> None:

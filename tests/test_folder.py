@@ -134,13 +134,19 @@ def test_the_cache_serves_until_a_file_or_a_setting_changes(photos, load, monkey
     assert not torch.equal(load(photos), first)
 
 
-@pytest.mark.parametrize("damage", ["torn bytes", "torn words", "negative"])
+DAMAGES = {
+    "torn bytes": lambda whole: whole[:-9],
+    "negative": lambda whole: whole.replace(b"6", b"-6"),
+    "other words": lambda whole: whole.replace(b'"unreadable": {}', b'"unreadable": 7'),
+    "no object": lambda _: b"[6]",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_torn_cache_is_made_anew(damage, photos, load, tmp_path):
     first = load(photos)
-    words = words_of(tmp_path)
-    file = words.with_suffix(".u8") if damage == "torn bytes" else words
-    whole = file.read_bytes()
-    file.write_bytes(whole.replace(b"6", b"-6") if damage == "negative" else whole[:-9])
+    file = words_of(tmp_path).with_suffix(".u8" if damage == "torn bytes" else ".json")
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
     assert torch.equal(load(photos), first)
 
 

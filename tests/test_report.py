@@ -17,11 +17,12 @@ from PIL import Image
 from lib.results import append_result
 from main import build_dcgan
 from scripts import doctor, report
+from scripts._figures import file_name
 from scripts._report import answers, page
 from scripts._report.blocks import Fold, Heading, Items, Picture, Pictures, Table, Text, to_html
 from scripts._report.blocks import to_markdown as markdown
 from scripts._report.groups import effects, group_runs, label, name_runs, seed_spread, varying
-from scripts._report.plots import curve, enlarged, file_name
+from scripts._report.plots import curve, enlarged
 from scripts._report.runs import of_one_kind, read_run, score_runs
 from scripts._report.scores import effects_of, fid, other_scores
 from systems.dcgan import DCGANConfig

@@ -1,6 +1,7 @@
 """From a model to a line in results.jsonl, with a stand-in for Inception."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -86,10 +87,12 @@ def test_the_reference_is_computed_once_and_cached(trainer, pixel_means, monkeyp
         second = reference.find_reference(trainer, pixel_means)
     torch.testing.assert_close(first.moments.cov, second.moments.cov, rtol=0, atol=0)
     assert (first.floor, first.floor_error) == (second.floor, second.floor_error)
-    path.write_bytes(path.read_bytes()[:100])
+    np.savez(longer := io.BytesIO(), **(dict(np.load(path)) | {"floor": np.zeros(3)}))
     try:
-        with pytest.raises(UserError, match="is damaged"):
-            reference.find_reference(trainer, pixel_means)
+        for damaged in (path.read_bytes()[:100], longer.getvalue()):
+            path.write_bytes(damaged)
+            with pytest.raises(UserError, match="is damaged"):
+                reference.find_reference(trainer, pixel_means)
     finally:
         path.unlink()
 

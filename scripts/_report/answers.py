@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError
+from scripts._figures import file_name
 from scripts._report.blocks import Block, Heading, Picture, Pictures, Text, say
 from scripts._report.groups import HIDDEN, Group, label
-from scripts._report.plots import enlarged, file_name
+from scripts._report.plots import enlarged
 from scripts._report.runs import Run
 from scripts.evolution import read_picture
 

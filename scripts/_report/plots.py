@@ -1,8 +1,6 @@
 """The report's plots as PNG bytes, transparent and in colours that show on a light or dark page."""
 
-import hashlib
 import io
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from metrics.curve_rules import NASH
-from scripts._figures import new_figure
+from scripts._figures import file_name, new_figure
 from scripts._report.blocks import Picture
 from scripts._report.groups import Group, label
 
@@ -75,15 +73,6 @@ def fid_plot(groups: list[Group], names: list[str], marks: dict[str, float]) -> 
 def plain(text: str) -> str:
     """The text as matplotlib draws it letter by letter: no mathematics, no bytes of a file name."""
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
-
-
-def file_name(*words: str) -> str:
-    """A PNG's name, safe in a folder and in a link; a long one ends in a digest."""
-    name = re.sub(r"[^\w.=+-]", "", "-".join(words), flags=re.ASCII)
-    if name != "-".join(words).translate(str.maketrans("", "", "()")) or len(name) > 200:
-        digest = hashlib.blake2b("-".join(words).encode(errors="replace"), digest_size=4)
-        name = f"{name[:190]}-{digest.hexdigest()}"
-    return f"{name}.png"
 
 
 def render(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from lib.errors import UserError
-from lib.files import naming, write_beside_and_rename
+from lib.files import beside, write_beside_and_rename
 from lib.guards import Bar, sigterm_exits
 from lib.seeding import key_seed
 from sources.clevr.geometry import join
@@ -117,10 +117,8 @@ def render_chunk(job: tuple[list[Scene], Settings, Path]) -> int:
     }
     pictures = render(join(list(views.values())), settings.size)
     for name, pixels in zip(views, pictures.permute(0, 2, 3, 1).numpy(), strict=True):
-        part = folder / f".{name}.part"
-        with naming(folder / name):
+        with beside(folder / name, f".{name}.part") as part:
             Image.fromarray(pixels).save(part, "png")
-        part.replace(folder / name)
     return len(views)
 
 
