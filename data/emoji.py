@@ -47,7 +47,7 @@ Windows/, Test_Windows/: Fluent emoji by Microsoft Corporation, MIT licence, fro
 
 @dataclass(frozen=True)
 class Style:
-    """Where a style's pictures are: PACKAGE.tgz/package/<folder>/<code points><suffix>."""
+    """Says where a style's pictures are: PACKAGE.tgz/package/<folder>/<code points><suffix>."""
 
     name: str
     package: str

@@ -239,7 +239,7 @@ def features_to_groups(
 
 
 def members(group: int, groups: int) -> slice:
-    """Which of this rank's images belong to the group: those with (rank + j * world) % groups."""
+    """Pick this rank's images of the group: those with (rank + j * world) % groups."""
     of = [(rank() + j * world()) % groups for j in range(groups)]
     period = groups // math.gcd(groups, world())
     return slice(of.index(group), None, period) if group in of else slice(0)

@@ -1,4 +1,4 @@
-"""How a command begins and ends: flags, device, what it is about to do, errors as a sentence."""
+"""Begin and end a command: flags, device, what it is about to do, errors as a sentence."""
 
 import argparse
 import errno

@@ -189,7 +189,7 @@ class Pace:
         return training + (score or "")
 
     def hint(self) -> str:
-        """How to be faster if one thread is, else "". Grids of samples stand for the steps."""
+        """Say how to be faster if one thread is, else "". Grids of samples stand for the steps."""
         threads = torch.get_num_threads()
         if threads == 1 or self.trainer.device.type != "cpu":
             return ""

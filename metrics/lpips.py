@@ -38,7 +38,7 @@ State = list[Tensor]  # weight, bias, weight, ... of the convolutions in their o
 
 
 class Backbone(NamedTuple):
-    """Where the convolutions of a backbone lie, and the digest of their values, measured."""
+    """Says where the convolutions of a backbone lie, and the digest of their values, measured."""
 
     convs: int
     torchvision: str  # file in torchvision's cache; its name ends in the start of its sha256

@@ -7,7 +7,7 @@ from lib.config import Config
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which real images meet how many generated ones, and which other real ones give the floor.
+    """Says which real images meet how many generated ones, and which other real ones give the floor.
 
     If both splits are the same, the floor takes the images that follow the reference's n_real in
     the split's seeded order, so that the two are disjoint. If none follow, as n_floor None says, it
@@ -37,5 +37,5 @@ PROTOCOLS = {
 
 
 def most_of(config: Config, usual: int) -> int:
-    """How many images a system's own scores may take: few for a smoke test."""
+    """Say how many images a system's own scores may take: few for a smoke test."""
     return PROTOCOLS["smoke"].n_fake if config.fid_protocol == "smoke" else usual

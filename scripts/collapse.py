@@ -1,4 +1,4 @@
-"""Which digits a trained generator makes, how often, and whether it has collapsed.
+"""Show which digits a trained generator makes, how often, and whether it has collapsed.
 
     python scripts/collapse.py runs/NAME                 1000 images of the newest checkpoint
     python scripts/collapse.py --images FOLDER           image files, from whatever generator

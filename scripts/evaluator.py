@@ -1,6 +1,6 @@
 """Train the classifier that judges i-CLEVR pictures, and measure it. docs/evaluator.md.
 
-    python scripts/evaluator.py train      data/iclevr/evaluator.pth anew, from data/iclevr/
+    python scripts/evaluator.py train      data/iclevr/evaluator.pth; after a stop, it goes on
     python scripts/evaluator.py score      measure a file, also the course's, on held-out pictures
     python scripts/evaluator.py score --pictures FOLDER --labels test.json     on 0.png, 1.png, ...
 
@@ -26,6 +26,7 @@ from dataset import Batches, ImageData, to_signed
 from lib.command import command, flag, pick_device
 from lib.config import Config
 from lib.errors import UserError
+from lib.files import save_tensors
 from lib.guards import Bar
 from lib.seeding import generator
 from sources import NoTestSplit
@@ -46,6 +47,7 @@ from training.augment import mirror
 BATCH_SIZE = 32
 STEPS = 5200
 LEARNING_RATE = 1.5e-3  # the peak of the cycle
+SAVING_STEPS = 200
 SMEARED = 0.1  # of the pictures of a batch
 SCENE = 3  # pictures of one scene follow each other
 
@@ -53,20 +55,18 @@ SCENE = 3  # pictures of one scene follow each other
 def train_command(args: argparse.Namespace, path: Path) -> int:
     refuse_anothers(path)
     data, held_out = load(args.data_dir)
-    started = time.process_time(), time.perf_counter()
     options = {"seed": args.seed, "steps": args.steps, "precision": args.precision}
-    evaluator = train(data, **options, device=args.device)
-    cpu, wall = time.process_time() - started[0], time.perf_counter() - started[1]
+    unfinished = path.with_suffix(".unfinished")
+    evaluator, cpu = train(data, **options, device=args.device, unfinished=unfinished)
     save_evaluator(evaluator, path)  # first: what is measured is what was stored
+    unfinished.unlink()
     evaluator = load_evaluator(path)
     settings = options | {"n_train": len(data), "batch_size": BATCH_SIZE}
     settings |= {"torch": str(torch.__version__), "cpu_seconds": round(cpu)}
     evaluator.measured = measure(predict(evaluator, held_out.images), held_out.labels) | settings
     save_evaluator(evaluator, path)
     print(format_measured(evaluator.measured))
-    print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB; training took {wall:.0f} s ({cpu:.0f} s CPU)"
-    )
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, after {cpu:.0f} s of processor time")
     return 0
 
 
@@ -155,14 +155,27 @@ def train(
     steps: int,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
-) -> Evaluator:
-    """AdamW on 24 cross entropies, a one-cycle learning rate (Smith & Topin 2017)."""
+    unfinished: Path | None = None,
+) -> tuple[Evaluator, float]:
+    """AdamW on 24 cross entropies, a one-cycle learning rate (Smith & Topin 2017).
+
+    Returns the processor's seconds, too. Goes on from what it keeps in `unfinished`.
+    """
     evaluator = Evaluator().to(device, memory_format=torch.channels_last)
     batches = Batches(data, batch_size=min(BATCH_SIZE, len(data)), seed=seed)
     optimizer = AdamW(evaluator.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     schedule = OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps, pct_start=0.2)
+    parts = {"model": evaluator, "optimizer": optimizer, "schedule": schedule}
+    about = {"seed": seed, "steps": steps, "precision": precision, "data": batches.fingerprint()}
+    start, cpu = resume(unfinished, parts, about)
+    began = time.process_time() - cpu
     evaluator.train()
-    for step in (bar := Bar(range(steps), unit="step")):
+    for step in (bar := Bar(range(start, steps), initial=start, total=steps, unit="step")):
+        if unfinished and step % SAVING_STEPS == 0:
+            saved = {name: part.state_dict() for name, part in parts.items()} | {"about": about}
+            saved |= {"step": step, "cpu": time.process_time() - began}
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(saved, unfinished)
         indices = batches.indices(step)
         x, y = to_signed(data.images[indices]), data.labels[indices].float()
         stream = generator("cpu", "augment", seed, step)
@@ -178,7 +191,24 @@ def train(
         schedule.step()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    return evaluator.eval().cpu()
+    return evaluator.eval().cpu(), time.process_time() - began
+
+
+def resume(path: Path | None, parts: dict[str, Any], about: dict[str, Any]) -> tuple[int, float]:
+    """Load a stopped training into its parts; its step and seconds. UserError if it is another."""
+    if not path or not path.is_file():
+        return 0, 0.0
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["about"] != about:
+            raise ValueError(f"its settings are {saved['about']}, not {about}")
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        print(f"{path}: goes on from step {saved['step']}")
+        return int(saved["step"]), float(saved["cpu"])
+    except Exception as error:  # an unpickler that is fed a foreign file raises anything
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} can't be gone on with ({reason}): delete it.") from None
 
 
 def augment(x: Tensor, stream: torch.Generator) -> Tensor:

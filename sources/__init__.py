@@ -1,4 +1,4 @@
-"""Where images come from: DATASETS has a module for each name that --dataset takes.
+"""Say where images come from: DATASETS has a module for each name that --dataset takes.
 
 For files: image_files (folders and zips), pictures (one image), decoding (many, in threads),
 image_cache (what is kept), image_folder (those that fid.py compares).
@@ -44,7 +44,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Source:
-    """How a dataset is loaded, and what is known of it without loading an image.
+    """Says how a dataset is loaded, and what is known of it without loading an image.
 
     load(spec, split): images (N, H, W) or (N, C, H, W) uint8 and labels (N,) or (N, L) as arrays.
     identity tells apart two sets of images under the dataset's name. check_split raises UserError

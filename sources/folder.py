@@ -182,7 +182,7 @@ def top_folders(names: list[str]) -> list[str]:
 
 
 def shared_folders(names: list[str]) -> int:
-    """How many single folders, one in the other, hold all images, with folders of theirs below."""
+    """Count the single folders, one in the other, hold all images, with folders of theirs below."""
     paths, depth = [name.split("/") for name in names], 0
     while len({path[depth] for path in paths}) == 1 and all(len(p) > depth + 2 for p in paths):
         depth += 1

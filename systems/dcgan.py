@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_size=128, learning_rate=1e-3, beta2=0.99, ema=0.998,
         decay_from=10_000, decay_to=20_000, num_training_steps=20_000,
     ),
-    # "Generative Adversarial Network on MNIST" (spec row 6), sec. 2.4. Its text leaves the learning
+    # "Generative Adversarial Network on MNIST", sec. 2.4. Its text leaves the learning
     # rate open; by its log, of 469 batches an epoch, the batch was 128.
     "mnist64": dict(
         dataset="mnist", image_size=64, latent_dim=100,
@@ -37,14 +37,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         batch_size=64, num_training_steps=23_438,  # 25 epochs x 60,000 images / 64
         sample_every=200, log_lines=True,
     ),
-    # Generative models on MNIST and STL-10 (row 12), table 2. It leaves the epochs open.
+    # Generative models on MNIST and STL-10, table 2. It leaves the epochs open.
     "stl10": dict(
         dataset="stl10", image_size=64, latent_dim=100,
         generator_hidden_dim=128, discriminator_hidden_dim=128,  # 1024, 512, 256, 128
         batch_size=128,
         num_training_steps=20_508,  # ours: 25 epochs x 105,000 images / 128
     ),
-    # CSC413 2020, assignment 4, part 1 (row 8). It leaves open the widths, z, the batch and the
+    # CSC413 2020, assignment 4, part 1. It leaves open the widths, z, the batch and the
     # learning rate: those of the notebook it goes with. Kernels are ours, 4 in D and 3 in G.
     "emoji": dict(
         dataset="emoji", emoji_style="Windows", image_size=32,

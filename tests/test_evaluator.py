@@ -183,7 +183,7 @@ def test_a_training_learns(monkeypatch):
     monkeypatch.setattr(script, "BATCH_SIZE", 8)
     data = blocks(24, 32)
     assert accuracy_on(Evaluator().eval(), data) <= 0.5  # one guess for all
-    assert accuracy_on(script.train(data, seed=0, steps=50), data) > 0.9
+    assert accuracy_on(script.train(data, seed=0, steps=50)[0], data) > 0.9
 
 
 class SmallEvaluator(Evaluator):
@@ -208,7 +208,7 @@ def test_patches_of_the_right_colours_are_no_objects(monkeypatch):
     monkeypatch.setattr(script, "BATCH_SIZE", 16)
     monkeypatch.setattr(script, "LEARNING_RATE", 3e-3)
     monkeypatch.setattr(script, "augment", lambda x, stream: script.shift(x, stream, up_to=1))
-    judge = script.train(renders(120, "train"), seed=0, steps=130)
+    judge = script.train(renders(120, "train"), seed=0, steps=130)[0]
     fresh = renders(100, "fresh")
     smears = ImageData(gaussian_blur(fresh.images, 15, 2.0), fresh.labels)
     known, fooled = (judge.logits(to_signed(data.images)) for data in (fresh, smears))
@@ -218,12 +218,19 @@ def test_patches_of_the_right_colours_are_no_objects(monkeypatch):
     assert fooled.sigmoid().amax(1).mean() < 0.3
 
 
-def test_a_training_is_a_function_of_the_seed(monkeypatch):
+def test_a_training_is_a_function_of_the_seed_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "BATCH_SIZE", 4)
-    data = blocks(8, 32)
-    a, b, other = (script.train(data, seed=seed, steps=8).state_dict() for seed in (0, 0, 1))
+    monkeypatch.setattr(script, "SAVING_STEPS", 3)
+    data, kept = blocks(8, 32), tmp_path / "kept"
+    a, b, other = (script.train(data, seed=seed, steps=8)[0].state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["network.fc.0.weight"], other["network.fc.0.weight"])
+    for _ in range(2):  # from the start, and from step 6
+        c = script.train(data, seed=0, steps=8, unfinished=kept)[0].state_dict()
+        assert all(torch.equal(a[name], c[name]) for name in a)
+    assert "goes on from step 6" in capsys.readouterr().out
+    with pytest.raises(UserError, match="its settings are"):
+        script.train(data, seed=1, steps=8, unfinished=kept)
 
 
 def test_the_command_trains_measures_and_scores(tmp_path, capsys, refusal, monkeypatch):
@@ -285,7 +292,7 @@ def test_a_training_never_overwrites_anothers_checkpoint(held_out, tmp_path, mon
     script.refuse_anothers(tmp_path / "none.pth")
 
 
-def test_devices_and_ctrl_c_are_one_line(monkeypatch, capsys, refusal):
+def test_other_devices_are_refused(monkeypatch, capsys, refusal):
     with pytest.raises(SystemExit) as stopped:
         script.main(["train", "--device", "foo"])
     assert stopped.value.code == 2
@@ -293,11 +300,3 @@ def test_devices_and_ctrl_c_are_one_line(monkeypatch, capsys, refusal):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     told = refusal(script.main, "score", "--device", "cuda")
     assert "--device cuda: this machine has none" in told
-
-    def interrupted(data_dir):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(script, "load", interrupted)
-    monkeypatch.setattr(script, "refuse_anothers", lambda path: None)
-    assert script.main(["train"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"

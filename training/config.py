@@ -111,7 +111,7 @@ class GANConfig(AugmentedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class WidthConfig(Config):
-    """How wide G and D are."""
+    """Holds the widths of G and D."""
 
     generator_hidden_dim: int = width(16, "channels of G's largest map", tag="g{}", level="main")
     discriminator_hidden_dim: int = width(

@@ -72,7 +72,7 @@ def steps_of(trainer: Trainer) -> Iterator[None]:
 
 
 def pace(steps: Iterator[None], device: torch.device) -> int:
-    """How many steps take about half a second, from three."""
+    """Count the steps that take about half a second, from three."""
     return max(1, round(1.5 / timing.seconds_of(partial(repeat, partial(next, steps), 3), device)))
 
 

@@ -1,4 +1,4 @@
-"""Where classes lie in the space of their embeddings: distances, neighbours, two projections."""
+"""Show where classes lie in the space of their embeddings: distances, neighbours, two projections."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What the report says of paths between two z, and of linear layers beside convolutions."""
+"""Write what the report says of paths between two z, and of linear layers beside convolutions."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -51,7 +51,7 @@ def interpolation(found: dict[str, Any], which: str, run: Run) -> list[Block]:
 
 
 def along(path: str, found: dict[str, Any]) -> list[str]:
-    """How even a path is; which digits it shows, where they change, how good the frames are."""
+    """Say how even a path is; which digits it shows, where they change, how good the frames are."""
     ratios = {name: change["largest_to_mean"] for name, change in found["change"][path].items()}
     listed = " and ".join(f"{r:.1f} times its mean in {name}s" for name, r in ratios.items())
     is_smooth = "is smooth" if max(ratios.values()) < SMOOTH else "has jumps"

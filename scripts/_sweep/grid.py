@@ -42,7 +42,7 @@ def plan_runs(base: Config, grid: dict[str, list[Any]], seeds: list[int]) -> lis
 
 
 def grid_point(config: Config, names: list[str]) -> dict[str, Any]:
-    """Where in the grid a run stands: {"latent_dim": 16, "hidden_dim": 100}."""
+    """Say where in the grid a run stands: {"latent_dim": 16, "hidden_dim": 100}."""
     return {name: getattr(config, fields_of(name, type(config))[0].name) for name in names}
 
 

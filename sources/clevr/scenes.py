@@ -1,4 +1,4 @@
-"""Where things lie: scenes drawn at random, with all objects apart and to be seen."""
+"""Draw scenes at random, with all objects apart and to be seen."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How many of the asked-for objects a classifier finds among its best guesses.
+"""Count the asked-for objects that a classifier finds among its best guesses.
 
 The course's measure: a label counts as found if it is among the k highest scores of a picture with
 k labels. scores (N, 24) in any increasing unit, y (N, 24) multi-hot, at least one label a row.

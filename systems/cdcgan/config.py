@@ -11,7 +11,7 @@ from training.config import ConvConfig, GANConfig
 
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
-    # The source, "Conditional GAN on i-CLEVR" (spec row 7), sec. 2: its Adam has PyTorch's own
+    # The source, "Conditional GAN on i-CLEVR", sec. 2: its Adam has PyTorch's own
     # betas, and each of its G updates has new noise. 500 epochs of 282 batches, the last one of 25.
     "iclevr": dict(
         dataset="iclevr", image_size=64, condition="concat", embedding_dim=300, latent_dim=100,

@@ -60,7 +60,7 @@ def predict(evaluator: Evaluator, images: Tensor, batch_size: int = 256) -> Tens
 
 
 def weights_path(data_dir: Path | str) -> Path:
-    """Where scripts/evaluator.py saves, and where its user looks."""
+    """Say where scripts/evaluator.py saves, and its user looks."""
     return Path(data_dir) / "iclevr" / "evaluator.pth"
 
 

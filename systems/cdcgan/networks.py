@@ -1,7 +1,7 @@
 """Networks that make and judge an image of given labels: DCGAN's (GAN.py) with y beside z and x.
 
 y (N, L) is multi-hot float: which of L things the image shows. At 64x64, width 64, these are the
-networks of the course report on i-CLEVR (spec row 7), which keeps the convolutions' biases and has
+networks of the course report on i-CLEVR, which keeps the convolutions' biases and has
 BatchNorm behind D's first convolution too. DISCRIMINATORS is what --condition chooses from.
 """
 

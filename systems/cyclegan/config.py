@@ -11,7 +11,7 @@ from training.config import AugmentedConfig, WidthConfig
 
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
-    # CSC413 2020, assignment 4, part 2 (spec row 9). It leaves open the widths, the blocks, the
+    # CSC413 2020, assignment 4, part 2. It leaves open the widths, the blocks, the
     # norm, the batch, Adam's settings and lambda_cycle; here they are, but for the norm and the
     # last, those of the notebook it goes with. Kernels (its 5x5 are 4x4 on the way down, else 3x3)
     # and lambda_cycle are ours: its 0.015 of a sum over an image's values is 46 of our mean.

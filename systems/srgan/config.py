@@ -14,7 +14,7 @@ from training.config import ConvConfig, GANConfig
 
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
-    # CIS 680 2019, assignment 4, part 3 (spec row 13): its networks, 1:1, BCE, batch 32, Adam at
+    # CIS 680 2019, assignment 4, part 3: its networks, 1:1, BCE, batch 32, Adam at
     # 2e-4, 100 epochs of 20,000 images. It leaves open which pixel-wise loss, Adam's betas and the
     # kernel that shrinks.
     "course": dict(
