@@ -61,7 +61,7 @@ class EventFile:
         self.write(step, summary=image(tag, picture, dataformats="CHW"))
 
     def hparams(self, config: Config) -> None:
-        """Give what defines a run, for the HPARAMS tab: it shows the newest of each scalar beside it."""
+        """Give what defines a run to the HPARAMS tab, which shows the newest scalars beside it."""
         from torch.utils.tensorboard.summary import hparams
 
         values = {field.name: getattr(config, field.name) for field in defining(config)}

@@ -150,7 +150,7 @@ def diversity_statistics(
 
 
 def memory_statistics(distances: Tensor, typical: list[float]) -> dict[str, Any]:
-    """Measure how near the images are to training images: a GAN that copies is nearer than a test image.
+    """Say how near images are to training images: a GAN that copies is nearer than a test image.
 
     distances (N,) to the nearest; typical: the 1 %, 50 % and 99 % quantile of those of real test
     images. copies: the share below their 1 % quantile (after Meehan et al. 2020).

@@ -7,7 +7,7 @@ from lib.config import Config
 
 @dataclass(frozen=True)
 class Protocol:
-    """Says which real images meet how many generated ones, and which other real ones give the floor.
+    """Says which real images meet how many generated ones, and which others give the floor.
 
     If both splits are the same, the floor takes the images that follow the reference's n_real in
     the split's seeded order, so that the two are disjoint. If none follow, as n_floor None says, it

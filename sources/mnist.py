@@ -25,7 +25,7 @@ NAMES = FILES["train"] + FILES["test"]
 
 @dataclass(frozen=True)
 class Source:
-    """Says where 60,000 / 10,000 images of 28x28 in MNIST's format are published, and their hashes."""
+    """Says where 60,000 / 10,000 images of 28x28 in MNIST's format are, and their hashes."""
 
     title: str
     class_names: tuple[str, ...]

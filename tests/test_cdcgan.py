@@ -1,4 +1,4 @@
-"""The conditional DCGAN: the source's networks, its step, what is held out, accuracy, best weights."""
+"""The conditional DCGAN: the source's networks, step, lists held out, accuracy, best weights."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Show where classes lie in the space of their embeddings: distances, neighbours, two projections."""
+"""Show where classes lie in their embedding space: distances, neighbours, two projections."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Measure how good translations are: like the target's images, faithful to the source, near the truth.
+"""Measure translations: like the target's images, faithful to the source, near the truth.
 
 Each score stands beside that of the untranslated source, the translator that does nothing: to be
 worth anything a translation must beat it. docs/cyclegan.md.

@@ -1,4 +1,4 @@
-"""Measure how near enlarged images are to the true ones, over all test images, beside untrained upscalers.
+"""Measure how near enlarged test images are to the true ones, beside untrained upscalers.
 
 All are computed on bytes, as an image would be saved; images are uint8 (N, C, H, W), values (N,).
 MSE and PSNR are of RGB (or grey) values in [0, 1], no border is cut off. docs/srgan.md.
